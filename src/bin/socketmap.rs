@@ -1,0 +1,7 @@
+//! Answers Postfix over socketmap_table(5) from an HTTP API.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    postgate::run(postgate::Program::Socketmap)
+}

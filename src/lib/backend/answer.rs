@@ -1,0 +1,235 @@
+//! The table HTTP → outcome, the only one.
+//!
+//! | HTTP | lookups | policy |
+//! |---|---|---|
+//! | 200 with a value | found | found |
+//! | 200 with `null`, `false`, `""`, `[]`, or an empty text | not found | temporary |
+//! | 204 | not found | not found |
+//! | 404 | not found | permanent |
+//! | 401, 403, 407, 408, 425, 429, 5xx, anything not in this table | temporary | temporary |
+//! | 3xx and every other 4xx | permanent | permanent |
+//! | any other 2xx; a 200 that cannot be read | temporary | temporary |
+//!
+//! What the operator has written under `status` comes first, an exact status before a class.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::config::{Missing, Reading, Response, Verdict};
+use crate::outcome::{Failure, Outcome, Reason};
+
+/// Returns what a status means, before its body is looked at.
+pub fn verdict(status: u16, reading: &Reading) -> Verdict {
+    reading.status.verdict(status).unwrap_or(match status {
+        200 => Verdict::Found,
+        204 => Verdict::NotFound,
+        404 if reading.is_lookup => Verdict::NotFound,
+        401 | 403 | 407 | 408 | 425 | 429 => Verdict::Temporary,
+        300..=499 => Verdict::Permanent,
+        _ => Verdict::Temporary,
+    })
+}
+
+/// Returns the outcome of a status whose body is no answer.
+pub fn without_body(status: u16, verdict: Verdict) -> Outcome {
+    match verdict {
+        Verdict::Found | Verdict::Temporary => Outcome::Temporary(Reason::Answered(status).into()),
+        Verdict::NotFound => Outcome::NotFound,
+        Verdict::Permanent => Outcome::Permanent(Reason::Answered(status).into()),
+    }
+}
+
+/// Returns the outcome of a body that is the answer.
+pub fn read(content_type: &str, body: &[u8], reading: &Reading) -> Outcome {
+    let is_json = match reading.response {
+        Response::Json => true,
+        Response::Text => false,
+        Response::Auto => is_json(content_type),
+    };
+    let value = if is_json {
+        read_json(body, reading)
+    } else {
+        read_text(content_type, body)
+    };
+    match value {
+        Ok(Value::Text(text)) => Outcome::Found(text),
+        Ok(Value::Nowhere) if reading.missing == Missing::NotFound => Outcome::NotFound,
+        Ok(Value::Nowhere) => not_understood("\"value\" points nowhere in the answer"),
+        Ok(Value::Empty) if reading.is_lookup => Outcome::NotFound,
+        Ok(Value::Empty) => not_understood("empty where an action is due"),
+        Err(failure) => Outcome::Temporary(failure),
+    }
+}
+
+/// What a body holds.
+enum Value {
+    Text(String),
+    /// `null`, `false`, or nothing in a string, a list or a text.
+    Empty,
+    Nowhere,
+}
+
+fn failure(detail: impl Into<Cow<'static, str>>) -> Failure {
+    Failure::new(Reason::NotUnderstood, detail)
+}
+
+fn not_understood(detail: &'static str) -> Outcome {
+    Outcome::Temporary(failure(detail))
+}
+
+/// Returns the media type of a content type, in lower case.
+fn media_type(content_type: &str) -> String {
+    let media_type = content_type.split(';').next().unwrap_or_default();
+    media_type.trim().to_ascii_lowercase()
+}
+
+fn is_json(content_type: &str) -> bool {
+    let media_type = media_type(content_type);
+    media_type == "application/json" || media_type.ends_with("+json")
+}
+
+/// One line of text; an error page is not one, whatever it is called.
+fn read_text(content_type: &str, body: &[u8]) -> Result<Value, Failure> {
+    let text = body.trim_ascii();
+    let is_html = ["text/html", "application/xhtml+xml"].contains(&&*media_type(content_type))
+        || [&b"<!doctype"[..], b"<html"].iter().any(|start| {
+            text.get(..start.len())
+                .is_some_and(|t| t.eq_ignore_ascii_case(start))
+        });
+    if is_html {
+        return Err(failure("HTML where a line of text is due"));
+    }
+    if text.is_empty() {
+        return Ok(Value::Empty);
+    }
+    if text.contains(&b'\n') || text.contains(&b'\r') {
+        return Err(failure("several lines where one is due"));
+    }
+    match String::from_utf8(text.to_vec()) {
+        Ok(text) => Ok(Value::Text(text)),
+        Err(_) => Err(Failure::new(Reason::ValueCannotBeSent, "not UTF-8")),
+    }
+}
+
+fn read_json(body: &[u8], reading: &Reading) -> Result<Value, Failure> {
+    let text = std::str::from_utf8(body).map_err(|_| failure("not UTF-8"))?;
+    let root: &RawValue = serde_json::from_str(text).map_err(|error| {
+        failure(format!(
+            "not JSON at line {} column {}",
+            error.line(),
+            error.column()
+        ))
+    })?;
+    let is_object = root.get().starts_with('{');
+    let pointer = match &reading.value {
+        Some(pointer) => pointer.as_str(),
+        None if !reading.is_lookup && is_object => "/action",
+        None => "",
+    };
+    match follow(root, pointer) {
+        Some(value) => scalar_or_list(value, reading),
+        None => Ok(Value::Nowhere),
+    }
+}
+
+/// Follows a JSON Pointer.
+fn follow<'j>(root: &'j RawValue, pointer: &str) -> Option<&'j RawValue> {
+    pointer.split('/').skip(1).try_fold(root, |value, token| {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        serde_json::Deserializer::from_str(value.get())
+            .deserialize_any(Member(&token))
+            .ok()?
+    })
+}
+
+/// Reads an object or a list and keeps only the member of this name or number; of several members
+/// of one name the last.
+#[derive(Clone, Copy)]
+struct Member<'t>(&'t str);
+
+impl Member<'_> {
+    /// The index a token stands for (RFC 6901, section 4).
+    fn index(self) -> Option<usize> {
+        let is_index = self.0 == "0" || !self.0.starts_with(['0', '+']);
+        is_index.then(|| self.0.parse().ok())?
+    }
+}
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or a list")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<String>()? {
+            if key == self.0 {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        let mut at = 0;
+        while let Some(value) = list.next_element::<&RawValue>()? {
+            if Some(at) == self.index() {
+                found = Some(value);
+            }
+            at += 1;
+        }
+        Ok(found)
+    }
+}
+
+fn scalar_or_list(value: &RawValue, reading: &Reading) -> Result<Value, Failure> {
+    if !value.get().starts_with('[') {
+        return match scalar(value, reading)? {
+            Some(text) => Ok(Value::Text(text)),
+            None => Ok(Value::Empty),
+        };
+    }
+    let elements: Vec<&RawValue> =
+        serde_json::from_str(value.get()).map_err(|_| failure("not JSON"))?;
+    let mut joined = String::new();
+    for (i, element) in elements.iter().enumerate() {
+        let text =
+            scalar(element, reading)?.ok_or_else(|| failure("an empty element in a list"))?;
+        if i > 0 {
+            joined.push_str(&reading.list_separator);
+        }
+        joined.push_str(&text);
+    }
+    Ok(if elements.is_empty() {
+        Value::Empty
+    } else {
+        Value::Text(joined)
+    })
+}
+
+/// Returns the text of a string, a number as it is written, or a boolean; nothing if it is empty.
+fn scalar(value: &RawValue, reading: &Reading) -> Result<Option<String>, Failure> {
+    let raw = value.get();
+    match raw.as_bytes().first() {
+        Some(b'"') => {
+            let text: String =
+                serde_json::from_str(raw).map_err(|_| failure("a string that is no Unicode"))?;
+            Ok((!text.is_empty()).then_some(text))
+        }
+        Some(b'-' | b'0'..=b'9') => Ok(Some(raw.to_owned())),
+        Some(b't') => Ok(Some(reading.true_value.clone())),
+        Some(b'f' | b'n') => Ok(None),
+        Some(b'{') => Err(failure(
+            "an object where a value is due; \"value\" can point into it",
+        )),
+        _ => Err(failure("a list within a list")),
+    }
+}

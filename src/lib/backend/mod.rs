@@ -1,0 +1,49 @@
+//! The other side: a request becomes an HTTP call, and whatever comes of it an outcome.
+//!
+//! `call` says what is sent, `answer` what a response means, both as pure functions; `http` is
+//! the only code that talks to a backend; `route` knows which endpoint is asked.
+
+pub mod answer;
+pub mod call;
+pub mod http;
+pub mod route;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::outcome::Outcome;
+use crate::reply::Words;
+use crate::request::Request;
+
+/// What a connection can ask, as the configuration of this moment has it.
+pub trait Backend: Send + Sync + 'static {
+    /// What answers.
+    type Table: Table;
+
+    /// Returns the table of that map name, or the one behind this connection's socket.
+    fn table(&self, map: Option<&[u8]>) -> Option<Arc<Self::Table>>;
+
+    /// Returns the patience a connection is to have.
+    fn patience(&self) -> Patience;
+}
+
+/// One table, and the endpoint behind it.
+pub trait Table: Send + Sync + 'static {
+    /// Returns its name in the configuration.
+    fn name(&self) -> &str;
+
+    /// Returns what it says for each outcome.
+    fn words(&self) -> &Words;
+
+    /// Asks. There are no errors, only outcomes; the call ends when the future is dropped.
+    fn answer(&self, request: &Request, id: &str) -> impl Future<Output = Outcome> + Send;
+}
+
+/// How long a connection waits for its peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From a request's first byte to its last, and for writing a reply.
+    pub read: Duration,
+    /// For the first byte; for ever if absent.
+    pub idle: Option<Duration>,
+}

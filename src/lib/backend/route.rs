@@ -1,0 +1,163 @@
+//! Which endpoint answers: by the map's name, or by the name of the socket.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::http::{Clients, Endpoint};
+use super::{Backend, Patience};
+use crate::config::{Config, Server};
+use crate::program::Program;
+
+/// The endpoints of one program, as one reading of the configuration has them.
+#[derive(Debug)]
+pub struct Routes {
+    program: Program,
+    server: Server,
+    by_name: HashMap<Box<[u8]>, Arc<Endpoint>>,
+    clients: Clients,
+}
+
+impl Routes {
+    /// Makes the endpoints. Those that have not changed are taken over with all they hold.
+    pub fn new(
+        program: Program,
+        config: &Config,
+        before: Option<&Self>,
+    ) -> Result<Self, reqwest::Error> {
+        let mut clients = before
+            .map(|routes| routes.clients.clone())
+            .unwrap_or_default();
+        let mut by_name = HashMap::new();
+        for table in config.tables_of(program) {
+            let name = table.name.as_bytes();
+            let kept = before
+                .and_then(|routes| routes.by_name.get(name))
+                .filter(|endpoint| endpoint.table() == table);
+            let endpoint = match kept {
+                Some(endpoint) => Arc::clone(endpoint),
+                None => Arc::new(Endpoint::new(table.clone(), &mut clients)?),
+            };
+            by_name.insert(name.into(), endpoint);
+        }
+        Ok(Self {
+            program,
+            server: config.server,
+            by_name,
+            clients,
+        })
+    }
+
+    /// Returns the limits toward Postfix.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Returns the endpoint of a table.
+    pub fn named(&self, name: &[u8]) -> Option<&Arc<Endpoint>> {
+        let any = || self.by_name.get(b"*".as_slice());
+        match self.program {
+            Program::Socketmap => self.by_name.get(name).or_else(any),
+            Program::TcpLookup | Program::Policy => self.by_name.get(name),
+        }
+    }
+
+    /// Returns the endpoint behind a socket. A single table is behind every socket.
+    fn behind(&self, socket: &str) -> Option<&Arc<Endpoint>> {
+        let mut endpoints = self.by_name.values();
+        match (endpoints.next(), endpoints.next()) {
+            (Some(only), None) => Some(only),
+            _ => self
+                .by_name
+                .values()
+                .find(|endpoint| endpoint.table().socket == socket),
+        }
+    }
+
+    /// Says which sockets have no table; a socketmap needs none.
+    pub fn misfits<'s>(&self, sockets: impl IntoIterator<Item = &'s str>) -> Vec<&'s str> {
+        let has_table =
+            |socket: &str| self.program == Program::Socketmap || self.behind(socket).is_some();
+        sockets
+            .into_iter()
+            .filter(|socket| !has_table(socket))
+            .collect()
+    }
+
+    /// Returns the socket names that tables wait for.
+    pub fn expected_sockets(&self) -> Vec<&str> {
+        let mut names: Vec<_> = match self.program {
+            Program::Socketmap => Vec::new(),
+            _ => self
+                .by_name
+                .values()
+                .map(|e| e.table().socket.as_str())
+                .collect(),
+        };
+        names.sort_unstable();
+        names
+    }
+
+    /// Returns how many tables there are.
+    pub fn tables(&self) -> usize {
+        self.by_name.len()
+    }
+}
+
+/// The routes of the moment, which a reload exchanges.
+#[derive(Debug)]
+pub struct Live(RwLock<Arc<Routes>>);
+
+impl Live {
+    /// Begins with these.
+    pub fn new(routes: Routes) -> Self {
+        Self(RwLock::new(Arc::new(routes)))
+    }
+
+    /// Returns the routes of the moment.
+    pub fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Exchanges them; calls under way go on with the old ones.
+    pub fn exchange(&self, routes: Routes) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    }
+}
+
+/// The way from one socket to its tables.
+#[derive(Clone, Debug)]
+pub struct Route {
+    live: Arc<Live>,
+    socket: Arc<str>,
+}
+
+impl Route {
+    /// Makes the way from a socket of that name.
+    pub fn new(live: Arc<Live>, socket: &str) -> Self {
+        Self {
+            live,
+            socket: socket.into(),
+        }
+    }
+}
+
+impl Backend for Route {
+    type Table = Endpoint;
+
+    fn table(&self, map: Option<&[u8]>) -> Option<Arc<Endpoint>> {
+        let routes = self.live.routes();
+        match (routes.program, map) {
+            (Program::Socketmap, Some(map)) => routes.named(map).cloned(),
+            (Program::Socketmap, None) => None,
+            (Program::TcpLookup | Program::Policy, _) => routes.behind(&self.socket).cloned(),
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        let routes = self.live.routes();
+        Patience {
+            read: routes.server.read_timeout,
+            idle: routes.server.idle_timeout,
+        }
+    }
+}

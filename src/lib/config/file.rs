@@ -1,0 +1,210 @@
+//! The TOML as written: every value with its place, in layers that inherit from one another.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Layout, Report};
+
+/// One key and its value, with their places.
+#[derive(Clone, Debug)]
+pub(super) struct Entry<'t> {
+    /// The key with all tables it stands in, as in `socketmap.users.target`.
+    pub(super) path: String,
+    pub(super) key: &'t str,
+    pub(super) key_span: Range<usize>,
+    pub(super) value: &'t Spanned<DeValue<'t>>,
+}
+
+impl Entry<'_> {
+    /// Tells whether an inherited value is taken back here.
+    fn is_false(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::Boolean(false))
+    }
+}
+
+/// A table, with the tables it inherits from below it.
+#[derive(Debug, Default)]
+pub(super) struct Section<'t> {
+    pub(super) path: String,
+    /// Where the table is named, for what is missing in it.
+    pub(super) span: Range<usize>,
+    /// The lowest first; the highest is the table itself.
+    layers: Vec<Vec<Entry<'t>>>,
+    known: Vec<&'static str>,
+    /// Keys that only other tables have, and which those are.
+    elsewhere: Vec<(&'static str, &'static str)>,
+}
+
+impl<'t> Section<'t> {
+    /// Makes a section of a table.
+    pub(super) fn new(path: &str, span: Range<usize>, table: &'t DeTable<'t>) -> Self {
+        Self {
+            path: path.to_owned(),
+            span,
+            layers: vec![entries(path, table)],
+            ..Self::default()
+        }
+    }
+
+    /// Puts this section over another, from which it inherits.
+    pub(super) fn over(mut self, base: Option<(&str, &'t DeTable<'t>)>) -> Self {
+        if let Some((path, table)) = base {
+            self.layers.insert(0, entries(path, table));
+        }
+        self
+    }
+
+    /// Takes a key out; a `false` takes back what is inherited.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<Entry<'t>> {
+        self.take_with_layer(name).map(|(_, entry)| entry)
+    }
+
+    /// Takes a key out and tells the layer it comes from: higher is nearer.
+    pub(super) fn take_with_layer(&mut self, name: &'static str) -> Option<(usize, Entry<'t>)> {
+        let (layer, entry) = self.take_all(name).into_iter().next_back()?;
+        (!entry.is_false()).then_some((layer, entry))
+    }
+
+    /// Takes a key out for which `false` is a value.
+    pub(super) fn take_bool(&mut self, name: &'static str) -> Option<Entry<'t>> {
+        self.take_all(name).into_iter().next_back().map(|(_, e)| e)
+    }
+
+    /// Takes a table out of which each member is inherited on its own.
+    pub(super) fn take_members(&mut self, name: &'static str, report: &mut Report) -> Option<Self> {
+        let mut members: Option<Self> = None;
+        for (_, entry) in self.take_all(name) {
+            if entry.is_false() {
+                members = None;
+                continue;
+            }
+            let Some(table) = table(&entry, report) else {
+                continue;
+            };
+            let layer = entries(&entry.path, table);
+            match &mut members {
+                Some(section) => section.layers.push(layer),
+                None => {
+                    members = Some(Self {
+                        layers: vec![layer],
+                        ..Self::default()
+                    });
+                }
+            }
+            if let Some(section) = &mut members {
+                section.path = entry.path;
+                section.span = entry.value.span();
+            }
+        }
+        members
+    }
+
+    /// Says that a key is known, but only to other tables.
+    pub(super) fn leave(&mut self, name: &'static str, whose: &'static str) {
+        self.elsewhere.push((name, whose));
+    }
+
+    /// Returns what is left, the nearest layer's entry of each key, in the order written.
+    pub(super) fn rest(self) -> Vec<Entry<'t>> {
+        let mut rest: Vec<Entry<'t>> = Vec::new();
+        for entry in self.layers.into_iter().flatten() {
+            rest.retain(|e| !e.key.eq_ignore_ascii_case(entry.key));
+            if !entry.is_false() {
+                rest.push(entry);
+            }
+        }
+        rest
+    }
+
+    /// Reports what nobody took: of the table itself, not of what it inherits.
+    pub(super) fn finish(self, report: &mut Report) {
+        for entry in self.layers.into_iter().next_back().into_iter().flatten() {
+            let text = match self.elsewhere.iter().find(|(name, _)| *name == entry.key) {
+                Some((_, whose)) => format!("only {whose} has this key"),
+                None => unknown("key", entry.key, &self.known),
+            };
+            report.error(entry.key_span, &entry.path, text);
+        }
+    }
+
+    fn take_all(&mut self, name: &'static str) -> Vec<(usize, Entry<'t>)> {
+        self.known.push(name);
+        let mut found = Vec::new();
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            if let Some(at) = layer.iter().position(|entry| entry.key == name) {
+                found.push((i, layer.remove(at)));
+            }
+        }
+        found
+    }
+}
+
+/// Returns the entries of a table in the order written.
+pub(super) fn entries<'t>(path: &str, table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
+    let mut entries: Vec<_> = table
+        .iter()
+        .map(|(key, value)| Entry {
+            path: join(path, key.get_ref()),
+            key: key.get_ref(),
+            key_span: key.span(),
+            value,
+        })
+        .collect();
+    entries.sort_by_key(|entry| entry.key_span.start);
+    entries
+}
+
+/// Returns the table an entry holds, or reports that it holds none.
+pub(super) fn table<'t>(entry: &Entry<'t>, report: &mut Report) -> Option<&'t DeTable<'t>> {
+    match entry.value.get_ref() {
+        DeValue::Table(table) => Some(table),
+        _ => {
+            report.error(entry.value.span(), &entry.path, "must be a table");
+            None
+        }
+    }
+}
+
+/// Says that a word is unknown, and which one may have been meant.
+pub(super) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(word, name), *name))
+        .min()
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1));
+    match nearest {
+        Some((_, name)) => format!("unknown {what}; did you mean \"{name}\"?"),
+        None => format!("unknown {what}"),
+    }
+}
+
+/// Notes where the keys and values of a table and of all in it stand.
+pub(super) fn lay_out(table: &DeTable<'_>, layout: &mut Layout) {
+    for (key, value) in table.iter() {
+        layout.keys.push(key.span());
+        lay_out_value(value, layout);
+    }
+}
+
+fn lay_out_value(value: &Spanned<DeValue<'_>>, layout: &mut Layout) {
+    match value.get_ref() {
+        DeValue::Table(table) => lay_out(table, layout),
+        DeValue::Array(array) => array.iter().for_each(|v| lay_out_value(v, layout)),
+        _ => layout.values.push(value.span()),
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    let is_bare = !key.is_empty()
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let dot = if path.is_empty() { "" } else { "." };
+    if is_bare {
+        format!("{path}{dot}{key}")
+    } else {
+        format!("{path}{dot}{key:?}")
+    }
+}

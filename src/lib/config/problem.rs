@@ -1,0 +1,308 @@
+//! What is wrong with a configuration, each mistake with its place and a caret under it.
+
+use std::fmt::Write as _;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Whether a program can run in spite of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It can.
+    Warning,
+    /// It cannot.
+    Error,
+}
+
+/// One mistake, ready to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether it stops us.
+    pub severity: Severity,
+    /// One line: place, key and what is wrong.
+    pub line: String,
+    /// The line of the file and a caret under it; empty where there is none.
+    pub quote: String,
+}
+
+/// Every mistake of one configuration.
+#[derive(Debug)]
+pub struct Report {
+    file: PathBuf,
+    found: Vec<Found>,
+    layout: Layout,
+    problems: Vec<Problem>,
+}
+
+#[derive(Debug)]
+struct Found {
+    severity: Severity,
+    span: Option<Range<usize>>,
+    path: String,
+    text: String,
+    is_syntax: bool,
+}
+
+/// Which bytes of the file are what: so that a quoted line shows no secret.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    pub(super) keys: Vec<Range<usize>>,
+    pub(super) values: Vec<Range<usize>>,
+    pub(super) harmless: Vec<Range<usize>>,
+}
+
+impl Report {
+    /// Makes an empty report about a file.
+    pub fn new(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            found: Vec::new(),
+            layout: Layout::default(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Returns every problem, in the order of the file.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Returns how many problems there are, warnings not counted.
+    pub fn errors(&self) -> usize {
+        self.problems
+            .iter()
+            .filter(|p| p.severity == Severity::Error)
+            .count()
+    }
+
+    /// Tells whether any problem is an error.
+    pub fn has_errors(&self) -> bool {
+        self.errors() > 0
+    }
+
+    /// Adds an error that has no place in the file.
+    pub fn add(&mut self, severity: Severity, text: &str) {
+        self.problems.push(Problem {
+            severity,
+            line: format!("{}: {}{text}", self.file.display(), label(severity)),
+            quote: String::new(),
+        });
+    }
+
+    pub(super) fn unreadable(&mut self, error: &io::Error) {
+        let cause = match error.kind() {
+            io::ErrorKind::NotFound => "no such file".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            io::ErrorKind::InvalidData => "not UTF-8".to_owned(),
+            _ => error.to_string(),
+        };
+        self.add(Severity::Error, &format!("cannot be read: {cause}"));
+    }
+
+    pub(super) fn layout(&mut self) -> &mut Layout {
+        &mut self.layout
+    }
+
+    pub(super) fn error(&mut self, span: Range<usize>, path: &str, text: impl Into<String>) {
+        self.note(Severity::Error, span, path, text.into());
+    }
+
+    pub(super) fn warning(&mut self, span: Range<usize>, path: &str, text: impl Into<String>) {
+        self.note(Severity::Warning, span, path, text.into());
+    }
+
+    pub(super) fn syntax(&mut self, span: Option<Range<usize>>, text: &str) {
+        self.found.push(Found {
+            severity: Severity::Error,
+            span,
+            path: String::new(),
+            text: text.to_owned(),
+            is_syntax: true,
+        });
+    }
+
+    /// A value that several tables inherit is wrong once.
+    fn note(&mut self, severity: Severity, span: Range<usize>, path: &str, text: String) {
+        let is_known = |f: &Found| f.span.as_ref() == Some(&span) && f.path == path;
+        if !self.found.iter().any(is_known) {
+            self.found.push(Found {
+                severity,
+                span: Some(span),
+                path: path.to_owned(),
+                text,
+                is_syntax: false,
+            });
+        }
+    }
+
+    /// Turns what was found into lines, now that it is known what may be shown.
+    pub(super) fn render(&mut self, source: &str) {
+        let mut found = std::mem::take(&mut self.found);
+        found.sort_by_key(|f| f.span.as_ref().map(|span| span.start));
+        for found in &found {
+            let mut line = self.file.display().to_string();
+            let mut quote = String::new();
+            if let Some(span) = &found.span {
+                let place = Place::of(source, span);
+                let _ = write!(line, ":{}:{}", place.line, place.column);
+                quote = if found.is_syntax {
+                    place.quote_syntax()
+                } else {
+                    place.quote(&self.layout)
+                };
+            }
+            let _ = write!(line, ": {}", label(found.severity));
+            if !found.path.is_empty() {
+                let _ = write!(line, "{}: ", found.path);
+            }
+            line.push_str(&found.text);
+            self.problems.push(Problem {
+                severity: found.severity,
+                line,
+                quote,
+            });
+        }
+    }
+}
+
+fn label(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Warning => "warning: ",
+        Severity::Error => "",
+    }
+}
+
+/// A place in the file, line and column counted from 1.
+struct Place<'s> {
+    line: usize,
+    column: usize,
+    /// The line's first byte, and its text.
+    start: usize,
+    text: &'s str,
+    span: Range<usize>,
+}
+
+/// What is shown for what is hidden.
+const HIDDEN: &str = "***";
+
+impl<'s> Place<'s> {
+    fn of(source: &'s str, span: &Range<usize>) -> Self {
+        let mut at = span.start.min(source.len());
+        while !source.is_char_boundary(at) {
+            at -= 1;
+        }
+        let before = &source[..at];
+        let start = before.rfind('\n').map_or(0, |i| i + 1);
+        let text = source[start..].lines().next().unwrap_or_default();
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: source[start..at].chars().count() + 1,
+            start,
+            text,
+            span: at..span.end.max(at),
+        }
+    }
+
+    /// Shows keys, punctuation and the values known to be harmless; no comments.
+    fn quote(&self, layout: &Layout) -> String {
+        let mut shown = Shown::default();
+        let mut at = self.start;
+        let end = self.start + self.text.len();
+        while at < end {
+            let covering = |list: &[Range<usize>]| list.iter().find(|r| r.contains(&at)).cloned();
+            let (piece, next) = if let Some(key) = covering(&layout.keys) {
+                let stop = key.end.min(end);
+                (&self.text[at - self.start..stop - self.start], stop)
+            } else if let Some(value) = covering(&layout.values) {
+                let stop = value.end.min(end);
+                let is_harmless = layout.harmless.contains(&value);
+                let piece = &self.text[at - self.start..stop - self.start];
+                (if is_harmless { piece } else { HIDDEN }, stop)
+            } else {
+                let rest = &self.text[at - self.start..];
+                let c = rest.chars().next().unwrap_or(' ');
+                if c == '#' {
+                    break;
+                }
+                (&rest[..c.len_utf8()], at + c.len_utf8())
+            };
+            shown.push(piece, at..next, &self.span);
+            at = next;
+        }
+        shown.render(self.line)
+    }
+
+    /// Shows what stands left of the `=`: the parser cannot say what the rest is.
+    fn quote_syntax(&self) -> String {
+        let is_header = |name: &str| self.text.trim_start().starts_with(name);
+        let headers = [
+            "[http",
+            "[server",
+            "[log",
+            "[tcp-lookup",
+            "[socketmap",
+            "[policy",
+        ];
+        let seen = match self.text.find('=') {
+            Some(equals) => equals + 1,
+            None if headers.iter().any(|name| is_header(name)) => self.text.len(),
+            None => 0,
+        };
+        let mut shown = Shown::default();
+        for (i, c) in self.text[..seen].char_indices() {
+            let at = self.start + i;
+            shown.push(&self.text[i..i + c.len_utf8()], at..at + 1, &self.span);
+        }
+        let hidden = &self.text[seen..];
+        if !hidden.trim().is_empty() {
+            let piece = if seen == 0 {
+                HIDDEN.to_owned()
+            } else {
+                format!(" {HIDDEN}")
+            };
+            let range = self.start + seen..self.start + self.text.len();
+            shown.push(&piece, range, &self.span);
+        }
+        shown.render(self.line)
+    }
+}
+
+/// A quoted line as it grows, and where the caret goes.
+#[derive(Default)]
+struct Shown {
+    text: String,
+    caret: Option<Range<usize>>,
+}
+
+impl Shown {
+    fn push(&mut self, piece: &str, bytes: Range<usize>, marked: &Range<usize>) {
+        let from = self.text.chars().count();
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        self.text.extend(piece.chars().map(printable));
+        let to = self.text.chars().count();
+        if !(bytes.start < marked.end && marked.start < bytes.end) {
+            return;
+        }
+        // A piece that is shown as it is may be marked in part: a value inside a list.
+        let (start, end) = if piece.len() == bytes.len() && marked.start > bytes.start {
+            (from + marked.start - bytes.start, to)
+        } else {
+            (from, to)
+        };
+        let caret = self.caret.get_or_insert(start..end);
+        caret.end = caret.end.max(end);
+    }
+
+    fn render(self, line: usize) -> String {
+        let text = self.text.trim_end();
+        let width = text.chars().count();
+        let caret = self.caret.unwrap_or(width..width + 1);
+        let length = caret.end.min(width.max(caret.start + 1)) - caret.start;
+        format!(
+            "{line:>8} | {text}\n{:>8} | {}^{}",
+            "",
+            " ".repeat(caret.start),
+            "~".repeat(length.saturating_sub(1)),
+        )
+    }
+}

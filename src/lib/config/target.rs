@@ -1,0 +1,146 @@
+//! URLs with placeholders, taken apart so that no value can change their shape.
+
+use std::fmt;
+
+use reqwest::Url;
+
+use super::template::{Part, Template};
+use crate::program::Program;
+
+/// A URL with placeholders in its path and query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Scheme, host and port.
+    pub origin: String,
+    /// The path, one template for each part between slashes.
+    pub segments: Vec<Template>,
+    /// What follows the `?`.
+    pub query: Option<Template>,
+}
+
+/// What is wrong with a target, and whether the text may be shown.
+pub struct Fault {
+    /// The words for it.
+    pub text: String,
+    /// Whether the target may hold a password.
+    pub is_secret: bool,
+}
+
+impl Target {
+    /// Reads a URL with placeholders.
+    pub fn parse(text: &str, programs: &[Program]) -> Result<Self, Fault> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        // A password may hold any character, so be careful before the parts are known.
+        let is_secret = rest.split('{').next().is_some_and(|t| t.contains('@'));
+        let fault = |text: String| Fault { text, is_secret };
+        if authority.contains('@') {
+            return Err(fault(
+                "has a user's name or password in it; use basic-auth or auth-token".to_owned(),
+            ));
+        }
+        let shown = if is_secret { "(hidden)" } else { text };
+        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+            return Err(fault(format!("\"{shown}\" is neither http nor https")));
+        }
+        if authority.contains(['{', '}']) {
+            return Err(fault(
+                "has a placeholder in its host; only path and query can have them".to_owned(),
+            ));
+        }
+        let unsound = |what: &str| fault(format!("\"{shown}\" {what}"));
+        if text.contains('#') {
+            return Err(unsound("has a fragment, which is never sent"));
+        }
+        if text.contains('\\') || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(unsound(
+                "has a blank, a backslash or a control character in it",
+            ));
+        }
+        let origin = format!("{scheme}://{authority}");
+        let url = Url::parse(&origin).map_err(|error| unsound(&format!("is no URL: {error}")))?;
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(unsound("has no host"));
+        }
+        let rest = &rest[authority.len()..];
+        let (path, query) = match rest.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (rest, None),
+        };
+        let segments = path
+            .strip_prefix('/')
+            .unwrap_or(path)
+            .split('/')
+            .map(|segment| template(segment, programs))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(fault)?;
+        if let Some(segment) = segments.iter().find(|s| is_dots(s)) {
+            return Err(unsound(&format!("has the path segment \"{segment}\"")));
+        }
+        let query = query
+            .map(|q| template(q, programs))
+            .transpose()
+            .map_err(fault)?;
+        Ok(Self {
+            origin,
+            segments,
+            query,
+        })
+    }
+
+    /// Tells whether the URL depends on the request.
+    pub fn has_placeholder(&self) -> bool {
+        self.segments
+            .iter()
+            .chain(&self.query)
+            .any(Template::has_placeholder)
+    }
+
+    /// Tells whether the calls are encrypted.
+    pub fn is_https(&self) -> bool {
+        self.origin.to_ascii_lowercase().starts_with("https:")
+    }
+}
+
+/// Reads one piece of a URL, the literals of which are URL text already.
+fn template(text: &str, programs: &[Program]) -> Result<Template, String> {
+    let template = Template::parse(text, programs)?;
+    for part in &template.parts {
+        if let Part::Literal(literal) = part
+            && !has_whole_escapes(literal)
+        {
+            return Err(format!("has a \"%\" without two digits in \"{literal}\""));
+        }
+    }
+    Ok(template)
+}
+
+/// Tells whether every `%` is followed by two hexadecimal digits.
+fn has_whole_escapes(literal: &str) -> bool {
+    literal.split('%').skip(1).all(|after| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit))
+    })
+}
+
+/// Tells whether a literal segment would make URL parsers drop parts of the path.
+fn is_dots(segment: &Template) -> bool {
+    let [Part::Literal(literal)] = segment.parts.as_slice() else {
+        return false;
+    };
+    let plain = literal.to_ascii_lowercase().replace("%2e", ".");
+    plain == "." || plain == ".."
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin)?;
+        for segment in &self.segments {
+            write!(f, "/{segment}")?;
+        }
+        match &self.query {
+            Some(query) => write!(f, "?{query}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Texts with placeholders: `{key}`; `{{` and `}}` are braces.
+
+use std::fmt;
+
+use crate::program::Program;
+use crate::request::ATTRIBUTES;
+
+/// A text with placeholders in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    /// What it is made of, in order.
+    pub parts: Vec<Part>,
+}
+
+/// A piece of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Text as it is.
+    Literal(String),
+    /// A value of the request.
+    Placeholder(Placeholder),
+}
+
+/// A value of the request, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placeholder {
+    /// The key.
+    Key,
+    /// The name of the map or table.
+    Name,
+    /// The key up to its last `@`.
+    Local,
+    /// The key from its last `@` on.
+    Domain,
+    /// An attribute of a policy request.
+    Attribute(&'static str),
+}
+
+impl Template {
+    /// Reads a text. Fails with what is wrong with it.
+    pub fn parse(text: &str, programs: &[Program]) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, from) = rest.split_at(at);
+            literal.push_str(before);
+            if from.starts_with("{{") || from.starts_with("}}") {
+                literal.push_str(&from[..1]);
+                rest = &from[2..];
+            } else if let Some(from) = from.strip_prefix('}') {
+                literal.push('}');
+                rest = from;
+            } else {
+                let (name, after) = from[1..]
+                    .split_once('}')
+                    .ok_or("has a \"{\" that is not closed; write \"{{\" for a brace")?;
+                if !literal.is_empty() {
+                    parts.push(Part::Literal(std::mem::take(&mut literal)));
+                }
+                parts.push(Part::Placeholder(placeholder(name, programs)?));
+                rest = after;
+            }
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        Ok(Self { parts })
+    }
+
+    /// Returns the text of a template that has no placeholder.
+    pub fn literal(&self) -> String {
+        self.parts
+            .iter()
+            .map(|part| match part {
+                Part::Literal(text) => text.as_str(),
+                Part::Placeholder(_) => "",
+            })
+            .collect()
+    }
+
+    /// Tells whether the text depends on the request.
+    pub fn has_placeholder(&self) -> bool {
+        self.parts
+            .iter()
+            .any(|part| matches!(part, Part::Placeholder(_)))
+    }
+}
+
+/// The placeholders of a lookup.
+const LOOKUP: [(&str, Placeholder); 4] = [
+    ("key", Placeholder::Key),
+    ("name", Placeholder::Name),
+    ("local", Placeholder::Local),
+    ("domain", Placeholder::Domain),
+];
+
+/// Finds a placeholder that one of these programs knows.
+fn placeholder(name: &str, programs: &[Program]) -> Result<Placeholder, String> {
+    let is_for_lookups = programs.iter().any(|p| p.is_lookup());
+    let is_for_policy = programs.contains(&Program::Policy);
+    if is_for_lookups && let Some((_, found)) = LOOKUP.iter().find(|(n, _)| *n == name) {
+        return Ok(found.clone());
+    }
+    if is_for_policy && let Some(found) = ATTRIBUTES.iter().find(|n| **n == name) {
+        return Ok(Placeholder::Attribute(found));
+    }
+    let known = match (is_for_lookups, is_for_policy) {
+        (true, false) => "lookups have {key}, {name}, {local} and {domain}",
+        (false, true) => "policy has the attributes of SMTPD_POLICY_README",
+        _ => "it is neither one of lookups nor of policy",
+    };
+    Err(format!("\"{{{name}}}\" is not a placeholder: {known}"))
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => {
+                    f.write_str(&text.replace('{', "{{").replace('}', "}}"))?;
+                }
+                Part::Placeholder(Placeholder::Attribute(name)) => write!(f, "{{{name}}}")?,
+                Part::Placeholder(placeholder) => {
+                    let found = LOOKUP.iter().find(|(_, p)| p == placeholder);
+                    write!(f, "{{{}}}", found.map_or("", |(name, _)| name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_and_written_back() {
+        for text in [
+            "",
+            "a",
+            "{key}",
+            "a{key}b{name}",
+            "{{x}}",
+            "a{local}@{domain}",
+        ] {
+            let template = Template::parse(text, &[Program::Socketmap]).unwrap();
+            assert_eq!(template.to_string(), text);
+        }
+        let policy = Template::parse("{sasl_username}", &[Program::Policy]).unwrap();
+        assert_eq!(
+            policy.parts,
+            [Part::Placeholder(Placeholder::Attribute("sasl_username"))]
+        );
+    }
+
+    #[test]
+    fn a_text_with_an_unknown_placeholder_is_refused() {
+        for (text, program, expected) in [
+            (
+                "{kee}",
+                Program::TcpLookup,
+                "\"{kee}\" is not a placeholder",
+            ),
+            ("{sender}", Program::TcpLookup, "lookups have {key}"),
+            ("{key}", Program::Policy, "policy has the attributes"),
+            ("{*}", Program::Policy, "\"{*}\" is not a placeholder"),
+            ("a{key", Program::TcpLookup, "not closed"),
+        ] {
+            let error = Template::parse(text, &[program]).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

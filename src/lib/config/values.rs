@@ -1,0 +1,270 @@
+//! Values into types, each with the words for a wrong one.
+
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+use toml::de::DeValue;
+
+use super::file::{Entry, Section, table};
+use super::problem::Report;
+use super::resolve::Mode;
+use super::secret::{Secret, Source};
+
+/// Returns a string of a key whose value may be shown.
+pub(super) fn string<'t>(entry: &Entry<'t>, report: &mut Report) -> Option<&'t str> {
+    report.layout().harmless.push(entry.value.span());
+    private_string(entry, report)
+}
+
+/// Returns a string that is not known to be harmless.
+pub(super) fn private_string<'t>(entry: &Entry<'t>, report: &mut Report) -> Option<&'t str> {
+    match entry.value.get_ref() {
+        DeValue::String(text) => Some(text),
+        _ => {
+            report.error(entry.value.span(), &entry.path, "must be a string");
+            None
+        }
+    }
+}
+
+/// Returns a yes or no.
+pub(super) fn boolean(entry: &Entry<'_>, report: &mut Report) -> Option<bool> {
+    report.layout().harmless.push(entry.value.span());
+    match entry.value.get_ref() {
+        DeValue::Boolean(value) => Some(*value),
+        _ => {
+            report.error(entry.value.span(), &entry.path, "must be true or false");
+            None
+        }
+    }
+}
+
+/// Returns a list of strings.
+pub(super) fn strings(entry: &Entry<'_>, report: &mut Report) -> Option<Vec<String>> {
+    let DeValue::Array(array) = entry.value.get_ref() else {
+        report.error(entry.value.span(), &entry.path, "must be a list of strings");
+        return None;
+    };
+    let mut strings = Vec::new();
+    for value in array.iter() {
+        report.layout().harmless.push(value.span());
+        match value.get_ref() {
+            DeValue::String(text) => strings.push(text.to_string()),
+            _ => report.error(value.span(), &entry.path, "must be a list of strings"),
+        }
+    }
+    Some(strings)
+}
+
+/// Returns a whole number within bounds.
+pub(super) fn count(
+    entry: &Entry<'_>,
+    bounds: std::ops::RangeInclusive<usize>,
+    report: &mut Report,
+) -> Option<usize> {
+    report.layout().harmless.push(entry.value.span());
+    let number = integer(entry).filter(|n| bounds.contains(n));
+    if number.is_none() {
+        let text = format!(
+            "must be a whole number from {} to {}",
+            bounds.start(),
+            bounds.end()
+        );
+        report.error(entry.value.span(), &entry.path, text);
+    }
+    number
+}
+
+fn integer(entry: &Entry<'_>) -> Option<usize> {
+    match entry.value.get_ref() {
+        DeValue::Integer(n) => usize::from_str_radix(n.as_str(), n.radix()).ok(),
+        _ => None,
+    }
+}
+
+/// Returns a number of bytes: a whole number, or a string with a unit.
+pub(super) fn size(entry: &Entry<'_>, report: &mut Report) -> Option<usize> {
+    const UNITS: [(&str, usize); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    const MOST: usize = 1 << 30;
+    report.layout().harmless.push(entry.value.span());
+    let bytes = match entry.value.get_ref() {
+        DeValue::String(text) => UNITS.iter().find_map(|(unit, factor)| {
+            let digits = text.strip_suffix(unit)?;
+            whole(digits)?.checked_mul(u64::try_from(*factor).ok()?)
+        }),
+        _ => integer(entry).and_then(|n| u64::try_from(n).ok()),
+    };
+    let bytes = bytes.and_then(|n| usize::try_from(n).ok());
+    let size = bytes.filter(|n| (1..=MOST).contains(n));
+    if size.is_none() {
+        let text = "must be a size from 1 byte to 1 GiB: a number of bytes, \"64KiB\" or \"1MiB\"";
+        report.error(entry.value.span(), &entry.path, text);
+    }
+    size
+}
+
+/// Returns a duration, which has a unit.
+pub(super) fn duration(entry: &Entry<'_>, report: &mut Report) -> Option<Duration> {
+    report.layout().harmless.push(entry.value.span());
+    let parsed = match entry.value.get_ref() {
+        DeValue::String(text) => parse_duration(text)
+            .ok_or_else(|| format!("{text:?} is no duration; write \"500ms\", \"2s\" or \"5m\"")),
+        DeValue::Integer(number) => Err(format!(
+            "{number} has no unit; write \"{number}s\" for seconds or \"{number}ms\" for milliseconds"
+        )),
+        _ => Err("must be a duration such as \"500ms\", \"2s\" or \"5m\"".to_owned()),
+    };
+    match parsed {
+        Ok(duration) if duration.is_zero() => {
+            report.error(entry.value.span(), &entry.path, "must be more than nothing");
+            None
+        }
+        Ok(duration) => Some(duration),
+        Err(text) => {
+            report.error(entry.value.span(), &entry.path, text);
+            None
+        }
+    }
+}
+
+/// The longest duration that is no typing error: a day.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let (digits, factor) = UNITS
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    let duration = Duration::from_millis(whole(digits)?.checked_mul(*factor)?);
+    (duration <= LONGEST).then_some(duration)
+}
+
+fn whole(digits: &str) -> Option<u64> {
+    let is_plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    is_plain.then(|| digits.parse().ok())?
+}
+
+/// Returns what one of a few words stands for.
+pub(super) fn word<T: Copy>(
+    entry: &Entry<'_>,
+    words: &[(&str, T)],
+    report: &mut Report,
+) -> Option<T> {
+    let text = string(entry, report)?;
+    let found = words
+        .iter()
+        .find(|(word, _)| *word == text)
+        .map(|(_, t)| *t);
+    if found.is_none() {
+        let names: Vec<_> = words
+            .iter()
+            .map(|(word, _)| format!("\"{word}\""))
+            .collect();
+        let text = format!("{text:?} is none of {}", names.join(", "));
+        report.error(entry.value.span(), &entry.path, text);
+    }
+    found
+}
+
+/// Returns a secret that can stand in a header.
+pub(super) fn secret(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
+    let secret = match entry.value.get_ref() {
+        DeValue::String(text) => Secret::text(text),
+        DeValue::Table(_) => fetched(entry, mode, report)?,
+        _ => {
+            report.error(
+                entry.value.span(),
+                &entry.path,
+                "must be a string, { credential = \"NAME\" }, { file = \"/path\" } or { env = \"NAME\" }",
+            );
+            return None;
+        }
+    };
+    let text = match HeaderValue::from_str(secret.expose()) {
+        Ok(_) if !secret.expose().is_empty() => return Some(secret),
+        Ok(_) if matches!(secret.source(), Source::Text) => "is empty",
+        Ok(_) => return absent_or_empty(entry, secret, mode, report),
+        Err(_) => "holds a character that no header can hold",
+    };
+    report.error(entry.value.span(), &entry.path, text);
+    None
+}
+
+/// A secret that is kept elsewhere and empty: what `fetched` could not get, or a mistake.
+fn absent_or_empty(
+    entry: &Entry<'_>,
+    secret: Secret,
+    mode: Mode,
+    report: &mut Report,
+) -> Option<Secret> {
+    if mode == Mode::Serve {
+        report.error(entry.value.span(), &entry.path, "is empty");
+        return None;
+    }
+    Some(secret)
+}
+
+fn fetched(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
+    let mut section = Section::new(&entry.path, entry.value.span(), table(entry, report)?);
+    let mut sources = Vec::new();
+    if let Some(from) = section.take("credential") {
+        match string(&from, report)? {
+            name if name.is_empty() || name.contains('/') || name.starts_with('.') => {
+                report.error(from.value.span(), &from.path, "is no name of a credential");
+            }
+            name => sources.push(Source::Credential(name.to_owned())),
+        }
+    }
+    if let Some(from) = section.take("file") {
+        sources.push(Source::File(string(&from, report)?.into()));
+    }
+    if let Some(from) = section.take("env") {
+        sources.push(Source::Environment(string(&from, report)?.to_owned()));
+    }
+    section.finish(report);
+    let (Some(source), true) = (sources.pop(), sources.is_empty()) else {
+        let text = "must have one of the keys credential, file and env";
+        report.error(entry.value.span(), &entry.path, text);
+        return None;
+    };
+    let place = format!("{source:?}");
+    match Secret::fetch(source.clone()) {
+        Ok(secret) => Some(secret),
+        Err(error) if mode == Mode::Look => {
+            let text = format!("{place} cannot be read here: {}", plain(&error));
+            report.warning(entry.value.span(), &entry.path, text);
+            Some(Secret::absent(source))
+        }
+        Err(error) => {
+            let text = format!("{place} cannot be read: {}", plain(&error));
+            report.error(entry.value.span(), &entry.path, text);
+            None
+        }
+    }
+}
+
+/// An I/O error without its number.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((text, _)) => text.to_lowercase(),
+        None => text,
+    }
+}
+
+/// Returns a JSON Pointer, RFC 6901.
+pub(super) fn pointer(entry: &Entry<'_>, report: &mut Report) -> Option<String> {
+    let text = string(entry, report)?;
+    let is_escaped = |token: &str| {
+        token
+            .split('~')
+            .skip(1)
+            .all(|t| t.starts_with('0') || t.starts_with('1'))
+    };
+    if text.is_empty() || text.starts_with('/') && text.split('/').all(is_escaped) {
+        return Some(text.to_owned());
+    }
+    let text = format!("{text:?} is no JSON Pointer; write \"/member\" or \"/list/0\" (RFC 6901)");
+    report.error(entry.value.span(), &entry.path, text);
+    None
+}

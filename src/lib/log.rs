@@ -1,0 +1,229 @@
+//! The log: the journal where it listens, readable lines on stderr elsewhere.
+//!
+//! Nothing above debug is written per request, and text from outside is escaped and cut.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::level_filters::LevelFilter;
+use tracing::{debug, warn};
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::outcome::{Outcome, Reason};
+use crate::program::Program;
+use crate::request::Request;
+
+/// Changes the level of a running program.
+#[derive(Debug)]
+pub struct Level(reload::Handle<LevelFilter, Registry>);
+
+impl Level {
+    /// Changes it.
+    pub fn set(&self, level: LevelFilter) {
+        // It fails only when there is no log any more.
+        let _ = self.0.modify(|current| *current = level);
+    }
+}
+
+/// Starts the log of a program.
+pub fn start(program: Program, level: LevelFilter) -> Level {
+    let (level, handle) = reload::Layer::new(level);
+    let registry = tracing_subscriber::registry().with(level);
+    // A second start in one process, as tests have it, keeps the first log.
+    let _ = match journal(program) {
+        Some(journal) => registry.with(journal).try_init(),
+        None => registry.with(lines()).try_init(),
+    };
+    Level(handle)
+}
+
+fn lines<S>() -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let layer = fmt::layer().with_writer(io::stderr).with_target(false);
+    layer.with_ansi(false)
+}
+
+fn journal(program: Program) -> Option<tracing_journald::Layer> {
+    if !is_stderr_the_journal() {
+        return None;
+    }
+    let priorities = PriorityMappings {
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        ..PriorityMappings::new()
+    };
+    let layer = tracing_journald::layer().ok()?;
+    Some(
+        layer
+            .with_field_prefix(Some("POSTGATE".to_owned()))
+            .with_syslog_identifier(format!("postgate-{}", program.name()))
+            .with_priority_mappings(priorities),
+    )
+}
+
+/// Tells whether what is written to stderr arrives in the journal (systemd.exec(5)).
+pub fn is_stderr_the_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(io::stderr())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+/// Returns text from outside as it may stand in a log: escaped, and not longer than 100 bytes.
+pub fn printable(bytes: &[u8]) -> String {
+    const MOST: usize = 100;
+    let cut = bytes.get(..MOST).unwrap_or(bytes);
+    let ellipsis = if cut.len() < bytes.len() { "..." } else { "" };
+    format!("{}{ellipsis}", cut.escape_ascii())
+}
+
+/// A name for one request, the same in the log and in `X-Request-Id`.
+#[derive(Debug)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// Makes a name that no other request has: of this process, or most likely of any other.
+    pub fn next() -> Self {
+        static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(format!("{:016x}-{count:x}", *PROCESS))
+    }
+
+    /// Returns it as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is known of a request besides its outcome.
+#[derive(Debug)]
+pub struct Record<'r> {
+    /// The request, if it was one.
+    pub request: Option<&'r Request>,
+    /// Its name, if the backend was to be asked.
+    pub id: Option<&'r RequestId>,
+    /// When it was complete.
+    pub started: Instant,
+}
+
+/// Writes every request's end, and sees to it that no stranger can fill the journal.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    warned: Mutex<HashMap<(Box<str>, Reason), Warned>>,
+}
+
+/// The last warning of a kind, and how many were left out since.
+#[derive(Debug)]
+struct Warned {
+    at: Instant,
+    left_out: u64,
+}
+
+/// How often one table's one reason is warned about.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+impl Recorder {
+    /// Records how a request ended: once for each, and here only.
+    pub fn record(&self, table: Option<&str>, outcome: &Outcome, record: &Record<'_>) {
+        let endpoint = table.unwrap_or("-");
+        let outcome_name = outcome.name();
+        let duration_ms = u64::try_from(record.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let request_id = record.id.map(RequestId::as_str);
+        let queue_id = record.request.and_then(Request::queue_id).map(printable);
+        let reason = outcome.failure().map(|failure| failure.reason.to_string());
+        let key = tracing::enabled!(tracing::Level::DEBUG).then(|| record.request.map(subject));
+        debug!(
+            endpoint,
+            outcome = outcome_name,
+            reason,
+            request_id,
+            duration_ms,
+            queue_id,
+            key = key.flatten(),
+            "{endpoint}: {outcome_name}"
+        );
+        let Some(failure) = outcome.failure() else {
+            return;
+        };
+        let Some(left_out) = self.may_warn(endpoint, failure.reason) else {
+            return;
+        };
+        let detail = match failure.detail.as_ref() {
+            "" => String::new(),
+            detail => format!(": {}", printable_text(detail)),
+        };
+        let others = match left_out {
+            0 => String::new(),
+            n => format!(" ({n} more like this)"),
+        };
+        warn!(
+            endpoint,
+            outcome = outcome_name,
+            reason,
+            request_id,
+            duration_ms,
+            queue_id,
+            "{endpoint}: {}{detail}{others}",
+            failure.reason
+        );
+    }
+
+    /// Tells whether a warning is due, and how many were left out before it.
+    fn may_warn(&self, endpoint: &str, reason: Reason) -> Option<u64> {
+        let now = Instant::now();
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        match warned.get_mut(&(Box::from(endpoint), reason)) {
+            Some(last) if now.duration_since(last.at) < WARN_EVERY => {
+                last.left_out += 1;
+                None
+            }
+            Some(last) => {
+                last.at = now;
+                Some(std::mem::take(&mut last.left_out))
+            }
+            None => {
+                let first = Warned {
+                    at: now,
+                    left_out: 0,
+                };
+                warned.insert((endpoint.into(), reason), first);
+                Some(0)
+            }
+        }
+    }
+}
+
+/// What a request was about, for the debug line alone.
+fn subject(request: &Request) -> String {
+    match request {
+        Request::Lookup { map: None, key } => printable(key),
+        Request::Lookup {
+            map: Some(map),
+            key,
+        } => format!("{} {}", printable(map), printable(key)),
+        Request::Policy(attributes) => ["protocol_state", "client_address", "sender", "recipient"]
+            .iter()
+            .filter_map(|name| Some(format!("{name}={}", printable(attributes.value(name)?))))
+            .collect::<Vec<_>>()
+            .join(" "),
+    }
+}
+
+fn printable_text(text: &str) -> String {
+    text.chars()
+        .take(200)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -1,0 +1,168 @@
+//! Where one request ends and the next begins: lines and netstrings, bounded, cut off once.
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
+
+/// What the front of the input holds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A part of a frame.
+    NeedMore,
+    /// A frame, cut off the input, without what frames it.
+    Whole(Bytes),
+    /// Something longer than the limit; known before the bytes have arrived.
+    TooLong,
+    /// No frame at all.
+    Malformed,
+}
+
+/// Finds lines, each ended by a line feed, looking at no byte twice.
+#[derive(Debug, Default)]
+pub struct Lines {
+    searched: usize,
+}
+
+impl Lines {
+    /// Cuts one line off the input. The limit counts the line feed.
+    pub fn take(&mut self, input: &mut BytesMut, limit: usize) -> Frame {
+        let unseen = input.get(self.searched..).unwrap_or_default();
+        let end = memchr(b'\n', unseen).map(|at| self.searched.saturating_add(at));
+        match end {
+            Some(end) if end < limit => {
+                self.searched = 0;
+                let line = input.split_to(end).freeze();
+                input.advance(1);
+                Frame::Whole(line)
+            }
+            None if input.len() < limit => {
+                self.searched = input.len();
+                Frame::NeedMore
+            }
+            _ => Frame::TooLong,
+        }
+    }
+}
+
+/// The most digits of a length: leading zeros are taken, as Postfix takes them (netstring.c), but
+/// not without end.
+const MAX_DIGITS: usize = 10;
+
+/// Cuts one netstring off the input. The limit counts the payload.
+pub fn take_netstring(input: &mut BytesMut, limit: usize) -> Frame {
+    let mut length: usize = 0;
+    for (at, byte) in input.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' if at < MAX_DIGITS => {
+                let digit = usize::from(byte.saturating_sub(b'0'));
+                length = length.saturating_mul(10).saturating_add(digit);
+                if length > limit {
+                    return Frame::TooLong;
+                }
+            }
+            b':' if at > 0 => return cut_payload(input, at.saturating_add(1), length),
+            _ => return Frame::Malformed,
+        }
+    }
+    Frame::NeedMore
+}
+
+fn cut_payload(input: &mut BytesMut, start: usize, length: usize) -> Frame {
+    match input.get(start.saturating_add(length)) {
+        None => Frame::NeedMore,
+        Some(b',') => {
+            input.advance(start);
+            let payload = input.split_to(length).freeze();
+            input.advance(1);
+            Frame::Whole(payload)
+        }
+        Some(_) => Frame::Malformed,
+    }
+}
+
+/// Appends a netstring.
+pub fn put_netstring(payload: &[u8]) -> Bytes {
+    let mut out = format!("{}:", payload.len()).into_bytes();
+    out.extend_from_slice(payload);
+    out.push(b',');
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn netstring(bytes: &str, limit: usize) -> (Frame, String) {
+        let mut input = BytesMut::from(bytes);
+        let frame = take_netstring(&mut input, limit);
+        (frame, String::from_utf8(input.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn netstrings_are_cut_off_or_refused() {
+        let whole = |text: &'static str| Frame::Whole(Bytes::from_static(text.as_bytes()));
+        for (bytes, frame, rest) in [
+            ("0:,", whole(""), ""),
+            ("1:X,", whole("X"), ""),
+            ("00:,1:X,", whole(""), "1:X,"),
+            ("01:X,", whole("X"), ""),
+            ("5:a:b,c,", whole("a:b,c"), ""),
+            ("17:5:Hello,6:World!,,", whole("5:Hello,6:World!,"), ""),
+            ("3:\u{20ac},", whole("\u{20ac}"), ""),
+            ("", Frame::NeedMore, ""),
+            ("3", Frame::NeedMore, "3"),
+            ("3:", Frame::NeedMore, "3:"),
+            ("3:aaa", Frame::NeedMore, "3:aaa"),
+            ("3:aaa_", Frame::Malformed, "3:aaa_"),
+            ("0:_", Frame::Malformed, "0:_"),
+            (":,", Frame::Malformed, ":,"),
+            ("-1:", Frame::Malformed, "-1:"),
+            ("+1:", Frame::Malformed, "+1:"),
+            ("0x1:a,", Frame::Malformed, "0x1:a,"),
+            ("aaa:aaa", Frame::Malformed, "aaa:aaa"),
+            ("00000000001:a,", Frame::Malformed, "00000000001:a,"),
+            ("21", Frame::TooLong, "21"),
+            ("999999999:", Frame::TooLong, "999999999:"),
+            (
+                "18446744073709551616:x",
+                Frame::TooLong,
+                "18446744073709551616:x",
+            ),
+        ] {
+            assert_eq!(netstring(bytes, 20), (frame, rest.to_owned()), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_netstring_put_is_a_netstring_taken() {
+        for payload in ["", "a", "a:b,", "\u{20ac}"] {
+            let mut input = BytesMut::from(&put_netstring(payload.as_bytes())[..]);
+            let frame = take_netstring(&mut input, 20);
+            assert_eq!(frame, Frame::Whole(Bytes::from(payload.to_owned())));
+            assert!(input.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_limit_of_a_line_counts_its_line_feed() {
+        let take = |bytes: &str| Lines::default().take(&mut BytesMut::from(bytes), 4);
+        assert_eq!(take("abc\n"), Frame::Whole(Bytes::from_static(b"abc")));
+        assert_eq!(take("abc"), Frame::NeedMore);
+        assert_eq!(take("abcd"), Frame::TooLong);
+        assert_eq!(take("abcd\n"), Frame::TooLong);
+    }
+
+    #[test]
+    fn a_line_is_found_however_it_arrives() {
+        let mut lines = Lines::default();
+        let mut input = BytesMut::new();
+        let mut found = Vec::new();
+        for byte in b"a\n\nbc\nd" {
+            input.extend_from_slice(&[*byte]);
+            if let Frame::Whole(line) = lines.take(&mut input, 10) {
+                found.push(line);
+            }
+        }
+        assert_eq!(found, ["a", "", "bc"]);
+        assert_eq!(input, "d");
+    }
+}

@@ -1,0 +1,77 @@
+//! socketmap_table(5), as dict_sockmap.c and netstring.c speak it.
+//!
+//! ```text
+//! both ways:  length ":" payload ","         a netstring; nothing is quoted
+//! request:    name SPACE key                 split at the first blank
+//! reply:      OK SPACE value                 found
+//!             NOTFOUND SPACE                 not found
+//!             TEMP SPACE reason              try again later
+//!             TIMEOUT SPACE reason           try again later: no answer in time
+//!             PERM SPACE reason              try again later: somebody must mend a setting
+//! ```
+//!
+//! A reply's payload has at most 100,000 bytes: a longer one also spoils the replies after it.
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr;
+
+use super::frame::{Frame, put_netstring, take_netstring};
+use super::{MAX_REQUEST, Protocol, Step, Unsayable};
+use crate::outcome::{Outcome, Reason};
+use crate::reply::{Reply, Words};
+use crate::request::Request;
+
+/// Postfix's limit of a reply's payload (`socketmap_max_reply_size`; fixed before 3.10).
+const MAX_REPLY: usize = 100_000;
+
+/// The server's side of socketmap_table(5).
+#[derive(Debug, Default)]
+pub struct Socketmap;
+
+impl Protocol for Socketmap {
+    fn next_step(&mut self, input: &mut BytesMut) -> Step {
+        match take_netstring(input, MAX_REQUEST) {
+            Frame::NeedMore => Step::NeedMore,
+            Frame::Whole(payload) => question(&payload),
+            Frame::TooLong => Step::Refuse(permanent(Reason::RequestTooLong)),
+            Frame::Malformed => Step::Refuse(permanent(Reason::RequestNotUnderstood)),
+        }
+    }
+
+    fn reply(outcome: &Outcome, _: &Words) -> Result<Reply, Unsayable> {
+        let (status, text) = match outcome {
+            Outcome::Found(value) if value.contains(['\0', '\n']) => {
+                return Err(Unsayable(Reason::ValueCannotBeSent.into()));
+            }
+            Outcome::Found(value) => ("OK", value.as_str()),
+            Outcome::NotFound => ("NOTFOUND", ""),
+            Outcome::Temporary(failure) => {
+                let status = match failure.reason {
+                    Reason::TimedOut => "TIMEOUT",
+                    _ => "TEMP",
+                };
+                (status, &*failure.reason.to_string())
+            }
+            Outcome::Permanent(failure) => ("PERM", &*failure.reason.to_string()),
+        };
+        let payload = format!("{status} {text}");
+        if payload.len() > MAX_REPLY {
+            return Err(Unsayable(Reason::ValueCannotBeSent.into()));
+        }
+        Ok(Reply::Say(put_netstring(payload.as_bytes())))
+    }
+}
+
+fn question(payload: &Bytes) -> Step {
+    let Some(blank) = memchr(b' ', payload) else {
+        return Step::Answer(permanent(Reason::RequestNotUnderstood));
+    };
+    Step::Ask(Request::Lookup {
+        map: Some(payload.slice(..blank)),
+        key: payload.slice(blank.saturating_add(1)..),
+    })
+}
+
+fn permanent(reason: Reason) -> Outcome {
+    Outcome::Permanent(reason.into())
+}

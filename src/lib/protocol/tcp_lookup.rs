@@ -1,0 +1,70 @@
+//! tcp_table(5), as dict_tcp.c speaks it.
+//!
+//! ```text
+//! request:  get SPACE key LF                  key: %XX for what does not print
+//! reply:    200 SPACE value LF                found
+//!           500 SPACE text LF                 not found
+//!           400 SPACE text LF                 try again later; Postfix closes
+//! ```
+//!
+//! A reply has at most 4,096 bytes, counted as sent, line feed included: with one more Postfix
+//! closes and asks again ten times. There is no word for a permanent failure.
+
+use bytes::{Bytes, BytesMut};
+
+use super::frame::{Frame, Lines};
+use super::quote::{quote, unquote};
+use super::{MAX_REQUEST, Protocol, Step, Unsayable};
+use crate::outcome::{Outcome, Reason};
+use crate::reply::{Reply, Words};
+use crate::request::Request;
+
+/// Postfix's limit of a reply line (`DICT_TCP_MAXLEN`, dict_tcp.c).
+const MAX_REPLY: usize = 4_096;
+
+/// The server's side of tcp_table(5).
+#[derive(Debug, Default)]
+pub struct TcpLookup {
+    lines: Lines,
+}
+
+impl Protocol for TcpLookup {
+    fn next_step(&mut self, input: &mut BytesMut) -> Step {
+        let line = match self.lines.take(input, MAX_REQUEST) {
+            Frame::NeedMore => return Step::NeedMore,
+            Frame::Whole(line) => line,
+            Frame::TooLong => return refuse(Reason::RequestTooLong),
+            Frame::Malformed => return refuse(Reason::RequestNotUnderstood),
+        };
+        match line.strip_prefix(b"get ").and_then(unquote) {
+            Some(key) => Step::Ask(Request::Lookup { map: None, key }),
+            None => refuse(Reason::RequestNotUnderstood),
+        }
+    }
+
+    fn reply(outcome: &Outcome, _: &Words) -> Result<Reply, Unsayable> {
+        match outcome {
+            // A NUL ends the value on Postfix's side, however it is quoted.
+            Outcome::Found(value) if value.contains('\0') => {
+                Err(Unsayable(Reason::ValueCannotBeSent.into()))
+            }
+            Outcome::Found(value) => line("200", value),
+            Outcome::NotFound => line("500", "not found"),
+            Outcome::Temporary(failure) | Outcome::Permanent(failure) => {
+                line("400", &failure.reason.to_string())
+            }
+        }
+    }
+}
+
+fn refuse(reason: Reason) -> Step {
+    Step::Refuse(Outcome::Temporary(reason.into()))
+}
+
+fn line(code: &str, text: &str) -> Result<Reply, Unsayable> {
+    let line = format!("{code} {}\n", quote(text));
+    if line.len() > MAX_REPLY {
+        return Err(Unsayable(Reason::ValueCannotBeSent.into()));
+    }
+    Ok(Reply::Say(Bytes::from(line)))
+}

@@ -1,0 +1,134 @@
+//! Connections: taken from the sockets, kept under the cap, brought to an end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::select;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
+use tracing::{debug, error, warn};
+
+use crate::backend::Backend;
+use crate::connections::{Connections, Presence};
+use crate::log::Recorder;
+use crate::protocol::Protocol;
+use crate::session::{End, Surroundings, serve};
+use crate::socket::{Listener, Stream};
+
+/// What every connection of a program shares.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The connections, for the cap.
+    pub connections: Arc<Connections>,
+    /// Turns true when the program stops.
+    pub stop: watch::Receiver<bool>,
+    /// Where every request is recorded.
+    pub recorder: Arc<Recorder>,
+}
+
+/// How long to wait when the system has no descriptor or memory for a connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves one socket until the program stops, then waits for the connections that it has brought.
+///
+/// Ends early only if the socket itself fails.
+pub async fn listen<P, B>(
+    listener: Listener,
+    backend: B,
+    cap: impl Fn() -> usize,
+    shared: Shared,
+) -> io::Result<()>
+where
+    P: Protocol,
+    B: Backend + Clone,
+{
+    let mut connections = JoinSet::new();
+    let mut stop = shared.stop.clone();
+    loop {
+        let accepted = select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = listener.accept() => accepted,
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
+        };
+        match accepted {
+            Ok(stream) => {
+                // At the cap this one waits, and all after it in the socket's backlog.
+                let presence = shared.connections.admit(&cap).await;
+                let backend = backend.clone();
+                let shared = shared.clone();
+                connections.spawn(async move {
+                    connection::<P, B>(stream, &presence, &backend, &shared).await
+                });
+            }
+            Err(error) if is_peers_fault(&error) => debug!("connection: lost: {error}"),
+            Err(error) if is_shortage(&error) => {
+                warn!("connection: cannot be taken: {error}");
+                sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+    Ok(())
+}
+
+async fn connection<P, B>(stream: Stream, presence: &Presence, backend: &B, shared: &Shared) -> End
+where
+    P: Protocol,
+    B: Backend,
+{
+    let surroundings = Surroundings {
+        presence,
+        stop: shared.stop.clone(),
+        recorder: &shared.recorder,
+    };
+    match stream {
+        Stream::Tcp(stream) => serve::<P, B, _>(stream, backend, surroundings).await,
+        Stream::Unix(stream) => serve::<P, B, _>(stream, backend, surroundings).await,
+    }
+}
+
+/// Says how a connection ended: of no interest unless it was our fault.
+fn report(ended: Result<End, JoinError>) {
+    match ended {
+        Ok(end) => debug!("connection: closed: {end:?}"),
+        Err(error) if error.is_panic() => error!("connection: lost: a fault of this program"),
+        Err(_) => debug!("connection: closed: out of time"),
+    }
+}
+
+/// A connection that was gone before it was taken, as any stranger can have it.
+fn is_peers_fault(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::INTR
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NOTCONN
+        )
+    )
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
+}

@@ -1,0 +1,251 @@
+//! One connection, first byte to last: frame, request, backend call, outcome, reply, in a loop.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::select;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::backend::{Backend, Table};
+use crate::connections::Presence;
+use crate::log::{Record, Recorder, RequestId};
+use crate::outcome::{Outcome, Reason};
+use crate::protocol::{Protocol, Step, say};
+use crate::reply::{Reply, Words};
+use crate::request::Request;
+
+/// How much is read at a time, and how much of what a peer sends ahead is kept during a call.
+const READ: usize = 2 * 1024;
+const READ_AHEAD: usize = 64 * 1024;
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub enum End {
+    /// The peer has said its last; half a request is none.
+    Eof,
+    /// The connection broke.
+    Broken(io::Error),
+    /// The peer's request was refused.
+    Refused,
+    /// The reply was to hang up.
+    HungUp,
+    /// The peer was too slow to ask or to take its reply.
+    TooSlow,
+    /// It asked nothing for longer than allowed.
+    Idle,
+    /// It had to leave for another connection.
+    Evicted,
+    /// The program stops.
+    Stopped,
+}
+
+/// What a connection shares with the rest of the program.
+#[derive(Debug)]
+pub struct Surroundings<'s> {
+    /// Its place among the connections.
+    pub presence: &'s Presence,
+    /// Turns true when the program stops.
+    pub stop: watch::Receiver<bool>,
+    /// Where every request is recorded.
+    pub recorder: &'s Recorder,
+}
+
+/// Serves one connection until it ends, in order, each request with exactly one reply.
+///
+/// A peer that closes its side gets the replies to what it has asked; one that resets the
+/// connection ends its call. When the program stops, what has been asked is still answered.
+pub async fn serve<P, B, S>(stream: S, backend: &B, surroundings: Surroundings<'_>) -> End
+where
+    P: Protocol,
+    B: Backend,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut session = Session {
+        stream,
+        backend,
+        surroundings,
+        input: BytesMut::new(),
+        first_byte: None,
+        has_ended: false,
+    };
+    match session.run(P::default()).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    }
+}
+
+struct Session<'s, B, S> {
+    stream: S,
+    backend: &'s B,
+    surroundings: Surroundings<'s>,
+    input: BytesMut,
+    /// When the request that is on its way began.
+    first_byte: Option<Instant>,
+    /// Whether the peer has closed its side.
+    has_ended: bool,
+}
+
+impl<B, S> Session<'_, B, S>
+where
+    B: Backend,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    async fn run<P: Protocol>(&mut self, mut protocol: P) -> Result<std::convert::Infallible, End> {
+        loop {
+            match protocol.next_step(&mut self.input) {
+                Step::NeedMore => self.read(protocol.is_inside_request()).await?,
+                Step::Ask(request) => self.ask::<P>(&request).await?,
+                Step::Answer(outcome) => self.answer::<P>(outcome).await?,
+                Step::Refuse(outcome) => {
+                    self.answer::<P>(outcome).await?;
+                    self.linger().await;
+                    return Err(End::Refused);
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self, is_inside_request: bool) -> Result<(), End> {
+        if self.has_ended {
+            return Err(End::Eof);
+        }
+        let is_resting = self.input.is_empty() && !is_inside_request;
+        let patience = self.backend.patience();
+        let deadline = if is_resting {
+            self.first_byte = None;
+            self.surroundings.presence.rest();
+            patience.idle.map(|idle| Instant::now() + idle)
+        } else {
+            let first_byte = *self.first_byte.get_or_insert_with(Instant::now);
+            Some(first_byte + patience.read)
+        };
+        self.input.reserve(READ);
+        let read = select! {
+            biased;
+            read = self.stream.read_buf(&mut self.input) => read,
+            () = self.surroundings.presence.evicted(), if is_resting => return Err(End::Evicted),
+            () = stopped(&mut self.surroundings.stop), if is_resting => self.last_look().await?,
+            () = until(deadline) => return Err(if is_resting { End::Idle } else { End::TooSlow }),
+        };
+        match read {
+            Ok(0) => Err(End::Eof),
+            Ok(_) if self.surroundings.presence.wake() => Ok(()),
+            Ok(_) => Err(End::Evicted),
+            Err(error) => Err(End::Broken(error)),
+        }
+    }
+
+    /// What was asked before the stop is answered: it may have arrived without being noticed yet.
+    async fn last_look(&mut self) -> Result<io::Result<usize>, End> {
+        tokio::task::yield_now().await;
+        select! {
+            biased;
+            read = self.stream.read_buf(&mut self.input) => Ok(read),
+            () = std::future::ready(()) => Err(End::Stopped),
+        }
+    }
+
+    async fn ask<P: Protocol>(&mut self, request: &Request) -> Result<(), End> {
+        let started = Instant::now();
+        let id = RequestId::next();
+        let table = self.backend.table(request.map());
+        let outcome = match &table {
+            None => Outcome::Permanent(Reason::UnknownMap.into()),
+            Some(table) => {
+                let mut answer = pin!(table.answer(request, id.as_str()));
+                loop {
+                    select! {
+                        biased;
+                        outcome = &mut answer => break outcome,
+                        // Also how a reset is noticed, which ends the call.
+                        read = self.stream.read_buf(&mut self.input),
+                            if !self.has_ended && self.input.len() < READ_AHEAD =>
+                        {
+                            self.has_ended = read.map_err(End::Broken)? == 0;
+                        }
+                    }
+                }
+            }
+        };
+        self.first_byte = None;
+        let record = Record {
+            request: Some(request),
+            id: Some(&id),
+            started,
+        };
+        self.say::<P>(table.as_deref(), outcome, record).await
+    }
+
+    /// Says what needed no question.
+    async fn answer<P: Protocol>(&mut self, outcome: Outcome) -> Result<(), End> {
+        self.first_byte = None;
+        let table = self.backend.table(None);
+        let record = Record {
+            request: None,
+            id: None,
+            started: Instant::now(),
+        };
+        self.say::<P>(table.as_deref(), outcome, record).await
+    }
+
+    async fn say<P: Protocol>(
+        &mut self,
+        table: Option<&B::Table>,
+        outcome: Outcome,
+        record: Record<'_>,
+    ) -> Result<(), End> {
+        let unknown = Words::default();
+        let (outcome, reply) = say::<P>(outcome, table.map_or(&unknown, Table::words));
+        self.surroundings
+            .recorder
+            .record(table.map(Table::name), &outcome, &record);
+        let Reply::Say(bytes) = reply else {
+            return Err(End::HungUp);
+        };
+        match timeout(self.backend.patience().read, self.stream.write_all(&bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(End::Broken(error)),
+            Err(_) => Err(End::TooSlow),
+        }
+    }
+
+    /// Closing with unread bytes would reset the connection and could cost the peer its last
+    /// reply, so some of what it still sends is read and dropped.
+    async fn linger(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(1);
+        const MOST: usize = 256 * 1024;
+        let drop_the_rest = async {
+            self.stream.shutdown().await?;
+            let mut dropped = 0;
+            while dropped < MOST {
+                self.input.clear();
+                self.input.reserve(READ);
+                match self.stream.read_buf(&mut self.input).await? {
+                    0 => break,
+                    read => dropped += read,
+                }
+            }
+            io::Result::Ok(())
+        };
+        // The connection is over either way.
+        let _ = timeout(LONGEST, drop_the_rest).await;
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left to say stop.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
