@@ -580,7 +580,7 @@ impl<'t> Reader<'_, 't> {
                 self.error(
                     entry.value.span(),
                     &entry.path,
-                    format!("is {}", fault.text()),
+                    format!("{text:?} is {}", fault.text()),
                 );
                 None
             }

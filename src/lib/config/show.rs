@@ -164,12 +164,19 @@ fn endpoint(table: &Table) -> Pairs<'_> {
         let pair = [("user", secret(user)), ("password", secret(password))];
         add("basic-auth", Some(Shape::Table(pair.into_iter().collect())));
     }
-    let headers = headers
+    let headers: Pairs<'_> = headers
         .iter()
         .map(|(name, value)| (name.as_str(), secret(value)))
         .collect();
-    add("headers", Some(Shape::Table(headers)));
-    add("status", Some(Shape::Table(statuses(&reading.status))));
+    add(
+        "headers",
+        (!headers.0.is_empty()).then_some(Shape::Table(headers)),
+    );
+    let statuses = statuses(&reading.status);
+    add(
+        "status",
+        (!statuses.0.is_empty()).then_some(Shape::Table(statuses)),
+    );
     pairs.into_iter().collect()
 }
 

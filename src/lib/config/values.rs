@@ -41,6 +41,7 @@ pub(super) fn boolean(entry: &Entry<'_>, report: &mut Report) -> Option<bool> {
 
 /// Returns a list of strings.
 pub(super) fn strings(entry: &Entry<'_>, report: &mut Report) -> Option<Vec<String>> {
+    report.layout().harmless.push(entry.value.span());
     let DeValue::Array(array) = entry.value.get_ref() else {
         report.error(entry.value.span(), &entry.path, "must be a list of strings");
         return None;
@@ -211,6 +212,7 @@ fn fetched(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret>
         match string(&from, report)? {
             name if name.is_empty() || name.contains('/') || name.starts_with('.') => {
                 report.error(from.value.span(), &from.path, "is no name of a credential");
+                return None;
             }
             name => sources.push(Source::Credential(name.to_owned())),
         }

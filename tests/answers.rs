@@ -1,0 +1,259 @@
+//! The table HTTP → outcome, a row for each case.
+
+use postgate::backend::answer::{read, verdict, without_body};
+use postgate::config::{Missing, Reading, Response, Statuses, Verdict};
+use postgate::outcome::{Outcome, Reason};
+
+fn reading(is_lookup: bool) -> Reading {
+    Reading {
+        is_lookup,
+        response: if is_lookup {
+            Response::Json
+        } else {
+            Response::Auto
+        },
+        value: None,
+        missing: Missing::Temporary,
+        list_separator: ",".to_owned(),
+        true_value: "1".to_owned(),
+        status: Statuses::default(),
+    }
+}
+
+fn lookup() -> Reading {
+    reading(true)
+}
+
+fn policy() -> Reading {
+    reading(false)
+}
+
+/// An outcome in a word or two, without what is for the log alone.
+fn short(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Found(value) => format!("found {value}"),
+        Outcome::NotFound => "not found".to_owned(),
+        Outcome::Temporary(failure) => format!("temporary: {}", failure.reason),
+        Outcome::Permanent(failure) => format!("permanent: {}", failure.reason),
+    }
+}
+
+const BAD: &str = "temporary: backend answer not understood";
+
+#[test]
+fn statuses_have_a_meaning_each() {
+    for status in 100..=599 {
+        let expected = match status {
+            200 => (Verdict::Found, Verdict::Found),
+            204 => (Verdict::NotFound, Verdict::NotFound),
+            404 => (Verdict::NotFound, Verdict::Permanent),
+            401 | 403 | 407 | 408 | 425 | 429 => (Verdict::Temporary, Verdict::Temporary),
+            300..=499 => (Verdict::Permanent, Verdict::Permanent),
+            _ => (Verdict::Temporary, Verdict::Temporary),
+        };
+        let found = (verdict(status, &lookup()), verdict(status, &policy()));
+        assert_eq!(found, expected, "{status}");
+    }
+}
+
+#[test]
+fn what_the_operator_writes_of_a_status_comes_first() {
+    let mut reading = lookup();
+    reading.status = Statuses {
+        exact: vec![(410, Verdict::NotFound), (200, Verdict::Temporary)],
+        classes: vec![(4, Verdict::Permanent), (2, Verdict::Found)],
+    };
+    for (status, expected) in [
+        (410, Verdict::NotFound),
+        (404, Verdict::Permanent),
+        (401, Verdict::Permanent),
+        (200, Verdict::Temporary),
+        (204, Verdict::Found),
+        (503, Verdict::Temporary),
+        (301, Verdict::Permanent),
+    ] {
+        assert_eq!(verdict(status, &reading), expected, "{status}");
+    }
+}
+
+#[test]
+fn a_status_without_an_answer_says_which_it_was() {
+    for (status, verdict, expected) in [
+        (503, Verdict::Temporary, "temporary: backend answered 503"),
+        (301, Verdict::Permanent, "permanent: backend answered 301"),
+        (404, Verdict::NotFound, "not found"),
+    ] {
+        assert_eq!(short(&without_body(status, verdict)), expected);
+    }
+}
+
+#[test]
+fn json_answers_of_lookups() {
+    for (body, expected) in [
+        (r#""a""#, "found a"),
+        (r#" "a" "#, "found a"),
+        (r#"" a ""#, "found  a "),
+        (r#""\u00fc\n\u0000""#, "found \u{fc}\n\0"),
+        ("1", "found 1"),
+        ("-0", "found -0"),
+        ("1.0", "found 1.0"),
+        ("1e3", "found 1e3"),
+        ("1E+3", "found 1E+3"),
+        ("12345678901234567890123", "found 12345678901234567890123"),
+        ("true", "found 1"),
+        ("false", "not found"),
+        ("null", "not found"),
+        (r#""""#, "not found"),
+        ("[]", "not found"),
+        (" [ ] ", "not found"),
+        (r#"["a"]"#, "found a"),
+        (r#"["a", "b,c", 1.50, true]"#, "found a,b,c,1.50,1"),
+        (r#"[""]"#, BAD),
+        ("[null]", BAD),
+        (r#"["a", false]"#, BAD),
+        (r#"[["a"]]"#, BAD),
+        (r#"[{"a": 1}]"#, BAD),
+        (r#"{"a": 1}"#, BAD),
+        ("{}", BAD),
+        ("", BAD),
+        (" ", BAD),
+        ("a", BAD),
+        (r#""a" x"#, BAD),
+        (r#""a"#, BAD),
+        (r#"["a","#, BAD),
+        (r#"["a",]"#, BAD),
+        ("01", BAD),
+        ("NaN", BAD),
+        (r#""\ud800""#, BAD),
+        ("<html><body>502</body></html>", BAD),
+        ("\u{feff}\"a\"", BAD),
+    ] {
+        let outcome = read("application/json", body.as_bytes(), &lookup());
+        assert_eq!(short(&outcome), expected, "{body}");
+    }
+    assert_eq!(short(&read("", b"\"\xff\"", &lookup())), BAD);
+    let deep = "[".repeat(500_000);
+    assert_eq!(short(&read("", deep.as_bytes(), &lookup())), BAD);
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(short(&read("", deep.as_bytes(), &lookup())), BAD);
+}
+
+#[test]
+fn a_pointer_leads_to_the_value() {
+    let body =
+        br#"{"a": {"b/c": ["x", {"~": "y"}], "n": null, "": "e"}, "k": "first", "k": "last"}"#;
+    for (pointer, expected) in [
+        ("", BAD),
+        ("/k", "found last"),
+        ("/a/b~1c/0", "found x"),
+        ("/a/b~1c/1/~0", "found y"),
+        ("/a/b~1c", BAD),
+        ("/a/", "found e"),
+        ("/a/n", "not found"),
+        ("/a/n/x", BAD),
+        ("/a/b~1c/2", BAD),
+        ("/a/b~1c/00", BAD),
+        ("/a/b~1c/+1", BAD),
+        ("/a/b~1c/-", BAD),
+        ("/nothing", BAD),
+        ("/k/x", BAD),
+    ] {
+        let mut reading = lookup();
+        reading.value = Some(pointer.to_owned());
+        assert_eq!(short(&read("", body, &reading)), expected, "{pointer}");
+    }
+}
+
+#[test]
+fn a_pointer_to_nothing_means_what_the_operator_says() {
+    let mut reading = lookup();
+    reading.value = Some("/data".to_owned());
+    reading.missing = Missing::NotFound;
+    for (body, expected) in [
+        ("{}", "not found"),
+        (r#"{"data": null}"#, "not found"),
+        (r#"{"data": "a"}"#, "found a"),
+        ("[]", "not found"),
+        ("not JSON", BAD),
+        ("", BAD),
+    ] {
+        assert_eq!(
+            short(&read("", body.as_bytes(), &reading)),
+            expected,
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn the_operator_chooses_separator_and_truth() {
+    let mut reading = lookup();
+    reading.list_separator = " | ".to_owned();
+    reading.true_value = "yes".to_owned();
+    let outcome = read("", br#"["a", true, "b"]"#, &reading);
+    assert_eq!(short(&outcome), "found a | yes | b");
+}
+
+#[test]
+fn text_answers_are_one_line_and_no_page() {
+    let mut reading = lookup();
+    reading.response = Response::Text;
+    for (content_type, body, expected) in [
+        ("text/plain", "a b", "found a b"),
+        ("", "\t a \r\n", "found a"),
+        ("application/json", "\"a\"", "found \"a\""),
+        ("text/plain", "", "not found"),
+        ("text/plain", " \r\n", "not found"),
+        ("text/plain", "a\nb", BAD),
+        ("text/plain", "a\rb", BAD),
+        ("text/html", "a", BAD),
+        ("Text/HTML; charset=utf-8", "a", BAD),
+        ("application/xhtml+xml", "a", BAD),
+        ("text/plain", "<HTML>", BAD),
+        ("text/plain", " <!DOCTYPE html><p>", BAD),
+    ] {
+        let outcome = read(content_type, body.as_bytes(), &reading);
+        assert_eq!(short(&outcome), expected, "{content_type}: {body:?}");
+    }
+    let outcome = read("text/plain", b"\xfc", &reading);
+    assert_eq!(
+        short(&outcome),
+        format!("temporary: {}", Reason::ValueCannotBeSent)
+    );
+}
+
+#[test]
+fn policy_answers_are_read_by_their_content_type_and_never_empty() {
+    for (content_type, body, expected) in [
+        ("text/plain", "DUNNO", "found DUNNO"),
+        ("", "action=DUNNO\n\n", "found action=DUNNO"),
+        ("text/plain", "\"DUNNO\"", "found \"DUNNO\""),
+        ("application/json", "\"DUNNO\"", "found DUNNO"),
+        (
+            "application/problem+json; charset=utf-8",
+            "\"DUNNO\"",
+            "found DUNNO",
+        ),
+        (
+            "application/json",
+            r#"{"action": "REJECT x"}"#,
+            "found REJECT x",
+        ),
+        ("application/json", "{}", BAD),
+        ("application/json", r#"{"action": null}"#, BAD),
+        ("application/json", r#"{"action": ""}"#, BAD),
+        ("application/json", r#"{"action": {}}"#, BAD),
+        ("application/json", "null", BAD),
+        ("application/json", "false", BAD),
+        ("application/json", "[]", BAD),
+        ("application/json", "\"\"", BAD),
+        ("application/json", "DUNNO", BAD),
+        ("application/json", "", BAD),
+        ("text/plain", "", BAD),
+        ("text/plain", "\n", BAD),
+        ("text/html", "DUNNO", BAD),
+    ] {
+        let outcome = read(content_type, body.as_bytes(), &policy());
+        assert_eq!(short(&outcome), expected, "{content_type}: {body:?}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Loads every configuration under `tests/configs`: good ones load, bad ones say exactly what the
+//! file beside them has.
+
+use std::path::{Path, PathBuf};
+
+use postgate::Program;
+use postgate::config::{Config, Mode, Report, load, show};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/configs")
+        .join(name)
+}
+
+fn files(name: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder(name))
+        .expect("the folder of configurations")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    files.sort();
+    assert!(files.len() > 2, "only {} files in {name}", files.len());
+    files
+}
+
+/// What an operator would see, with the file's name alone.
+fn shown(report: &Report, path: &Path) -> String {
+    let folder = format!("{}/", path.parent().expect("a folder").display());
+    report
+        .problems()
+        .iter()
+        .map(|p| {
+            format!("{}\n{}", p.line.replace(&folder, ""), p.quote)
+                .trim_end()
+                .to_owned()
+                + "\n"
+        })
+        .collect()
+}
+
+fn load_well(path: &Path) -> Config {
+    let (config, report) = load(path, Mode::Serve);
+    assert_eq!(shown(&report, path), "", "{}", path.display());
+    config.expect("a configuration without problems")
+}
+
+/// Loads a text through a file of its own.
+fn load_text(text: &str) -> Config {
+    let path = std::env::temp_dir().join(format!(
+        "postgate-configs-{}-{:?}.toml",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    std::fs::write(&path, text).expect("a file");
+    let config = load_well(&path);
+    std::fs::remove_file(path).expect("the file");
+    config
+}
+
+#[test]
+fn bad_configurations_say_what_is_wrong_with_them() {
+    for path in files("bad") {
+        let (config, report) = load(&path, Mode::Serve);
+        let expected = std::fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
+        assert_eq!(shown(&report, &path), expected, "{}", path.display());
+        assert!(config.is_none(), "{} is taken all the same", path.display());
+    }
+}
+
+#[test]
+fn what_is_shown_loads_again_with_the_same_meaning() {
+    for path in files("good") {
+        let config = load_well(&path);
+        let text = show(&config).expect("TOML");
+        assert!(!text.contains("s3cret"), "{}: {text}", path.display());
+        // The place of a secret is shown; one in the file itself can only be hidden.
+        let secrets = ["text-secret-1", "text-secret-2", "text-secret-3"];
+        for secret in secrets {
+            assert!(!text.contains(secret), "{}: {text}", path.display());
+        }
+        if !text.contains("(hidden)") {
+            assert_eq!(load_text(&text), config, "{}:\n{text}", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_secret_is_shown_by_debug() {
+    let config = load_well(&folder("good").join("secrets-in-the-file.toml"));
+    let text = format!("{config:?}");
+    assert!(text.contains("(hidden)"));
+    assert!(!text.contains("text-secret"), "{text}");
+}
+
+#[test]
+fn the_example_loads_and_its_settings_are_the_defaults() {
+    let example = load_well(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml.example"));
+    let bare = load_text(
+        "[socketmap.aliases]\ntarget = \"http://127.0.0.1:8080/aliases\"\n\
+         [tcp-lookup.transport]\ntarget = \"http://127.0.0.1:8080/transport/{key}\"\nsocket = \"9001\"\n\
+         [policy.main]\ntarget = \"http://127.0.0.1:8080/policy\"\nsocket = \"policy\"\n",
+    );
+    assert_eq!(example, bare);
+}
+
+#[test]
+fn the_examples_comments_show_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml.example");
+    let text = std::fs::read_to_string(&path).expect("the example");
+    let shown = show(&load_well(&path)).expect("TOML");
+    // What is written there behind a comment sign, and what every table has in fact.
+    for key in [
+        "method",
+        "special-keys",
+        "response",
+        "missing",
+        "list-separator",
+        "true-value",
+        "on-not-found",
+        "on-temporary",
+        "on-permanent",
+        "permit-actions",
+        "restriction-classes",
+        "user-agent",
+    ] {
+        let value = |line: &str| {
+            let (_, value) = line.split_once(" = ").expect("a value");
+            value.split("  ").next().expect("a value").trim().to_owned()
+        };
+        let documented: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(|line| line.starts_with(&format!("{key} = ")))
+            .map(value)
+            .collect();
+        assert!(!documented.is_empty(), "{key} is not in the example");
+        let real: Vec<_> = shown
+            .lines()
+            .filter(|line| line.starts_with(&format!("{key} = ")))
+            .map(value)
+            .collect();
+        for value in documented {
+            assert!(real.contains(&value), "{key}: {value} is none of {real:?}");
+        }
+    }
+}
+
+#[test]
+fn a_table_takes_over_what_it_does_not_set() {
+    let config = load_well(&folder("good").join("inheritance.toml"));
+    let table = |program: Program, name: &str| {
+        let found = config.tables_of(program).find(|table| table.name == name);
+        &found.expect("the table").endpoint
+    };
+    let headers = |program, name| {
+        let mut headers: Vec<_> = table(program, name)
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.expose()))
+            .collect();
+        headers.sort();
+        headers
+    };
+    let plain = table(Program::Socketmap, "plain");
+    assert_eq!(plain.request_timeout.as_secs(), 3);
+    assert!(plain.special_keys);
+    assert_eq!(headers(Program::Socketmap, "plain"), ["x-a: 1", "x-b: 2"]);
+    assert_eq!(headers(Program::Socketmap, "own"), ["x-b: 3", "x-c: 4"]);
+    assert_eq!(headers(Program::Socketmap, "none"), Vec::<String>::new());
+    let back = table(Program::Socketmap, "none");
+    assert_eq!(back.request_timeout.as_secs(), 5);
+    assert!(!back.special_keys);
+    assert!(back.auth_token.is_none() && back.credential.is_none());
+    assert_eq!(back.reading.status.verdict(404), None);
+    let own = table(Program::Socketmap, "own");
+    assert!(format!("{:?}", own.credential).starts_with("Some(Basic"));
+    let verdict = |status| format!("{:?}", own.reading.status.verdict(status));
+    assert_eq!(verdict(404), "Some(Temporary)");
+    assert_eq!(verdict(418), "Some(NotFound)");
+    assert_eq!(verdict(503), "Some(Permanent)");
+    assert_eq!(verdict(200), "None");
+}

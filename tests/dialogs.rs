@@ -1,0 +1,289 @@
+//! Plays every dialog under `tests/dialogs`, whole and in pieces, through the loop that serves.
+//!
+//! A dialog is a text: what Postfix sends, what the backend says, what Postfix gets.
+//!
+//! ```text
+//! # what it shows
+//! W: permit               the operator allows permissive actions; "silent": says nothing on failure
+//! C: get k\n              sent; \n \r \t \0 \\ \xNN, and \{x*3} is xxx
+//! Q: k                    asked, as it was understood: "map key", "key" or "name=value name=value"
+//! B: found v              the backend's outcome: found, not-found, temporary or permanent (a reason)
+//! S: 200 v\n              received
+//! X:                      we hang up, before the client does
+//! ```
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postgate::backend::{Backend, Patience, Table};
+use postgate::connections::Connections;
+use postgate::log::Recorder;
+use postgate::outcome::{Outcome, Reason};
+use postgate::protocol::Protocol;
+use postgate::protocol::policy::Policy;
+use postgate::protocol::socketmap::Socketmap;
+use postgate::protocol::tcp_lookup::TcpLookup;
+use postgate::reply::{Said, Words};
+use postgate::request::Request;
+use postgate::session::{End, Surroundings, serve};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+
+/// How the client's bytes are cut: whole, or into pieces of so many.
+const CUTS: [usize; 5] = [usize::MAX, 1, 2, 3, 7];
+
+#[tokio::test(start_paused = true)]
+async fn tcp_lookup() {
+    play_all::<TcpLookup>("tcp-lookup").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn socketmap() {
+    play_all::<Socketmap>("socketmap").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy() {
+    play_all::<Policy>("policy").await;
+}
+
+async fn play_all<P: Protocol>(folder: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/dialogs")
+        .join(folder);
+    let mut played = 0;
+    for entry in std::fs::read_dir(&folder).expect("the folder of dialogs") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a dialog");
+        let dialog = Dialog::parse(&text, &path);
+        for cut in CUTS {
+            dialog.play::<P>(cut, &path).await;
+        }
+        played += 1;
+    }
+    assert!(played > 5, "only {played} dialogs in {}", folder.display());
+}
+
+#[derive(Default)]
+struct Dialog {
+    words: Words,
+    sent: Vec<u8>,
+    asked: Vec<String>,
+    outcomes: VecDeque<Outcome>,
+    received: Vec<u8>,
+    hangs_up: bool,
+}
+
+impl Dialog {
+    fn parse(text: &str, path: &Path) -> Self {
+        let mut dialog = Self::default();
+        assert!(
+            text.starts_with("# "),
+            "{}: begins with what it shows",
+            path.display()
+        );
+        for line in text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
+            let (kind, rest) = line.split_once(':').expect("a kind of line");
+            let rest = rest.strip_prefix(' ').unwrap_or(rest);
+            match kind {
+                "W" if rest == "permit" => dialog.words.permit_actions = true,
+                "W" if rest == "silent" => {
+                    dialog.words.on_temporary = Said::Disconnect;
+                    dialog.words.on_permanent = Said::Disconnect;
+                }
+                "C" => dialog.sent.extend(unescape(rest)),
+                "Q" => dialog.asked.push(rest.to_owned()),
+                "B" => dialog.outcomes.push_back(outcome(rest)),
+                "S" => dialog.received.extend(unescape(rest)),
+                "X" => dialog.hangs_up = true,
+                _ => panic!("{}: {line}", path.display()),
+            }
+        }
+        dialog
+    }
+
+    async fn play<P: Protocol>(&self, cut: usize, path: &Path) {
+        let scripted = Scripted(Arc::new(Script {
+            words: self.words.clone(),
+            outcomes: Mutex::new(self.outcomes.clone()),
+            asked: Mutex::new(Vec::new()),
+        }));
+        let asked = scripted.clone();
+        let (ours, mut client) = tokio::io::duplex(1 << 20);
+        let serving = tokio::spawn(async move {
+            let (_stop, stop) = watch::channel(false);
+            let presence = Arc::new(Connections::default()).admit(|| 1).await;
+            let surroundings = Surroundings {
+                presence: &presence,
+                stop,
+                recorder: &Recorder::default(),
+            };
+            serve::<P, _, _>(ours, &scripted, surroundings).await
+        });
+        for piece in self.sent.chunks(cut.min(self.sent.len().max(1))) {
+            // The other side may have hung up already, as some dialogs show.
+            if client.write_all(piece).await.is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        if !self.hangs_up {
+            client.shutdown().await.expect("a side to close");
+        }
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.expect("replies");
+        let end = serving.await.expect("a session without a fault");
+        let place = format!("{} in pieces of {cut}", path.display());
+        assert_eq!(show(&received), show(&self.received), "{place}");
+        assert_eq!(*asked.0.asked.lock().unwrap(), self.asked, "{place}");
+        assert!(
+            asked.0.outcomes.lock().unwrap().is_empty(),
+            "{place}: not all was asked"
+        );
+        match (self.hangs_up, &end) {
+            (true, End::Refused | End::HungUp) | (false, End::Eof) => {}
+            _ => panic!("{place}: ended with {end:?}"),
+        }
+    }
+}
+
+/// A backend that says what the dialog has.
+#[derive(Clone)]
+struct Scripted(Arc<Script>);
+
+struct Script {
+    words: Words,
+    outcomes: Mutex<VecDeque<Outcome>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Backend for Scripted {
+    type Table = Script;
+
+    fn table(&self, map: Option<&[u8]>) -> Option<Arc<Script>> {
+        (map != Some(b"unknown")).then(|| Arc::clone(&self.0))
+    }
+
+    fn patience(&self) -> Patience {
+        Patience {
+            read: Duration::from_secs(10),
+            idle: None,
+        }
+    }
+}
+
+impl Table for Script {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    fn words(&self) -> &Words {
+        &self.words
+    }
+
+    async fn answer(&self, request: &Request, _: &str) -> Outcome {
+        // Long enough for the client's next pieces to arrive during the call.
+        for _ in 0..5 {
+            tokio::task::yield_now().await;
+        }
+        self.asked.lock().unwrap().push(match request {
+            Request::Lookup { map: None, key } => show(key),
+            Request::Lookup {
+                map: Some(map),
+                key,
+            } => format!("{} {}", show(map), show(key)),
+            Request::Policy(attributes) => attributes
+                .0
+                .iter()
+                .map(|(name, value)| format!("{}={}", show(name), show(value)))
+                .collect::<Vec<_>>()
+                .join(" "),
+        });
+        self.outcomes
+            .lock()
+            .unwrap()
+            .pop_front()
+            .expect("an outcome for every question")
+    }
+}
+
+fn outcome(text: &str) -> Outcome {
+    let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let reason = || match rest {
+        "backend timed out" => Reason::TimedOut.into(),
+        "backend busy" => Reason::Busy.into(),
+        "backend unreachable" => Reason::Unreachable.into(),
+        "backend answered 503" => Reason::Answered(503).into(),
+        "backend answered 301" => Reason::Answered(301).into(),
+        _ => panic!("no reason of these dialogs: {rest}"),
+    };
+    match kind {
+        "found" => Outcome::Found(String::from_utf8(unescape(rest)).expect("text")),
+        "not-found" => Outcome::NotFound,
+        "temporary" => Outcome::Temporary(reason()),
+        "permanent" => Outcome::Permanent(reason()),
+        _ => panic!("no outcome: {text}"),
+    }
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        out.extend(plain.as_bytes());
+        let (kind, after) = escape.split_at(1);
+        rest = after;
+        match kind {
+            "n" => out.push(b'\n'),
+            "r" => out.push(b'\r'),
+            "t" => out.push(b'\t'),
+            "0" => out.push(0),
+            "\\" => out.push(b'\\'),
+            "x" => {
+                let (digits, after) = rest.split_at(2);
+                out.push(u8::from_str_radix(digits, 16).expect("two digits"));
+                rest = after;
+            }
+            "{" => {
+                let (repeat, after) = rest.split_once('}').expect("an end");
+                let (what, times) = repeat.rsplit_once('*').expect("a number");
+                let times = times.parse().expect("a number");
+                out.extend(unescape(what).repeat(times));
+                rest = after;
+            }
+            _ => panic!("no escape: \\{kind}"),
+        }
+    }
+    out.extend(rest.as_bytes());
+    out
+}
+
+/// Shows bytes as a dialog would write them; long runs are cut to their length.
+fn show(bytes: &[u8]) -> String {
+    let text = bytes
+        .utf8_chunks()
+        .flat_map(|chunk| {
+            let valid = chunk.valid().chars().map(|c| match c {
+                '\n' => "\\n".to_owned(),
+                '\r' => "\\r".to_owned(),
+                '\t' => "\\t".to_owned(),
+                '\0' => "\\0".to_owned(),
+                '\\' => "\\\\".to_owned(),
+                c if c.is_control() => format!("\\x{:02x}", u32::from(c)),
+                c => c.to_string(),
+            });
+            let invalid = chunk.invalid().iter().map(|b| format!("\\x{b:02x}"));
+            valid.chain(invalid).collect::<Vec<_>>()
+        })
+        .collect::<String>();
+    if text.len() > 2_000 {
+        let start: String = text.chars().take(60).collect();
+        return format!("{start}... {} bytes", bytes.len());
+    }
+    text
+}

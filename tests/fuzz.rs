@@ -1,0 +1,291 @@
+//! Feeds each protocol bytes nobody would send, cut anywhere: no panic, bounded memory, and the
+//! same steps however the bytes arrive. Then replies with values nobody would choose: every reply
+//! is one whole frame.
+//!
+//! The seeds are the files under `tests/fuzz` and what the dialogs send. The runs are the same
+//! every time; `POSTGATE_FUZZ_SEED` and `POSTGATE_FUZZ_RUNS` choose others. What a run fails on
+//! becomes a seed or, better, a dialog.
+
+use std::path::Path;
+
+use bytes::BytesMut;
+use fastrand::Rng;
+use postgate::outcome::Outcome;
+use postgate::protocol::frame::{Frame, take_netstring};
+use postgate::protocol::policy::Policy;
+use postgate::protocol::socketmap::Socketmap;
+use postgate::protocol::tcp_lookup::TcpLookup;
+use postgate::protocol::{MAX_REQUEST, Protocol, Step, say};
+use postgate::reply::{Reply, Words};
+
+const RUNS: u64 = 20_000;
+
+#[test]
+fn tcp_lookup() {
+    let words = ["get ", "\n", "%", "%00", "%zz", "\r", " ", "put ", "get"];
+    fuzz_requests::<TcpLookup>("tcp-lookup", &words);
+}
+
+#[test]
+fn socketmap() {
+    let words = [
+        "0:,", ":", ",", "9", "65536:", "65537:", " ", "4:nm a,", "000", "-1:",
+    ];
+    fuzz_requests::<Socketmap>("socketmap", &words);
+}
+
+#[test]
+fn policy() {
+    let words = [
+        "=",
+        "\n",
+        "\n\n",
+        "request=",
+        "smtpd_access_policy",
+        "a=b\n",
+        "\r\n",
+        "\0",
+    ];
+    fuzz_requests::<Policy>("policy", &words);
+}
+
+#[test]
+fn every_reply_is_one_whole_frame() {
+    let mut rng = Rng::with_seed(seed());
+    let words = Words::default();
+    for run in 0..runs() {
+        let value = value(&mut rng);
+        let outcome = Outcome::Found(value.clone());
+        let place = format!("run {run}: {value:.100?}");
+
+        let line = reply::<TcpLookup>(&outcome, &words);
+        assert!(line.len() <= 4096, "{place}");
+        let text = std::str::from_utf8(&line).expect("text");
+        let line = text.strip_suffix('\n').expect("a line");
+        assert!(
+            line.starts_with("200 ") || line.starts_with("400 "),
+            "{place}"
+        );
+        assert!(
+            line.bytes().all(|b| b.is_ascii_graphic() || b == b' '),
+            "{place}"
+        );
+        assert_eq!(line.matches(' ').count(), 1, "{place}");
+
+        let payload = reply_of_socketmap(&outcome, &words);
+        assert!(payload.len() <= 100_000, "{place}");
+        assert!(
+            payload == format!("OK {value}") || payload == "TEMP value cannot be sent",
+            "{place}"
+        );
+
+        let text = reply_text(reply::<Policy>(&outcome, &words));
+        let action = text
+            .strip_prefix("action=")
+            .and_then(|r| r.strip_suffix("\n\n"));
+        let action = action.expect("an action");
+        assert!(
+            !action.contains('\n') && !action.is_empty() && action.len() <= 500,
+            "{place}"
+        );
+        let word = action.split([' ', '\t', ',']).next().expect("a word");
+        let is_number = word.bytes().all(|b| b.is_ascii_digit());
+        assert!(!is_number || action.len() > word.len() + 1, "{place}");
+        let permits = ["ok", "relay", "permit"];
+        assert!(
+            !permits.contains(&word.to_ascii_lowercase().as_str()),
+            "{place}"
+        );
+    }
+}
+
+fn reply_of_socketmap(outcome: &Outcome, words: &Words) -> String {
+    let mut reply = BytesMut::from(&reply::<Socketmap>(outcome, words)[..]);
+    let Frame::Whole(payload) = take_netstring(&mut reply, 100_000) else {
+        panic!("no netstring: {outcome:?}");
+    };
+    assert!(reply.is_empty());
+    reply_text(payload.to_vec())
+}
+
+fn reply<P: Protocol>(outcome: &Outcome, words: &Words) -> Vec<u8> {
+    match say::<P>(outcome.clone(), words) {
+        (_, Reply::Say(bytes)) => bytes.to_vec(),
+        (_, Reply::HangUp) => panic!("nothing said of {outcome:?}"),
+    }
+}
+
+fn reply_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+/// A value of a backend's: pieces of actions, of frames, of anything.
+fn value(rng: &mut Rng) -> String {
+    const PIECES: [&str; 24] = [
+        "DUNNO",
+        "REJECT ",
+        "action=",
+        "450",
+        "OK",
+        "permit",
+        ",",
+        " ",
+        "\n",
+        "\n\n",
+        "\r",
+        "\0",
+        "\t",
+        "%",
+        "%00",
+        "x",
+        "\u{fc}",
+        "\u{2028}",
+        "FILTER ",
+        ":",
+        "@",
+        "PREPEND X: y",
+        "\u{1b}",
+        "reject_unauth_destination",
+    ];
+    let count = rng.usize(1..8);
+    let mut value: String = (0..count)
+        .map(|_| PIECES[rng.usize(..PIECES.len())])
+        .collect();
+    if rng.u8(..20) == 0 {
+        let piece = PIECES[rng.usize(..PIECES.len())];
+        value.push_str(&piece.repeat(rng.usize(1..60_000) / piece.len() + 1));
+    }
+    value
+}
+
+fn fuzz_requests<P: Protocol>(name: &str, words: &[&str]) {
+    let seeds = seeds(name);
+    assert!(seeds.len() > 5, "only {} seeds of {name}", seeds.len());
+    let mut rng = Rng::with_seed(seed());
+    for seed in &seeds {
+        compare::<P>(seed, &mut rng);
+    }
+    for _ in 0..runs() {
+        let mut input = seeds[rng.usize(..seeds.len())].clone();
+        // Long seeds show limits; a few of them do.
+        if input.len() > 1_000 && rng.u8(..50) > 0 {
+            input.truncate(100);
+        }
+        for _ in 0..rng.usize(1..6) {
+            mutate(&mut input, &seeds, words, &mut rng);
+        }
+        compare::<P>(&input, &mut rng);
+    }
+}
+
+/// What the dialogs send, and the files.
+fn seeds(name: &str) -> Vec<Vec<u8>> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut seeds = Vec::new();
+    for folder in ["dialogs", "fuzz"] {
+        let Ok(entries) = std::fs::read_dir(tests.join(folder).join(name)) else {
+            continue;
+        };
+        let mut paths: Vec<_> = entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        paths.sort();
+        for path in paths {
+            let bytes = std::fs::read(&path).expect("a seed");
+            seeds.push(if folder == "fuzz" {
+                bytes
+            } else {
+                sent(&bytes)
+            });
+        }
+    }
+    seeds
+}
+
+/// The client's lines of a dialog, their line feeds resolved; the rest may stay as it is.
+fn sent(dialog: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(dialog)
+        .lines()
+        .filter_map(|line| line.strip_prefix("C: "))
+        .map(|line| {
+            line.replace("\\n", "\n")
+                .replace("\\r", "\r")
+                .replace("\\0", "\0")
+        })
+        .collect::<String>()
+        .into_bytes()
+}
+
+fn mutate(input: &mut Vec<u8>, seeds: &[Vec<u8>], words: &[&str], rng: &mut Rng) {
+    let at = rng.usize(..=input.len());
+    match rng.u8(..7) {
+        0 => input.insert(at, rng.u8(..)),
+        1 if at < input.len() => input[at] ^= 1 << rng.u8(..8),
+        2 if at < input.len() => drop(input.remove(at)),
+        3 => drop(input.splice(at..at, words[rng.usize(..words.len())].bytes())),
+        4 => input.truncate(at),
+        5 => {
+            let other = &seeds[rng.usize(..seeds.len())];
+            input.extend(other.iter().take(200));
+        }
+        _ => {
+            let piece = input[at..].iter().take(40).copied().collect::<Vec<_>>();
+            input.splice(at..at, piece);
+        }
+    }
+}
+
+/// The bytes at once, one by one if they are few, and in pieces: always the same steps.
+fn compare<P: Protocol>(input: &[u8], rng: &mut Rng) {
+    let whole = steps::<P>(input, |_| usize::MAX);
+    let size = rng.usize(1..200);
+    let pieces = steps::<P>(input, |rng| rng.usize(1..=size));
+    assert_eq!(whole, pieces, "{}", input.escape_ascii());
+    if input.len() < 200 {
+        assert_eq!(whole, steps::<P>(input, |_| 1), "{}", input.escape_ascii());
+    }
+}
+
+/// Everything a protocol makes of these bytes, up to what it refuses.
+fn steps<P: Protocol>(input: &[u8], cut: impl Fn(&mut Rng) -> usize) -> Vec<Step> {
+    let mut rng = Rng::with_seed(input.len() as u64);
+    let mut protocol = P::default();
+    let mut buffer = BytesMut::new();
+    let mut steps = Vec::new();
+    let mut rest = input;
+    loop {
+        let (piece, after) = rest.split_at(cut(&mut rng).min(rest.len()));
+        rest = after;
+        buffer.extend_from_slice(piece);
+        loop {
+            match protocol.next_step(&mut buffer) {
+                Step::NeedMore => break,
+                step @ Step::Refuse(_) => {
+                    steps.push(step);
+                    return steps;
+                }
+                step => steps.push(step),
+            }
+        }
+        assert!(
+            buffer.len() <= MAX_REQUEST + 16,
+            "{} bytes are kept",
+            buffer.len()
+        );
+        if rest.is_empty() {
+            return steps;
+        }
+    }
+}
+
+fn seed() -> u64 {
+    number("POSTGATE_FUZZ_SEED", 20_261_120)
+}
+
+fn runs() -> u64 {
+    number("POSTGATE_FUZZ_RUNS", RUNS)
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
