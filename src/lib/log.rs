@@ -131,8 +131,8 @@ struct Warned {
     left_out: u64,
 }
 
-/// How often one table's one reason is warned about.
-const WARN_EVERY: Duration = Duration::from_secs(10);
+/// How often the same thing is warned about.
+pub const WARN_EVERY: Duration = Duration::from_secs(10);
 
 impl Recorder {
     /// Records how a request ended: once for each, and here only.
@@ -143,17 +143,18 @@ impl Recorder {
         let request_id = record.id.map(RequestId::as_str);
         let queue_id = record.request.and_then(Request::queue_id).map(printable);
         let reason = outcome.failure().map(|failure| failure.reason.to_string());
-        let key = tracing::enabled!(tracing::Level::DEBUG).then(|| record.request.map(subject));
-        debug!(
-            endpoint,
-            outcome = outcome_name,
-            reason,
-            request_id,
-            duration_ms,
-            queue_id,
-            key = key.flatten(),
-            "{endpoint}: {outcome_name}"
-        );
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let key = record.request.map(subject).unwrap_or_default();
+            debug!(
+                endpoint,
+                outcome = outcome_name,
+                reason,
+                request_id,
+                duration_ms,
+                queue_id,
+                "{endpoint}: {outcome_name}: {key}"
+            );
+        }
         let Some(failure) = outcome.failure() else {
             return;
         };

@@ -1,6 +1,7 @@
 //! What all three programs do, in order: options, configuration, sockets, serve, stop.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -79,21 +80,20 @@ pub fn run(program: Program) -> ExitCode {
 
 fn obey(program: Program, options: &Options) -> Result<Exit, Failure> {
     match &options.command {
-        Command::Help => print!("{}", help(program)),
-        Command::Version => println!(
-            "{} (postgate) {}",
-            program.name(),
-            env!("CARGO_PKG_VERSION")
-        ),
+        Command::Help => print(&help(program)),
+        Command::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            print(&format!("{} (postgate) {version}\n", program.name()));
+        }
         Command::Check => {
             read(program, &options.config, Mode::Look)?;
-            println!("ok");
+            print("ok\n");
         }
         Command::Show => {
             let config = read(program, &options.config, Mode::Look)?;
             let text =
                 config::show(&config).map_err(|error| (Exit::Software, error.to_string()))?;
-            print!("{text}");
+            print(&text);
         }
         Command::Query { name, key } => {
             let config = read(program, &options.config, Mode::Serve)?;
@@ -104,6 +104,11 @@ fn obey(program: Program, options: &Options) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Writes to standard output. A reader that has gone away wants no more of it.
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 /// Writes a message to stderr, marked as an error where that is the journal (sd-daemon(3)).
@@ -122,7 +127,7 @@ fn complain(program: Program, text: &str) {
         };
         let _ = writeln!(out, "{mark}{subject}{line}");
     }
-    eprint!("{out}");
+    let _ = io::stderr().write_all(out.as_bytes());
 }
 
 /// Reads the configuration, and complains about every problem in it.
@@ -153,10 +158,7 @@ fn load(program: Program, path: &Path, mode: Mode) -> (Option<Config>, Report) {
 }
 
 fn summary(report: &Report, mode: Mode) -> String {
-    let count = match report.errors() {
-        1 => "1 problem".to_owned(),
-        n => format!("{n} problems"),
-    };
+    let count = counted(report.errors(), "problem");
     match mode {
         Mode::Look => count,
         Mode::Serve => format!("{count}, not started"),
@@ -174,7 +176,7 @@ fn ask(
         .block_on(query::ask(program, &routes, name, key))
         .map_err(|text| (Exit::Usage, text))?;
     if let Some(text) = &answer.text {
-        println!("{text}");
+        print(&format!("{text}\n"));
     }
     if let Some(failure) = answer.outcome.failure() {
         let colon = if failure.detail.is_empty() { "" } else { ": " };
@@ -401,8 +403,10 @@ impl Service {
                 Some(ended) = listeners.join_next() => break Err(failed(ended)),
             }
         };
-        let count = shared.connections.count();
-        info!("stopping: {count} connections are left");
+        info!(
+            "stopping: {} left",
+            counted(shared.connections.count(), "connection")
+        );
         notify::stopping("stopping");
         // Nobody listens any more if every connection is gone.
         let _ = stop.send(true);
@@ -410,7 +414,8 @@ impl Service {
         let drained = async { while listeners.join_next().await.is_some() {} };
         select! {
             drained = timeout(drain_timeout, drained) => if drained.is_err() {
-                warn!("stopped: {} connections were cut off", shared.connections.count());
+                let count = shared.connections.count();
+                warn!("stopped: cut off {}", counted(count, "connection"));
             },
             () = stopping.next() => warn!("stopped: at once"),
         }
@@ -420,12 +425,11 @@ impl Service {
     }
 
     fn status(&self) -> String {
-        let count = |count: usize, what: &str| match count {
-            1 => format!("1 {what}"),
-            n => format!("{n} {what}s"),
-        };
-        let tables = count(self.live.routes().tables(), "table");
-        format!("serving {tables} on {}", count(self.names.len(), "socket"))
+        let tables = counted(self.live.routes().tables(), "table");
+        format!(
+            "serving {tables} on {}",
+            counted(self.names.len(), "socket")
+        )
     }
 
     async fn reload(&self) {
@@ -474,7 +478,14 @@ impl Service {
     }
 }
 
-fn failed(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Failure {
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
+}
+
+fn failed(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
     let cause = match ended {
         Ok(Ok(())) => "it ended".to_owned(),
         Ok(Err(error)) => error.to_string(),

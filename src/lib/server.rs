@@ -8,12 +8,12 @@ use rustix::io::Errno;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, error, warn};
 
 use crate::backend::Backend;
 use crate::connections::{Connections, Presence};
-use crate::log::Recorder;
+use crate::log::{Recorder, WARN_EVERY};
 use crate::protocol::Protocol;
 use crate::session::{End, Surroundings, serve};
 use crate::socket::{Listener, Stream};
@@ -47,7 +47,11 @@ where
 {
     let mut connections = JoinSet::new();
     let mut stop = shared.stop.clone();
+    let mut warned = None;
     loop {
+        while let Some(ended) = connections.try_join_next() {
+            report(ended);
+        }
         let accepted = select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
@@ -69,7 +73,11 @@ where
             }
             Err(error) if is_peers_fault(&error) => debug!("connection: lost: {error}"),
             Err(error) if is_shortage(&error) => {
-                warn!("connection: cannot be taken: {error}");
+                // Strangers can bring this about, so it is not said every time.
+                if warned.is_none_or(|at: Instant| at.elapsed() >= WARN_EVERY) {
+                    warn!("connection: cannot be taken: {error}");
+                    warned = Some(Instant::now());
+                }
                 sleep(PAUSE).await;
             }
             Err(error) => return Err(error),

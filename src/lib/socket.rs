@@ -65,9 +65,8 @@ impl Listener {
         match &self.0 {
             Waiting::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // A reply is one small segment, and nothing is to be gained by waiting.
-                stream.set_nodelay(true)?;
-                keep_alive(&stream)?;
+                // A connection that has been reset already takes no options, and needs none.
+                let _ = tune(&stream);
                 Ok(Stream::Tcp(stream))
             }
             Waiting::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
@@ -116,8 +115,10 @@ impl AsFd for Socket {
     }
 }
 
-/// A peer that has vanished without a word is noticed in some minutes.
-fn keep_alive(stream: &tokio::net::TcpStream) -> io::Result<()> {
+/// A peer that has vanished without a word is noticed in some minutes; a reply is one small
+/// segment, and nothing is to be gained by waiting for more.
+fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(20))?;

@@ -129,7 +129,7 @@ impl super::Table for Endpoint {
 }
 
 /// The clients that endpoints share: one for each way to connect.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Clients {
     by_setting: HashMap<(Duration, bool), Client>,
 }

@@ -14,7 +14,6 @@ pub struct Routes {
     program: Program,
     server: Server,
     by_name: HashMap<Box<[u8]>, Arc<Endpoint>>,
-    clients: Clients,
 }
 
 impl Routes {
@@ -24,9 +23,7 @@ impl Routes {
         config: &Config,
         before: Option<&Self>,
     ) -> Result<Self, reqwest::Error> {
-        let mut clients = before
-            .map(|routes| routes.clients.clone())
-            .unwrap_or_default();
+        let mut clients = Clients::default();
         let mut by_name = HashMap::new();
         for table in config.tables_of(program) {
             let name = table.name.as_bytes();
@@ -43,7 +40,6 @@ impl Routes {
             program,
             server: config.server,
             by_name,
-            clients,
         })
     }
 
