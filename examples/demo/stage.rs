@@ -1,0 +1,369 @@
+//! What the demo starts and ends: a temporary folder, the sample backend, and the three programs
+//! with their sockets handed over as systemd does it.
+
+use std::env;
+use std::error::Error;
+use std::fmt;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, Command};
+use tokio::time::{interval, timeout};
+
+const CONFIGURATION: &str = include_str!("../demo.toml");
+
+/// Where demo.toml expects the backend; replaced by where it really is.
+const BACKEND_URL: &str = "http://127.0.0.1:8080";
+
+/// How long a process may take to be there, and to end.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often to try for a port that stays free until systemd-socket-activate binds it.
+const PORT_ATTEMPTS: usize = 5;
+
+/// The first descriptor systemd hands over (sd_listen_fds(3)).
+const FIRST_DESCRIPTOR: i32 = 3;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Where a program listens, written as in main.cf.
+#[derive(Clone)]
+pub(crate) enum Address {
+    Inet(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => write!(f, "inet:{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where Postfix finds the programs.
+#[derive(Clone)]
+pub(crate) struct Addresses {
+    pub(crate) tcp_lookup: SocketAddr,
+    pub(crate) socketmap: Address,
+    pub(crate) socketmap_unix: Address,
+    pub(crate) policy: Address,
+}
+
+/// All that has to be gone at the end. `end` is the orderly way; dropped, it kills and removes.
+pub(crate) struct Stage {
+    /// Before the folder, so that nobody writes into it any more when it goes.
+    programs: Vec<(&'static str, Child)>,
+    backend: Option<Child>,
+    backend_address: Option<SocketAddr>,
+    /// Of this build: `target/PROFILE`.
+    build: PathBuf,
+    activator: Option<PathBuf>,
+    folder: Folder,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Result<Self> {
+        let demo = env::current_exe()?;
+        let build = demo
+            .ancestors()
+            .nth(2)
+            .ok_or("the demo stands in no build folder")?;
+        Ok(Self {
+            programs: Vec::new(),
+            backend: None,
+            backend_address: None,
+            build: build.to_owned(),
+            activator: find_program("systemd-socket-activate"),
+            folder: Folder::new()?,
+        })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder.0
+    }
+
+    /// Who hands the sockets over, for people.
+    pub(crate) fn activator(&self) -> &'static str {
+        match self.activator {
+            Some(_) => "systemd-socket-activate",
+            None => "the demo itself (systemd-socket-activate is not installed)",
+        }
+    }
+
+    /// Starts the backend on a free port, and later again on the same one.
+    pub(crate) async fn start_backend(&mut self) -> Result<()> {
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let address = self.backend_address.unwrap_or(any_port);
+        let mut command = Command::new(self.build.join("examples/directory"));
+        command.arg("--listen").arg(address.to_string());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(self.log("directory")?);
+        let mut backend = spawn(&mut command)?;
+
+        let output = backend
+            .stdout
+            .take()
+            .ok_or("the backend has no standard output")?;
+        self.backend = Some(backend);
+        let mut lines = BufReader::new(output).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await??;
+        let url = line
+            .as_deref()
+            .and_then(|line| line.strip_prefix("listening on "));
+        let url = url.ok_or("the backend does not say where it listens")?;
+        let address = url.strip_prefix("http://").unwrap_or(url).parse()?;
+        self.backend_address = Some(address);
+        fs::write(
+            self.configuration(),
+            CONFIGURATION.replace(BACKEND_URL, url),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) async fn stop_backend(&mut self) -> Result<()> {
+        if let Some(mut backend) = self.backend.take() {
+            end(&mut backend).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn start_programs(&mut self) -> Result<Addresses> {
+        let socketmap_unix = self.folder().join("socketmap.sock");
+        Ok(Addresses {
+            tcp_lookup: self.start_program("tcp-lookup", "transport", None).await?,
+            socketmap: Address::Inet(
+                self.start_program("socketmap", "socketmap", Some(&socketmap_unix))
+                    .await?,
+            ),
+            socketmap_unix: Address::Unix(socketmap_unix),
+            policy: Address::Inet(self.start_program("policy", "incoming", None).await?),
+        })
+    }
+
+    /// Asks the programs to end as systemd does, and complains of one that does not end well.
+    pub(crate) async fn end(mut self) -> Result<()> {
+        let mut ended = Ok(());
+        for (name, program) in &mut self.programs {
+            if let Err(error) = end_well(program).await {
+                ended = Err(format!("{name}: {error}").into());
+            }
+        }
+        self.stop_backend().await?;
+        ended
+    }
+
+    /// Returns what the backend and the programs wrote to their standard error.
+    pub(crate) fn logs(&self) -> String {
+        let names = ["directory", "tcp-lookup", "socketmap", "policy"];
+        let log = |name| fs::read_to_string(self.log_path(name)).unwrap_or_default();
+        names
+            .iter()
+            .map(|name| format!("--- {name} ---\n{}", log(name)))
+            .collect()
+    }
+
+    /// Starts a program with a TCP socket on a free port, which it returns, and a unix socket if
+    /// there is a path for one. The sockets get the name the program goes by.
+    async fn start_program(
+        &mut self,
+        name: &'static str,
+        socket_name: &str,
+        unix: Option<&Path>,
+    ) -> Result<SocketAddr> {
+        let program = self.build.join(name);
+        if !program.exists() {
+            let hint = "`cargo build --bins` of the same profile makes it";
+            return Err(format!("{} is missing: {hint}", program.display()).into());
+        }
+        let socket_names = vec![socket_name; 1 + usize::from(unix.is_some())].join(":");
+        let Some(activator) = self.activator.clone() else {
+            return self.hand_over(name, &program, &socket_names, unix);
+        };
+        for _ in 0..PORT_ATTEMPTS {
+            // It wants a number, so there is a moment in which somebody else may take the port.
+            let inet = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+            let mut command = Command::new(&activator);
+            command.arg("-l").arg(inet.to_string());
+            if let Some(path) = unix {
+                command.arg("-l").arg(path);
+            }
+            command
+                .arg(format!("--fdname={socket_names}"))
+                .arg(&program);
+            command.arg("--config").arg(self.configuration());
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(self.log(name)?);
+            let mut child = spawn(&mut command)?;
+            if is_listening(&mut child, inet, unix).await? {
+                self.programs.push((name, child));
+                return Ok(inet);
+            }
+        }
+        Err(format!("{name}: systemd-socket-activate finds no socket to listen on").into())
+    }
+
+    /// Does what systemd does: listens, and leaves the sockets to the program as descriptors 3, 4
+    /// and so on.
+    fn hand_over(
+        &mut self,
+        name: &'static str,
+        program: &Path,
+        socket_names: &str,
+        unix: Option<&Path>,
+    ) -> Result<SocketAddr> {
+        let inet = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = inet.local_addr()?;
+        let mut sockets = vec![OwnedFd::from(inet)];
+        if let Some(path) = unix {
+            sockets.push(OwnedFd::from(UnixListener::bind(path)?));
+        }
+        // Only the process itself can know the number LISTEN_PID has to hold.
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"])
+            .arg(program);
+        command.arg("--config").arg(self.configuration());
+        command
+            .env("LISTEN_FDS", sockets.len().to_string())
+            .env("LISTEN_FDNAMES", socket_names);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(self.log(name)?);
+        let mappings = (FIRST_DESCRIPTOR..).zip(sockets);
+        command.fd_mappings(
+            mappings
+                .map(|(child_fd, parent_fd)| FdMapping {
+                    parent_fd,
+                    child_fd,
+                })
+                .collect(),
+        )?;
+        self.programs.push((name, spawn(&mut command)?));
+        Ok(address)
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder().join("config.toml")
+    }
+
+    fn log(&self, name: &str) -> io::Result<File> {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path(name))
+    }
+
+    fn log_path(&self, name: &str) -> PathBuf {
+        self.folder().join(name).with_extension("log")
+    }
+}
+
+/// A folder nobody else can enter, gone with everything in it when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        for number in 0..100 {
+            let name = format!("postgate-demo-{}-{number}", std::process::id());
+            let path = env::temp_dir().join(name);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(format!("{}: {error}", path.display()).into()),
+            }
+        }
+        Err("no name is left for a temporary folder".into())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("demo: {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Returns where a program stands. Root's own folders are searched as well, for postmap.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
+    folders.push("/usr/sbin".into());
+    folders
+        .into_iter()
+        .map(|folder| folder.join(name))
+        .find(|program| {
+            fs::metadata(program)
+                .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+        })
+}
+
+/// Starts a process that dies with its handle, and to which Ctrl-C does not reach past us.
+fn spawn(command: &mut Command) -> Result<Child> {
+    let program = command.as_std().get_program().to_owned();
+    let child = command.kill_on_drop(true).process_group(0).spawn();
+    child.map_err(|error| format!("{}: {error}", program.display()).into())
+}
+
+/// Waits until the sockets are there, or until the process has ended without.
+async fn is_listening(child: &mut Child, inet: SocketAddr, unix: Option<&Path>) -> Result<bool> {
+    let mut pause = interval(Duration::from_millis(20));
+    let attempts = async {
+        while child.try_wait()?.is_none() {
+            // The last of them: they are opened in order.
+            let connected = match unix {
+                Some(path) => UnixStream::connect(path).await.is_ok(),
+                None => TcpStream::connect(inet).await.is_ok(),
+            };
+            if connected {
+                return Ok(true);
+            }
+            pause.tick().await;
+        }
+        Ok(false)
+    };
+    timeout(PATIENCE, attempts).await?
+}
+
+/// Ends a process as systemd does, by `SIGTERM` first.
+async fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        kill_process(pid, Signal::TERM)?;
+    }
+    match timeout(PATIENCE, child.wait()).await {
+        Ok(status) => status,
+        Err(_) => {
+            child.kill().await?;
+            Err(io::Error::other("does not end on SIGTERM"))
+        }
+    }
+}
+
+async fn end_well(program: &mut Child) -> Result<()> {
+    if let Some(status) = program.try_wait()? {
+        return Err(format!("had ended before its time, {status}").into());
+    }
+    let status = end(program).await?;
+    if !status.success() {
+        return Err(format!("ended on SIGTERM with {status}").into());
+    }
+    Ok(())
+}
