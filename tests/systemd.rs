@@ -1,0 +1,578 @@
+//! Postgate as it is installed, under real systemd: activation, reload, restart, drain, watchdog,
+//! credentials, the journal.
+
+mod lab;
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use lab::{Lab, lab};
+use serde_json::Value;
+
+const SOCKETMAP: &str = "/var/spool/postfix/private/postgate-socketmap";
+
+const CONFIG: &str = r#"
+[http]
+request-timeout = "5s"
+
+[socketmap.echo]
+target = "http://127.0.0.1:8080/echo"
+[socketmap.wait]
+target = "http://127.0.0.1:8080/wait"
+
+[tcp-lookup.first]
+target = "http://127.0.0.1:8080/echo"
+socket = "9001"
+[tcp-lookup.second]
+target = "http://127.0.0.1:8080/access/{key}"
+socket = "9002"
+
+[policy.policy]
+target = "http://127.0.0.1:8080/policy"
+[policy.submission]
+target = "http://127.0.0.1:8080/policy"
+on-temporary = "DEFER_IF_PERMIT 4.3.0 submission"
+"#;
+
+#[test]
+fn the_units_are_clean() {
+    let Some(lab) = lab(CONFIG) else { return };
+    let said = lab.sh("cd /usr/lib/systemd/system
+        systemd-analyze verify --recursive-errors=yes 2>&1 postgate-*.service \
+            postgate-socketmap.socket postgate-policy.socket \
+            postgate-policy@submission.socket postgate-tcp-lookup@9001.socket");
+    assert_eq!(said, "");
+    // Only IPAddressDeny= would make it less, and that depends on where the backend is.
+    lab.sh("for program in tcp-lookup socketmap policy; do
+            systemd-analyze --no-pager --offline=yes --threshold=11 \
+                security postgate-$program.service || exit 1
+        done");
+}
+
+#[test]
+fn the_first_question_starts_the_service() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh("systemctl enable --now postgate-socketmap.socket 2>&1");
+    assert_eq!(
+        lab.sh("systemctl is-enabled postgate-socketmap.socket")
+            .trim(),
+        "enabled"
+    );
+    assert_eq!(
+        lab.sh(&format!("stat -c '%U %a' {SOCKETMAP}")).trim(),
+        "postfix 600"
+    );
+    assert_eq!(show(&lab, "socketmap", "ActiveState"), "inactive");
+
+    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    assert_eq!(postfix.ask("echo", "a b@c").expect("a reply"), "OK a b@c");
+    assert_eq!(
+        postfix.ask("echo", "missing").expect("a reply"),
+        "NOTFOUND "
+    );
+    assert_eq!(
+        postfix.ask("nosuch", "x").expect("a reply"),
+        "PERM unknown map"
+    );
+
+    lab.until("systemctl -q is-active postgate-socketmap.service");
+    assert_eq!(show(&lab, "socketmap", "Type"), "notify");
+    assert_ne!(show(&lab, "socketmap", "StatusText"), "");
+    assert_eq!(show(&lab, "socketmap", "NRestarts"), "0");
+}
+
+#[test]
+fn a_stopped_service_leaves_its_socket_and_starts_again() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    ask(&lab, "echo", "a");
+    lab.sh("systemctl stop postgate-socketmap.service 2>/dev/null");
+    assert_eq!(show(&lab, "socketmap", "ActiveState"), "inactive");
+    lab.sh("systemctl -q is-active postgate-socketmap.socket");
+    assert_eq!(ask(&lab, "echo", "b"), "OK b");
+
+    let killed = show(&lab, "socketmap", "MainPID");
+    lab.sh(&format!("kill -KILL {killed}"));
+    assert_eq!(ask(&lab, "echo", "c"), "OK c");
+    assert_ne!(show(&lab, "socketmap", "MainPID"), killed);
+}
+
+#[test]
+fn every_socket_finds_its_table() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh(
+        "systemctl start postgate-tcp-lookup@900{1,2}.socket postgate-policy{,@submission}.socket",
+    );
+    assert_eq!(tcp(&lab, 9001, "closed%20down"), "200 closed%20down");
+    assert_eq!(tcp(&lab, 9002, "closed"), "200 REJECT%20mailbox%20closed");
+    assert_eq!(tcp(&lab, 9002, "open"), "500 not%20found");
+
+    lab.backend_says("policy", "500 text/plain\nOK");
+    assert!(policy(&lab, "postgate-policy").starts_with("action=DEFER_IF_PERMIT 4.3.0 Policy"));
+    assert_eq!(
+        policy(&lab, "postgate-policy-submission"),
+        "action=DEFER_IF_PERMIT 4.3.0 submission"
+    );
+}
+
+#[test]
+fn a_socket_is_added_while_the_service_rests() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh("systemctl start postgate-tcp-lookup@9001.socket");
+    assert_eq!(tcp(&lab, 9001, "a"), "200 a");
+    // systemd hands over sockets at start only, and says so.
+    let early = lab.run(&["systemctl", "start", "postgate-tcp-lookup@9002.socket"]);
+    assert_ne!(early.status, Some(0));
+    lab.sh("systemctl stop postgate-tcp-lookup.service 2>/dev/null
+        systemctl start postgate-tcp-lookup@9002.socket");
+    assert_eq!(tcp(&lab, 9001, "b"), "200 b");
+    assert_eq!(tcp(&lab, 9002, "closed"), "200 REJECT%20mailbox%20closed");
+}
+
+#[test]
+fn a_socket_that_fits_no_table_is_said() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh("systemctl start postgate-tcp-lookup@9003.socket; exec 3<>/dev/tcp/127.0.0.1/9003");
+    refused(&lab, "tcp-lookup", 1);
+    assert!(messages(&lab, "tcp-lookup").contains("9003"));
+}
+
+#[test]
+fn a_start_without_sockets_is_refused_once() {
+    let Some(lab) = lab(CONFIG) else { return };
+    assert_ne!(
+        lab.run(&["systemctl", "start", "postgate-policy.service"])
+            .status,
+        Some(0)
+    );
+    assert_eq!(show(&lab, "policy", "ExecMainStatus"), "69");
+    assert_eq!(show(&lab, "policy", "SubState"), "failed");
+    assert!(messages(&lab, "policy").contains("FileDescriptorName="));
+}
+
+#[test]
+fn it_runs_without_any_privilege() {
+    let Some(lab) = lab(CONFIG) else { return };
+    assert_eq!(
+        lab.sh("stat -c '%U:%G %a' /etc/postgate/config.toml")
+            .trim(),
+        "root:postgate 640"
+    );
+    lab.sh("systemctl start postgate-socketmap.socket");
+    ask(&lab, "echo", "a");
+    let status = lab.sh("cat /proc/$(systemctl show -p MainPID --value postgate-socketmap)/status");
+    let field = |name: &str| {
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(name))
+            .expect("a field");
+        line.split_whitespace().nth(1).expect("a value").to_owned()
+    };
+    let dynamic = 61_184..=65_519;
+    assert!(
+        dynamic.contains(&field("Uid:").parse().expect("a number")),
+        "{status}"
+    );
+    assert_eq!(field("CapEff:"), "0000000000000000");
+    assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(field("Seccomp:"), "2");
+}
+
+#[test]
+fn the_journal_has_the_fields() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    assert_eq!(
+        ask(&lab, "echo", "somebody@lab.test"),
+        "OK somebody@lab.test"
+    );
+    lab.backend_says("echo", "500 text/plain\nout of order");
+    assert_eq!(
+        ask(&lab, "echo", "somebody@lab.test"),
+        "TEMP backend answered 500"
+    );
+    until_said(&lab, "postgate-socketmap POSTGATE_OUTCOME=temporary", ".");
+
+    let records = journal(&lab, "socketmap");
+    let judged: Vec<_> = records
+        .iter()
+        .filter(|record| !record["POSTGATE_OUTCOME"].is_null())
+        .collect();
+    let [record] = judged.as_slice() else {
+        panic!("one warning, not {judged:#?}")
+    };
+    assert_eq!(record["_TRANSPORT"], "journal");
+    assert_eq!(record["SYSLOG_IDENTIFIER"], "postgate-socketmap");
+    assert_eq!(record["PRIORITY"], "4");
+    assert_eq!(record["POSTGATE_ENDPOINT"], "echo");
+    assert_eq!(record["POSTGATE_OUTCOME"], "temporary");
+    assert_eq!(record["POSTGATE_REASON"], "backend answered 500");
+    record["POSTGATE_DURATION_MS"]
+        .as_str()
+        .expect("text")
+        .parse::<f64>()
+        .expect("a number");
+    let id = record["POSTGATE_REQUEST_ID"].as_str().expect("text");
+    assert!(
+        lab.sh("journalctl -u lab-backend -o cat")
+            .contains(&format!("asked {id} /echo"))
+    );
+    assert!(
+        !messages(&lab, "socketmap").contains("somebody"),
+        "keys are for debug"
+    );
+}
+
+#[test]
+fn at_debug_every_request_is_a_record() {
+    let Some(lab) = lab(&format!("{CONFIG}\n[log]\nlevel = \"debug\"\n")) else {
+        return;
+    };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    ask(&lab, "echo", "somebody@lab.test");
+    ask(&lab, "echo", "missing@lab.test");
+    until_said(&lab, "postgate-socketmap POSTGATE_OUTCOME=not-found", ".");
+    let records = journal(&lab, "socketmap");
+    let found: Vec<_> = records
+        .iter()
+        .filter(|record| record["POSTGATE_OUTCOME"] == "found")
+        .collect();
+    let [found] = found.as_slice() else {
+        panic!("one record, not {found:#?}")
+    };
+    assert_eq!(found["PRIORITY"], "7");
+    assert!(
+        found["MESSAGE"]
+            .as_str()
+            .expect("text")
+            .contains("somebody@lab.test"),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_reload_takes_a_good_file_and_keeps_the_old_one_for_a_bad() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    assert_eq!(postfix.ask("echo", "user@x").expect("a reply"), "OK user@x");
+    let pid = show(&lab, "socketmap", "MainPID");
+
+    lab.write(
+        "/etc/postgate/config.toml",
+        &CONFIG.replace("8080/echo", "8080/users"),
+    );
+    lab.sh("systemctl reload postgate-socketmap.service");
+    until_said(&lab, "postgate-socketmap", "reload: done");
+    lab.until("systemctl -q is-active postgate-socketmap.service");
+    assert_eq!(
+        postfix
+            .ask("echo", "user@x")
+            .expect("a reply on the same connection"),
+        "OK 1"
+    );
+
+    let bad = CONFIG
+        .replace("request-timeout", "requst-timeout")
+        .replace("http://", "htp://");
+    lab.write("/etc/postgate/config.toml", &bad);
+    lab.sh("systemctl reload postgate-socketmap.service");
+    for problem in ["requst-timeout", "neither http nor https"] {
+        until_said(&lab, "postgate-socketmap", problem);
+    }
+    lab.until("systemctl -q is-active postgate-socketmap.service");
+    assert_eq!(postfix.ask("echo", "user@x").expect("a reply"), "OK 1");
+    assert_eq!(ask(&lab, "echo", "user@x"), "OK 1");
+    assert_eq!(show(&lab, "socketmap", "MainPID"), pid);
+}
+
+#[test]
+fn a_bad_configuration_at_start_is_served_as_soon_as_it_is_mended() {
+    let Some(lab) = lab(&CONFIG.replace("http://", "htp://")) else {
+        return;
+    };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    postfix
+        .send("echo", "patient")
+        .expect("the socket takes it");
+    // Started anew for the question that waits, but not in a rush: the third start is seconds away.
+    assert!(refused(&lab, "socketmap", 2) <= 3);
+    lab.sh("systemctl -q is-active postgate-socketmap.socket");
+    assert!(messages(&lab, "socketmap").contains("neither http nor https"));
+
+    lab.write("/etc/postgate/config.toml", CONFIG);
+    assert_eq!(postfix.receive().expect("a reply at last"), "OK patient");
+}
+
+#[test]
+fn a_restart_refuses_nobody() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    let over = AtomicBool::new(false);
+    let answered = thread::scope(|scope| {
+        let asking: Vec<_> = (0..4)
+            .map(|asker| {
+                scope.spawn({
+                    let (lab, over) = (&lab, &over);
+                    move || stream_of_lookups(lab, over, asker)
+                })
+            })
+            .collect();
+        let restarted = lab.run(&[
+            "bash",
+            "-c",
+            "for i in 1 2 3 4 5; do systemctl restart postgate-socketmap.service || exit 1; done",
+        ]);
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(restarted.status, Some(0), "{restarted:?}");
+        asking
+            .into_iter()
+            .map(|asker| asker.join().expect("every lookup answered"))
+            .sum::<u32>()
+    });
+    assert!(answered > 20, "only {answered} lookups");
+}
+
+/// As Postfix does: a connection that is closed in its face is opened anew, once.
+fn stream_of_lookups(lab: &Lab, over: &AtomicBool, asker: u32) -> u32 {
+    let mut answered = 0;
+    let mut connection = None;
+    while !over.load(Ordering::Relaxed) {
+        let key = format!("{asker}-{answered}@x");
+        let mut reply = Err(io::Error::other("not asked"));
+        for _ in 0..2 {
+            let mut postfix = connection
+                .take()
+                .unwrap_or_else(|| Socketmap::connect(lab).expect("not refused"));
+            reply = postfix.ask("echo", &key);
+            if reply.is_ok() {
+                // Every other question over a connection of its own.
+                connection = (answered % 2 == 0).then_some(postfix);
+                break;
+            }
+        }
+        assert_eq!(
+            reply.expect("an answer at the second try"),
+            format!("OK {key}")
+        );
+        answered += 1;
+    }
+    answered
+}
+
+#[test]
+fn a_stop_answers_what_was_asked() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    let mut idle = Socketmap::connect(&lab).expect("a connection");
+    assert_eq!(idle.ask("echo", "a").expect("a reply"), "OK a");
+    let mut asked = Socketmap::connect(&lab).expect("a connection");
+    asked.send("wait", "slow").expect("sent");
+    // Opening the pipe waits until the question has reached the backend.
+    lab.sh("exec 3>/tmp/go
+        systemctl stop --no-block postgate-socketmap.service 2>/dev/null
+        state() { systemctl show -p SubState --value postgate-socketmap; }
+        until [ $(state) = stop-sigterm ]; do sleep 0.05; done");
+    // The pipe was closed with the shell, so the backend has answered.
+    assert_eq!(asked.receive().expect("the answer"), "OK slow");
+    assert_eq!(
+        idle.receive().expect_err("closed").kind(),
+        io::ErrorKind::UnexpectedEof
+    );
+    lab.until("[ $(systemctl show -p ActiveState --value postgate-socketmap) = inactive ]");
+    assert_eq!(show(&lab, "socketmap", "Result"), "success");
+    assert_eq!(show(&lab, "socketmap", "ExecMainStatus"), "0");
+    assert_eq!(ask(&lab, "echo", "b"), "OK b");
+}
+
+#[test]
+fn a_stop_does_not_wait_longer_than_the_drain() {
+    let Some(lab) = lab(&format!("{CONFIG}\n[server]\ndrain-timeout = \"1s\"\n")) else {
+        return;
+    };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    lab.backend_says("echo", "hang");
+    let mut asked = Socketmap::connect(&lab).expect("a connection");
+    asked.send("echo", "never").expect("sent");
+    until_said(&lab, "lab-backend", "never");
+    lab.sh("timeout 4 systemctl stop postgate-socketmap.service 2>/dev/null");
+    assert_eq!(show(&lab, "socketmap", "Result"), "success");
+    assert_eq!(show(&lab, "socketmap", "ExecMainStatus"), "0");
+}
+
+#[test]
+fn the_watchdog_is_fed_and_bites() {
+    let Some(lab) = lab(CONFIG) else { return };
+    drop_in(&lab, "socketmap", "WatchdogSec=1s\nTimeoutAbortSec=1s");
+    lab.sh("systemctl start postgate-socketmap.socket");
+    ask(&lab, "echo", "a");
+    let fed = || {
+        show(&lab, "socketmap", "WatchdogTimestampMonotonic")
+            .parse::<u64>()
+            .expect("microseconds")
+    };
+    lab.until(&format!(
+        "[ $(systemctl show -p WatchdogTimestampMonotonic --value postgate-socketmap) -gt {} ]",
+        fed() + 2_500_000
+    ));
+    assert_eq!(show(&lab, "socketmap", "NRestarts"), "0");
+
+    let pid = show(&lab, "socketmap", "MainPID");
+    lab.sh(&format!("kill -STOP {pid}"));
+    assert_eq!(ask(&lab, "echo", "b"), "OK b");
+    assert_eq!(show(&lab, "socketmap", "NRestarts"), "1");
+}
+
+#[test]
+fn a_credential_comes_from_systemd() {
+    let token = r#"
+        [socketmap.token]
+        target = "http://127.0.0.1:8080/token"
+        auth-token = { credential = "api-token" }
+        [log]
+        level = "debug"
+    "#;
+    let config = format!("{CONFIG}{token}");
+    let Some(lab) = lab(&config) else { return };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    postfix.send("token", "x").expect("sent");
+    refused(&lab, "socketmap", 1);
+    assert!(messages(&lab, "socketmap").contains("api-token"));
+
+    lab.sh("(umask 077; echo s3cret-t0ken > /etc/postgate/secret)");
+    drop_in(
+        &lab,
+        "socketmap",
+        "LoadCredential=api-token:/etc/postgate/secret",
+    );
+    assert_eq!(postfix.receive().expect("a reply"), "OK s3cret-t0ken");
+    assert!(!messages(&lab, "socketmap").contains("s3cret"));
+}
+
+/// Waits until a program has refused its configuration so many times; returns how many it were.
+fn refused(lab: &Lab, program: &str, times: u32) -> u32 {
+    let count = format!(
+        "journalctl -u postgate-{program} --since @$(cat /run/began) -o cat | grep -c status=78"
+    );
+    lab.until(&format!("[ $({count}) -ge {times} ]"));
+    lab.sh(&count).trim().parse().expect("a count")
+}
+
+struct Socketmap(UnixStream);
+
+impl Socketmap {
+    fn connect(lab: &Lab) -> io::Result<Self> {
+        let stream = UnixStream::connect(lab.path(SOCKETMAP))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(Self(stream))
+    }
+
+    fn ask(&mut self, map: &str, key: &str) -> io::Result<String> {
+        self.send(map, key)?;
+        self.receive()
+    }
+
+    fn send(&mut self, map: &str, key: &str) -> io::Result<()> {
+        let request = format!("{map} {key}");
+        self.0
+            .write_all(format!("{}:{request},", request.len()).as_bytes())
+    }
+
+    fn receive(&mut self) -> io::Result<String> {
+        let mut length = String::new();
+        loop {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte)?;
+            if byte[0] == b':' {
+                break;
+            }
+            length.push(char::from(byte[0]));
+        }
+        let mut payload = vec![0; length.parse::<usize>().expect("a length") + 1];
+        self.0.read_exact(&mut payload)?;
+        assert_eq!(payload.pop(), Some(b','));
+        Ok(String::from_utf8(payload).expect("UTF-8"))
+    }
+}
+
+/// One question, one connection.
+fn ask(lab: &Lab, map: &str, key: &str) -> String {
+    Socketmap::connect(lab)
+        .and_then(|mut postfix| postfix.ask(map, key))
+        .expect("a reply")
+}
+
+fn tcp(lab: &Lab, port: u16, key: &str) -> String {
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/{port}; echo 'get {key}' >&3; timeout 20 head -n 1 <&3"
+    );
+    lab.sh(&script).trim_end().to_owned()
+}
+
+fn policy(lab: &Lab, socket: &str) -> String {
+    let path = lab.path(&format!("/var/spool/postfix/private/{socket}"));
+    let mut stream = UnixStream::connect(path).expect("a connection");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("an open socket");
+    stream
+        .write_all(b"request=smtpd_access_policy\nsender=a@b\n\n")
+        .expect("sent");
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"\n\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a reply");
+        reply.push(byte[0]);
+    }
+    String::from_utf8(reply)
+        .expect("UTF-8")
+        .trim_end()
+        .to_owned()
+}
+
+fn show(lab: &Lab, program: &str, property: &str) -> String {
+    lab.sh(&format!(
+        "systemctl show -p {property} --value postgate-{program}.service"
+    ))
+    .trim()
+    .to_owned()
+}
+
+fn drop_in(lab: &Lab, program: &str, settings: &str) {
+    lab.sh(&format!(
+        "d=/etc/systemd/system/postgate-{program}.service.d
+        mkdir -p $d; printf '[Service]\n%s\n' '{settings}' > $d/test.conf; systemctl daemon-reload"
+    ));
+}
+
+/// Waits until a unit has written since the test began what the pattern matches.
+fn until_said(lab: &Lab, unit: &str, pattern: &str) {
+    lab.until(&format!(
+        "journalctl -o cat --since @$(cat /run/began) -u {unit} | grep -e '{pattern}'"
+    ));
+}
+
+/// What a program has written since the test began.
+fn journal(lab: &Lab, program: &str) -> Vec<Value> {
+    let script = format!(
+        "journalctl --sync
+        journalctl -u postgate-{program} --since @$(cat /run/began) -o json --all"
+    );
+    lab.sh(&script)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+fn messages(lab: &Lab, program: &str) -> String {
+    journal(lab, program)
+        .iter()
+        .filter_map(|record| record["MESSAGE"].as_str())
+        .flat_map(|text| [text, "\n"])
+        .collect()
+}
