@@ -14,6 +14,8 @@ fn reading(is_lookup: bool) -> Reading {
         },
         value: None,
         missing: Missing::Temporary,
+        error: None,
+        no_error: Vec::new(),
         list_separator: ",".to_owned(),
         true_value: "1".to_owned(),
         status: Statuses::default(),
@@ -256,4 +258,47 @@ fn policy_answers_are_read_by_their_content_type_and_never_empty() {
         let outcome = read(content_type, body.as_bytes(), &policy());
         assert_eq!(short(&outcome), expected, "{content_type}: {body:?}");
     }
+}
+
+#[test]
+fn a_member_can_flag_an_error() {
+    let reported = "temporary: backend reported an error";
+    let mut reading = lookup();
+    reading.value = Some("/v".to_owned());
+    reading.error = Some("/e".to_owned());
+    reading.no_error = vec!["none".to_owned(), "200".to_owned(), "true".to_owned()];
+    for (error, expected) in [
+        ("null", "found a"),
+        ("false", "found a"),
+        ("0", "found a"),
+        ("-0.0", "found a"),
+        ("0e5", "found a"),
+        (r#""""#, "found a"),
+        ("[ ]", "found a"),
+        ("{}", "found a"),
+        (r#""none""#, "found a"),
+        ("200", "found a"),
+        (r#""200""#, "found a"),
+        ("true", "found a"),
+        ("1", reported),
+        ("500", reported),
+        (r#""None""#, reported),
+        (r#"" ""#, reported),
+        (r#""0""#, reported),
+        ("[0]", reported),
+        (r#"{"code": 0}"#, reported),
+    ] {
+        let body = format!(r#"{{"v": "a", "e": {error}}}"#);
+        assert_eq!(
+            short(&read("", body.as_bytes(), &reading)),
+            expected,
+            "{error}"
+        );
+    }
+    assert_eq!(short(&read("", br#"{"v": "a"}"#, &reading)), "found a");
+    assert_eq!(
+        short(&read("", br#"{"v": null, "e": "x"}"#, &reading)),
+        reported
+    );
+    assert_eq!(short(&read("", b"[1]", &reading)), BAD);
 }

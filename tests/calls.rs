@@ -34,13 +34,19 @@ fn policy(attributes: &[(&str, &[u8])]) -> Request {
     Request::Policy(Attributes(attributes.iter().map(pair).collect()))
 }
 
-/// The URL and the form of a call, or what is said without one.
+/// The URLs, headers and body of a call, or what is said without one.
 fn call(table: &Table, request: &Request) -> String {
     match compose(table, request) {
-        Ok(call) => match call.form {
-            Some(form) => format!("{} {form}", call.url),
-            None => call.url.to_string(),
-        },
+        Ok(call) => {
+            let urls: Vec<_> = call.urls.iter().map(ToString::to_string).collect();
+            let headers = call.headers.iter().map(|(name, value)| {
+                format!(" {name}: {}", value.to_str().expect("visible ASCII"))
+            });
+            let headers: String = headers.collect();
+            let body = call.body.map(|body| String::from_utf8(body).expect("text"));
+            let body = body.map_or_else(String::new, |body| format!(" {body}"));
+            format!("{}{headers}{body}", urls.join(" "))
+        }
         Err(Outcome::NotFound) => "not found".to_owned(),
         Err(Outcome::Temporary(failure)) => format!("temporary: {}", failure.reason),
         Err(outcome) => format!("{outcome:?}"),
@@ -208,4 +214,130 @@ fn attributes_stand_in_paths_and_queries() {
         call(&table, &policy(&[("sender", b"x")])),
         "temporary: key cannot be sent"
     );
+}
+
+#[test]
+fn targets_stand_in_their_order() {
+    let keys = r#"target = ["http://a/{key}", "http://b/x?y={key}", "http://c/{domain}"]"#;
+    let table = table(Program::TcpLookup, keys);
+    assert_eq!(
+        call(&table, &lookup(b"k@d")),
+        "http://a/k%40d http://b/x?y=k%40d http://c/d"
+    );
+    // What one of them cannot say, none of them is asked.
+    assert_eq!(call(&table, &lookup(b"k")), "not found");
+}
+
+#[test]
+fn a_header_holds_one_line_of_visible_ascii() {
+    let keys = "target = \"http://h\"\nheaders = { X-Key = \"k={key};\", X-Name = \"{name}\" }";
+    let table = table(Program::TcpLookup, keys);
+    for (key, expected) in [
+        (&b"a@b"[..], "a@b"),
+        (b"\r\nX-Evil: 1", "%0D%0AX-Evil:%201"),
+        (b"50%", "50%25"),
+        (b"\0\x7f\xff", "%00%7F%FF"),
+        ("\u{fc}".as_bytes(), "%C3%BC"),
+        (b"\"<>;,", "\"<>;,"),
+        (b"", ""),
+    ] {
+        let found = call(&table, &lookup(key));
+        let (_, found) = found.split_once(" x-key: ").expect("the header");
+        assert_eq!(found, format!("k={expected}; x-name: users"));
+    }
+}
+
+#[test]
+fn a_json_body_holds_a_key_as_one_string() {
+    let keys = "target = \"http://h\"\nmethod = \"POST\"\n\
+        json = { z = \"{key}\", a = [1, -2.5, true, \"x {local} at {domain}\"], \"b{{\" = { c = {}, d = [] } }";
+    let table = table(Program::TcpLookup, keys);
+    for (key, z, text) in [
+        (&b"a@b"[..], "a@b", "x a at b"),
+        (b"\"},\\\"@b", "\\\"},\\\\\\\"@b", "x \\\"},\\\\\\\" at b"),
+        (b"\r\n\0@b", "\\r\\n\\u0000@b", "x \\r\\n\\u0000 at b"),
+        (
+            "\u{fc}{key}@b".as_bytes(),
+            "\u{fc}{key}@b",
+            "x \u{fc}{key} at b",
+        ),
+    ] {
+        let expected = format!(
+            r#"http://h/ {{"z":"{z}","a":[1,-2.5,true,"{text}"],"b{{{{":{{"c":{{}},"d":[]}}}}"#
+        );
+        assert_eq!(call(&table, &lookup(key)), expected);
+    }
+    let outcome = call(&table, &lookup(b"\xff@b"));
+    assert_eq!(outcome, "temporary: key cannot be sent");
+}
+
+#[test]
+fn a_json_body_can_be_the_key_alone() {
+    let table = table(
+        Program::TcpLookup,
+        "target = \"http://h\"\nmethod = \"PUT\"\njson = \"{key}\"",
+    );
+    assert_eq!(call(&table, &lookup(b"a\"b")), "http://h/ \"a\\\"b\"");
+}
+
+#[test]
+fn all_attributes_are_an_object_in_json() {
+    let keys = "target = \"http://h\"\njson = { request = \"{*}\", from = \"{sender}\" }";
+    let table = table(Program::Policy, keys);
+    let request = policy(&[("sender", b"a\"b"), ("x\"y", b""), ("sender", b"second")]);
+    assert_eq!(
+        call(&table, &request),
+        r#"http://h/ {"request":{"sender":"a\"b","x\"y":""},"from":"a\"b"}"#
+    );
+    let outcome = call(&table, &policy(&[("sender", b"\xff")]));
+    assert_eq!(outcome, "temporary: key cannot be sent");
+}
+
+#[test]
+fn a_form_can_be_chosen_attribute_by_attribute() {
+    let keys = "target = \"http://h\"\nextra-attributes = [\"my_own\"]\n\
+        form = { user = \"{sasl_username}\", own = \"<{my_own}>\", fixed = \"a b\" }";
+    let table = table(Program::Policy, keys);
+    let request = policy(&[("sasl_username", b"a&b=c+d"), ("my_own", b"\r\n")]);
+    assert_eq!(
+        call(&table, &request),
+        "http://h/ user=a%26b%3Dc%2Bd&own=%3C%0D%0A%3E&fixed=a%20b"
+    );
+    let keys = "target = \"http://h\"\nmethod = \"POST\"\nform = { k = \"{key}\" }";
+    let lookups = crate::table(Program::TcpLookup, keys);
+    assert_eq!(call(&lookups, &lookup(b"a&b")), "http://h/ k=a%26b");
+}
+
+#[test]
+fn a_key_is_normalised_before_it_is_asked_for() {
+    let keys = "target = \"http://h/{key}\"\n\
+        normalise = { lowercase = true, delimiter = \"+-\", pattern = \"[^@]+@(a|b)[.]test|[.a-z]+\" }";
+    let table = table(Program::TcpLookup, keys);
+    for (key, expected) in [
+        ("User+Ext@A.test", "http://h/user%40a.test"),
+        ("user-x+y@b.test", "http://h/user%40b.test"),
+        ("+ext@a.test", "http://h/%2Bext%40a.test"),
+        ("Mailer-Daemon@a.test", "http://h/mailer-daemon%40a.test"),
+        ("owner-list@a.test", "http://h/owner-list%40a.test"),
+        ("list-request@a.test", "http://h/list-request%40a.test"),
+        ("-request@a.test", "http://h/-request%40a.test"),
+        ("\u{dc}@a.test", "http://h/%C3%BC%40a.test"),
+        ("A.test", "http://h/a.test"),
+        ("user@c.test", "not found"),
+        ("user@a.test.evil", "not found"),
+        ("a-b.test", "not found"),
+        ("", "not found"),
+        ("x@a.test\n", "not found"),
+        ("*", "not found"),
+    ] {
+        assert_eq!(call(&table, &lookup(key.as_bytes())), expected, "{key}");
+    }
+    assert_eq!(call(&table, &lookup(b"\xff@a.test")), "not found");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_normalised_as_far_as_they_go() {
+    let keys = "target = \"http://h/{key}\"\nnormalise = { lowercase = true, delimiter = \"+\" }";
+    let table = table(Program::TcpLookup, keys);
+    assert_eq!(call(&table, &lookup(b"A\xff+x@B")), "http://h/a%FF%40b");
 }

@@ -76,6 +76,10 @@ pub enum Reason {
     NotUnderstood,
     /// A body over the size limit.
     AnswerTooLong,
+    /// A body in which the backend itself tells of an error.
+    ReportedError,
+    /// The backend's own credentials could not be had from their server.
+    CredentialsUnavailable,
     /// The key does not fit into the request the configuration describes.
     KeyCannotBeSent,
     /// The protocol has no way to say the value.
@@ -97,6 +101,8 @@ impl fmt::Display for Reason {
             Self::Answered(status) => return write!(f, "backend answered {status}"),
             Self::NotUnderstood => "backend answer not understood",
             Self::AnswerTooLong => "backend answer too long",
+            Self::ReportedError => "backend reported an error",
+            Self::CredentialsUnavailable => "backend credentials unavailable",
             Self::KeyCannotBeSent => "key cannot be sent",
             Self::ValueCannotBeSent => "value cannot be sent",
             Self::RequestNotUnderstood => "request not understood",

@@ -111,33 +111,31 @@ fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// Writes a message to stderr, marked as an error where that is the journal (sd-daemon(3)).
-fn complain(program: Program, text: &str) {
-    let mark = if log::is_stderr_the_journal() {
-        "<3>"
-    } else {
-        ""
+/// Writes a message to stderr, marked with its priority where that is the journal (sd-daemon(3)).
+fn say(program: Program, severity: Severity, text: &str) {
+    let mark = match severity {
+        _ if !log::is_stderr_the_journal() => "",
+        Severity::Error => "<3>",
+        Severity::Warning => "<4>",
     };
-    let mut out = String::new();
+    let mut out = format!("{mark}{}: ", program.name());
     for (i, line) in text.lines().enumerate() {
-        let subject = if i == 0 {
-            format!("{}: ", program.name())
-        } else {
-            String::new()
-        };
-        let _ = writeln!(out, "{mark}{subject}{line}");
+        let _ = writeln!(out, "{}{line}", if i == 0 { "" } else { mark });
     }
+    // There is nowhere else to say it.
     let _ = io::stderr().write_all(out.as_bytes());
+}
+
+fn complain(program: Program, text: &str) {
+    say(program, Severity::Error, text);
 }
 
 /// Reads the configuration, and complains about every problem in it.
 fn read(program: Program, path: &Path, mode: Mode) -> Result<Config, Failure> {
     let (config, report) = load(program, path, mode);
     for problem in report.problems() {
-        complain(
-            program,
-            format!("{}\n{}", problem.line, problem.quote).trim_end(),
-        );
+        let text = format!("{}\n{}", problem.line, problem.quote);
+        say(program, problem.severity, text.trim_end());
     }
     config.ok_or_else(|| (Exit::Config, summary(&report, mode)))
 }

@@ -123,6 +123,12 @@ fn read_json(body: &[u8], reading: &Reading) -> Result<Value, Failure> {
             error.column()
         ))
     })?;
+    if let Some(error) = &reading.error
+        && let Some(found) = follow(root, error)
+        && flags_error(found, reading)
+    {
+        return Err(Reason::ReportedError.into());
+    }
     let is_object = root.get().starts_with('{');
     let pointer = match &reading.value {
         Some(pointer) => pointer.as_str(),
@@ -133,6 +139,24 @@ fn read_json(body: &[u8], reading: &Reading) -> Result<Value, Failure> {
         Some(value) => scalar_or_list(value, reading),
         None => Ok(Value::Nowhere),
     }
+}
+
+/// Tells whether a member that would flag an error does so.
+fn flags_error(member: &RawValue, reading: &Reading) -> bool {
+    let raw = member.get();
+    let text = match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(raw).unwrap_or_default(),
+        _ => raw.to_owned(),
+    };
+    let is_zero = || text.parse().is_ok_and(|number: f64| number == 0.0);
+    let is_nothing = match raw.as_bytes().first() {
+        Some(b'"') => text.is_empty(),
+        Some(b'n' | b'f') => true,
+        Some(b'[' | b'{') => raw[1..raw.len() - 1].trim().is_empty(),
+        Some(b't') => false,
+        _ => is_zero(),
+    };
+    !is_nothing && !reading.no_error.contains(&text)
 }
 
 /// Follows a JSON Pointer.

@@ -1,10 +1,16 @@
-//! What is sent: the URL and the body of a call, every value escaped for where it stands.
+//! What is sent: URLs, headers and body of a call, every value escaped for where it stands.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 use reqwest::Url;
+use reqwest::header::{HeaderName, HeaderValue};
 
-use crate::config::{Parameters, Part, Placeholder, Table, Target, Template};
-use crate::outcome::{Outcome, Reason};
+use crate::config::{
+    Body, HeaderText, Json, Normalise, Parameters, Part, Placeholder, Table, Target, Template,
+};
+use crate::outcome::{Failure, Outcome, Reason};
 use crate::program::Program;
 use crate::request::{Attributes, Request};
 
@@ -15,38 +21,94 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// Everything but visible ASCII, and `%` itself: what a header's value may not hold.
+const ESCAPED_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+
 /// A call, ready to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Where to.
-    pub url: Url,
-    /// A form, where the method has a body.
-    pub form: Option<String>,
+    /// Where to, in the order to be tried.
+    pub urls: Vec<Url>,
+    /// The headers that depend on the request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What is sent besides, if anything is.
+    pub body: Option<Vec<u8>>,
 }
 
 /// Makes the call that asks a table this, or tells the outcome where none is to be made.
 pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
     let endpoint = &table.endpoint;
-    if let Request::Lookup { key, .. } = request
-        && !endpoint.special_keys
-        && SPECIAL_KEYS.contains(&key.as_ref())
-    {
-        return Err(Outcome::NotFound);
-    }
-    let values = Values { table, request };
-    let mut text = endpoint.target.origin.clone();
-    values.put_path(&endpoint.target, &mut text)?;
-    values.put_query(&endpoint.target, &endpoint.query, &mut text)?;
-    let url = Url::parse(&text).map_err(|_| values.unfit())?;
-    let form = match &endpoint.form {
-        Parameters::None => None,
-        form => {
-            let mut text = String::new();
-            values.put_parameters(form, &mut text)?;
-            Some(text)
+    let mut key = Cow::Borrowed(&[][..]);
+    if let Request::Lookup { key: asked, .. } = request {
+        if !endpoint.special_keys && SPECIAL_KEYS.contains(&asked.as_ref()) {
+            return Err(Outcome::NotFound);
         }
+        key = normal_key(asked, &endpoint.normalise).ok_or(Outcome::NotFound)?;
+    }
+    let values = Values {
+        table,
+        request,
+        key: &key,
     };
-    Ok(Call { url, form })
+    Ok(Call {
+        urls: endpoint
+            .targets
+            .iter()
+            .map(|target| values.url(target))
+            .collect::<Result<_, _>>()?,
+        headers: endpoint
+            .headers
+            .iter()
+            .filter_map(|(name, text)| match text {
+                HeaderText::Fixed(_) => None,
+                HeaderText::Filled(template) => Some((name, template)),
+            })
+            .map(|(name, template)| Ok((name.clone(), values.header(template)?)))
+            .collect::<Result<_, _>>()?,
+        body: values.body(&endpoint.body)?,
+    })
+}
+
+/// Makes of a key what is asked for; nothing if it is none of the keys to be asked for.
+fn normal_key<'k>(key: &'k [u8], normalise: &Normalise) -> Option<Cow<'k, [u8]>> {
+    let mut key = Cow::Borrowed(key);
+    if normalise.lowercase {
+        key = Cow::Owned(match std::str::from_utf8(&key) {
+            Ok(text) => text.to_lowercase().into_bytes(),
+            Err(_) => key.to_ascii_lowercase(),
+        });
+    }
+    if let Some(delimiter) = &normalise.delimiter {
+        cut_extension(&mut key, delimiter.as_bytes());
+    }
+    if let Some(pattern) = &normalise.pattern {
+        let text = std::str::from_utf8(&key).ok()?;
+        pattern.regex.is_match(text).then_some(())?;
+    }
+    Some(key)
+}
+
+/// Takes the extension off the local part of an address, as split_addr(3) does: never all of it,
+/// and not off the addresses of the mail system itself.
+fn cut_extension(key: &mut Cow<'_, [u8]>, delimiter: &[u8]) {
+    const OWN: [&[u8]; 3] = [b"postmaster", b"mailer-daemon", b"double-bounce"];
+    let Some(at) = key.iter().rposition(|b| *b == b'@') else {
+        return;
+    };
+    let local = &key[..at];
+    let lower = local.to_ascii_lowercase();
+    let is_list = delimiter.contains(&b'-')
+        && (lower.starts_with(b"owner-") || lower.len() > 8 && lower.ends_with(b"-request"));
+    if OWN.contains(&lower.as_slice()) || is_list {
+        return;
+    }
+    match local.iter().position(|b| delimiter.contains(b)) {
+        None | Some(0) => {}
+        Some(end) => {
+            let cut = [&key[..end], &key[at..]].concat();
+            *key = Cow::Owned(cut);
+        }
+    }
 }
 
 /// What Postfix asks on its own account, of transport_maps and of maps of senders: an answer
@@ -57,6 +119,8 @@ const SPECIAL_KEYS: [&[u8]; 3] = [b"*", b"<>", b"\"<>\""];
 struct Values<'r> {
     table: &'r Table,
     request: &'r Request,
+    /// The key of a lookup, as it is asked for.
+    key: &'r [u8],
 }
 
 impl Values<'_> {
@@ -66,6 +130,87 @@ impl Values<'_> {
             Program::Policy => Outcome::Temporary(Reason::KeyCannotBeSent.into()),
             Program::TcpLookup | Program::Socketmap => Outcome::NotFound,
         }
+    }
+
+    fn url(&self, target: &Target) -> Result<Url, Outcome> {
+        let mut text = target.origin.clone();
+        self.put_path(target, &mut text)?;
+        self.put_query(target, &self.table.endpoint.query, &mut text)?;
+        Url::parse(&text).map_err(|_| self.unfit())
+    }
+
+    fn header(&self, template: &Template) -> Result<HeaderValue, Outcome> {
+        let mut text = String::new();
+        for part in &template.parts {
+            match part {
+                Part::Literal(literal) => text.push_str(literal),
+                Part::Placeholder(name) => {
+                    text.extend(percent_encode(self.value(name)?, ESCAPED_IN_HEADERS));
+                }
+            }
+        }
+        HeaderValue::from_str(&text).map_err(|_| self.unfit())
+    }
+
+    fn body(&self, body: &Body) -> Result<Option<Vec<u8>>, Outcome> {
+        match body {
+            Body::None => Ok(None),
+            Body::Form(form) => {
+                let mut text = String::new();
+                self.put_parameters(form, &mut text)?;
+                Ok(Some(text.into_bytes()))
+            }
+            Body::Json(json) => {
+                let mut text = String::new();
+                self.put_json(json, &mut text)?;
+                Ok(Some(text.into_bytes()))
+            }
+        }
+    }
+
+    fn put_json(&self, json: &Json, out: &mut String) -> Result<(), Outcome> {
+        match json {
+            Json::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
+            Json::Number(number) => out.push_str(&number.to_string()),
+            Json::Text(template) => {
+                let mut text = Vec::new();
+                for part in &template.parts {
+                    match part {
+                        Part::Literal(literal) => text.extend_from_slice(literal.as_bytes()),
+                        Part::Placeholder(name) => text.extend_from_slice(self.value(name)?),
+                    }
+                }
+                put_json_text(&text, out)?;
+            }
+            Json::All => {
+                let Request::Policy(Attributes(attributes)) = self.request else {
+                    return Err(self.unfit());
+                };
+                // Of several attributes of one name the first, as everywhere.
+                let mut seen = HashSet::new();
+                let members = attributes
+                    .iter()
+                    .filter(|(name, _)| seen.insert(name.as_ref()));
+                put_each(('{', '}'), members, out, |(name, value), out| {
+                    put_json_text(name, out)?;
+                    out.push(':');
+                    put_json_text(value, out)
+                })?;
+            }
+            Json::List(list) => {
+                put_each(('[', ']'), list, out, |value, out| {
+                    self.put_json(value, out)
+                })?;
+            }
+            Json::Object(members) => {
+                put_each(('{', '}'), members, out, |(name, value), out| {
+                    put_json_text(name.as_bytes(), out)?;
+                    out.push(':');
+                    self.put_json(value, out)
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn put_path(&self, target: &Target, out: &mut String) -> Result<(), Outcome> {
@@ -136,20 +281,14 @@ impl Values<'_> {
 
     fn value(&self, placeholder: &Placeholder) -> Result<&[u8], Outcome> {
         match (placeholder, self.request) {
-            (Placeholder::Key, Request::Lookup { key, .. }) => Ok(key),
-            (Placeholder::Local, Request::Lookup { key, .. }) => match split(key) {
-                (Some(local), _) => Ok(local),
-                (None, _) => Err(Outcome::NotFound),
-            },
-            (Placeholder::Domain, Request::Lookup { key, .. }) => match split(key) {
-                (_, Some(domain)) => Ok(domain),
-                (_, None) => Err(Outcome::NotFound),
-            },
+            (Placeholder::Key, _) => Ok(self.key),
+            (Placeholder::Local, _) => split(self.key).0.ok_or(Outcome::NotFound),
+            (Placeholder::Domain, _) => split(self.key).1.ok_or(Outcome::NotFound),
             (Placeholder::Name, request) => Ok(request.map().unwrap_or(self.table.name.as_bytes())),
             (Placeholder::Attribute(name), Request::Policy(attributes)) => {
                 Ok(attributes.value(name).unwrap_or_default())
             }
-            (_, _) => Ok(&[]),
+            (Placeholder::Attribute(_), Request::Lookup { .. }) => Ok(&[]),
         }
     }
 }
@@ -180,4 +319,30 @@ fn put_pair_start(at: usize, name: &[u8], out: &mut String) {
 
 fn put_escaped(value: &[u8], out: &mut String) {
     out.extend(percent_encode(value, ESCAPED));
+}
+
+/// Puts members between brackets, commas between them.
+fn put_each<T>(
+    brackets: (char, char),
+    members: impl IntoIterator<Item = T>,
+    out: &mut String,
+    put: impl Fn(T, &mut String) -> Result<(), Outcome>,
+) -> Result<(), Outcome> {
+    out.push(brackets.0);
+    for (i, member) in members.into_iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        put(member, out)?;
+    }
+    out.push(brackets.1);
+    Ok(())
+}
+
+/// Puts a JSON string. JSON has only Unicode, so other bytes cannot be sent.
+fn put_json_text(text: &[u8], out: &mut String) -> Result<(), Outcome> {
+    let unfit = || Outcome::Temporary(Failure::new(Reason::KeyCannotBeSent, "not UTF-8, for JSON"));
+    let text = std::str::from_utf8(text).map_err(|_| unfit())?;
+    out.push_str(&serde_json::to_string(text).map_err(|_| unfit())?);
+    Ok(())
 }

@@ -1,25 +1,26 @@
-//! The HTTP client: the only code that talks to a backend.
+//! One endpoint's calls: the only code that talks to a backend.
 
-use std::collections::HashMap;
-use std::error::Error;
+use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, redirect};
+use flate2::write::GzEncoder;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer;
 use super::call::{Call, compose};
-use crate::config::{self, Credential, Response, Verdict};
+use super::client::{Clients, cause, headers, is_broken_connection, is_no_http};
+use super::oauth::Tokens;
+use crate::config::{self, Compression, Credential, Transport, Verdict};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::reply::Words;
 use crate::request::Request;
 
-/// How long an idle connection to a backend is kept.
-const POOL_IDLE: Duration = Duration::from_secs(30);
+/// How often a redirect is followed for one call.
+const MOST_REDIRECTS: usize = 5;
 
 /// One table's endpoint, with the connections and the limit that its calls share.
 #[derive(Debug)]
@@ -28,16 +29,65 @@ pub struct Endpoint {
     client: Client,
     headers: HeaderMap,
     in_flight: Semaphore,
+    tokens: Option<Arc<Tokens>>,
+}
+
+/// What endpoints share, as they are made one after the other.
+#[derive(Debug, Default)]
+pub struct Shared {
+    clients: Clients,
+    tokens: Vec<(config::OAuth, Transport, Arc<Tokens>)>,
+}
+
+impl Shared {
+    /// Returns the tokens that an endpoint is to use, with all who have the same client there.
+    fn tokens(
+        &mut self,
+        endpoint: &config::Endpoint,
+    ) -> Result<Option<Arc<Tokens>>, reqwest::Error> {
+        let Some(Credential::OAuth(settings)) = &endpoint.credential else {
+            return Ok(None);
+        };
+        // The server that gives tokens is not behind the backend's socket.
+        let transport = Transport {
+            unix_socket: None,
+            compression: Compression::None,
+            ..endpoint.transport.clone()
+        };
+        let found = self
+            .tokens
+            .iter()
+            .find(|(s, t, _)| s == settings && *t == transport);
+        if let Some((_, _, tokens)) = found {
+            return Ok(Some(Arc::clone(tokens)));
+        }
+        let client = self.clients.client(&transport, true)?;
+        // A call that has to wait for a token needs time of its own afterwards.
+        let patience = endpoint.request_timeout / 2;
+        let tokens = Arc::new(Tokens::new(settings.clone(), client, patience));
+        self.tokens
+            .push((settings.clone(), transport, Arc::clone(&tokens)));
+        Ok(Some(tokens))
+    }
+}
+
+/// A call on its way: what stays the same however often it is sent.
+struct Sending<'c> {
+    call: &'c Call,
+    body: Option<Vec<u8>>,
+    id: &'c str,
 }
 
 impl Endpoint {
     /// Makes an endpoint of what is configured.
-    pub fn new(table: config::Table, clients: &mut Clients) -> Result<Self, reqwest::Error> {
+    pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, reqwest::Error> {
         let endpoint = &table.endpoint;
+        let is_https = endpoint.targets.iter().any(config::Target::is_https);
         Ok(Self {
-            client: clients.client(endpoint)?,
+            client: shared.clients.client(&endpoint.transport, is_https)?,
             headers: headers(endpoint),
             in_flight: Semaphore::new(endpoint.max_in_flight),
+            tokens: shared.tokens(endpoint)?,
             table,
         })
     }
@@ -47,18 +97,44 @@ impl Endpoint {
         &self.table
     }
 
-    async fn call(&self, call: &Call, id: &str) -> Outcome {
-        let endpoint = &self.table.endpoint;
-        let response = match self.send(call, id).await {
+    fn is_lookup(&self) -> bool {
+        self.table.program.is_lookup()
+    }
+
+    /// Asks the targets in their order, until one knows an answer.
+    async fn call(&self, sending: &Sending<'_>) -> Outcome {
+        let mut urls = sending.call.urls.iter().peekable();
+        while let Some(url) = urls.next() {
+            let (outcome, may_go_on) = self.ask(url, sending).await;
+            if !may_go_on || urls.peek().is_none() {
+                return outcome;
+            }
+        }
+        // There is always a target.
+        Outcome::Temporary(Reason::Unreachable.into())
+    }
+
+    /// Asks one target, and tells whether the next one may know better.
+    async fn ask(&self, url: &Url, sending: &Sending<'_>) -> (Outcome, bool) {
+        let response = match self.send_as_somebody(url, sending).await {
             Ok(response) => response,
-            Err(failure) => return Outcome::Temporary(failure),
+            Err(Trouble::Credentials(failure)) => return (Outcome::Temporary(failure), false),
+            Err(Trouble::Http(error)) => {
+                // A policy request may have been counted if any of it was sent.
+                let may_go_on =
+                    error.is_connect() || self.is_lookup() && is_broken_connection(&error);
+                return (Outcome::Temporary(failure(&error)), may_go_on);
+            }
         };
+        let reading = &self.table.endpoint.reading;
         let status = response.status().as_u16();
-        match answer::verdict(status, &endpoint.reading) {
+        match answer::verdict(status, reading) {
             Verdict::Found => {}
             verdict => {
                 drain(response);
-                return answer::without_body(status, verdict);
+                let is_ill = verdict == Verdict::Temporary && status >= 500;
+                let outcome = answer::without_body(status, verdict);
+                return (outcome, is_ill && self.is_lookup());
             }
         }
         let content_type = response
@@ -67,40 +143,132 @@ impl Endpoint {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        match body(response, endpoint.max_response).await {
-            Ok(body) => answer::read(&content_type, &body, &endpoint.reading),
+        let outcome = match body(response, self.table.endpoint.max_response).await {
+            Ok(body) => answer::read(&content_type, &body, reading),
             Err(failure) => Outcome::Temporary(failure),
-        }
-    }
-
-    /// Sends a call and waits for the head of its answer. A lookup is sent once more if the
-    /// connection broke before that; a policy request is not, as it may have been counted.
-    async fn send(&self, call: &Call, id: &str) -> Result<reqwest::Response, Failure> {
-        let first = match self.client.execute(self.request(call, id)).await {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
         };
-        if !self.table.program.is_lookup() || !is_broken_connection(&first) {
-            return Err(failure(&first));
-        }
-        let second = self.client.execute(self.request(call, id)).await;
-        second.map_err(|error| failure(&error))
+        (outcome, false)
     }
 
-    fn request(&self, call: &Call, id: &str) -> reqwest::Request {
-        let method = &self.table.endpoint.method;
-        let mut request = reqwest::Request::new(method.clone(), call.url.clone());
-        *request.headers_mut() = self.headers.clone();
-        if let Ok(id) = HeaderValue::from_str(id) {
-            request
-                .headers_mut()
-                .insert(HeaderName::from_static("x-request-id"), id);
+    /// Sends a call with a token, if one is needed; with a new one after a 401, once.
+    async fn send_as_somebody(
+        &self,
+        url: &Url,
+        sending: &Sending<'_>,
+    ) -> Result<reqwest::Response, Trouble> {
+        let Some(tokens) = &self.tokens else {
+            return self.send(url, sending, None).await;
+        };
+        let token = tokens.authorization().await.map_err(Trouble::Credentials)?;
+        let response = self.send(url, sending, Some(&token)).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || !tokens.reject(&token) {
+            return Ok(response);
         }
+        drain(response);
+        let token = tokens.authorization().await.map_err(Trouble::Credentials)?;
+        let response = self.send(url, sending, Some(&token)).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            tokens.distrust();
+        }
+        Ok(response)
+    }
+
+    /// Sends a call and waits for the head of its answer, following redirects if that is wanted.
+    async fn send(
+        &self,
+        url: &Url,
+        sending: &Sending<'_>,
+        token: Option<&HeaderValue>,
+    ) -> Result<reqwest::Response, Trouble> {
+        let mut retries = self.table.endpoint.retries;
+        let mut redirects = 0;
+        let mut url = url.clone();
+        loop {
+            let request = self.request(&url, sending, token);
+            match self.client.execute(request).await {
+                Ok(response) => match self.redirect(&url, &response) {
+                    Some(next) if redirects < MOST_REDIRECTS => {
+                        drain(response);
+                        redirects += 1;
+                        url = next;
+                    }
+                    _ => return Ok(response),
+                },
+                Err(error) if retries > 0 && self.may_repeat(&error) => retries -= 1,
+                Err(error) => return Err(Trouble::Http(error)),
+            }
+        }
+    }
+
+    /// A lookup is sent again if the connection broke before an answer; a policy request, which
+    /// may have been counted, only if there was no connection at all.
+    fn may_repeat(&self, error: &reqwest::Error) -> bool {
+        if self.is_lookup() {
+            is_broken_connection(error)
+        } else {
+            error.is_connect() && !error.is_timeout()
+        }
+    }
+
+    /// Returns where a redirect leads, if it is to be followed: on the same origin, and not so
+    /// that a request would change into another.
+    fn redirect(&self, from: &Url, response: &reqwest::Response) -> Option<Url> {
+        let endpoint = &self.table.endpoint;
+        if !endpoint.follows_redirects {
+            return None;
+        }
+        match response.status().as_u16() {
+            307 | 308 => {}
+            301..=303 if endpoint.method == Method::GET => {}
+            _ => return None,
+        }
+        let location = response.headers().get(LOCATION)?.to_str().ok()?;
+        let to = from.join(location).ok()?;
+        let is_plain = to.username().is_empty() && to.password().is_none();
+        (to.origin() == from.origin() && is_plain).then_some(to)
+    }
+
+    fn request(
+        &self,
+        url: &Url,
+        sending: &Sending<'_>,
+        token: Option<&HeaderValue>,
+    ) -> reqwest::Request {
+        let method = &self.table.endpoint.method;
+        let mut request = reqwest::Request::new(method.clone(), url.clone());
+        let mut headers = self.headers.clone();
+        if let Ok(id) = HeaderValue::from_str(sending.id) {
+            headers.insert(HeaderName::from_static("x-request-id"), id);
+        }
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, token.clone());
+        }
+        for (name, value) in &sending.call.headers {
+            headers.insert(name, value.clone());
+        }
+        *request.headers_mut() = headers;
         if *method != Method::GET {
-            *request.body_mut() = Some(call.form.clone().unwrap_or_default().into());
+            *request.body_mut() = Some(sending.body.clone().unwrap_or_default().into());
         }
         request
     }
+
+    /// Returns the body as it is sent.
+    fn body(&self, call: &Call) -> Option<Vec<u8>> {
+        let body = call.body.clone()?;
+        if self.table.endpoint.transport.compression != Compression::Both {
+            return Some(body);
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&body).ok()?;
+        encoder.finish().ok()
+    }
+}
+
+/// Why there is no answer to be looked at.
+enum Trouble {
+    Credentials(Failure),
+    Http(reqwest::Error),
 }
 
 impl super::Table for Endpoint {
@@ -121,84 +289,20 @@ impl super::Table for Endpoint {
         let Ok(_permit) = timeout_at(deadline, self.in_flight.acquire()).await else {
             return Outcome::Temporary(Reason::Busy.into());
         };
-        match timeout_at(deadline, self.call(&call, id)).await {
+        let sending = Sending {
+            body: self.body(&call),
+            call: &call,
+            id,
+        };
+        match timeout_at(deadline, self.call(&sending)).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Temporary(Reason::TimedOut.into()),
         }
     }
 }
 
-/// The clients that endpoints share: one for each way to connect.
-#[derive(Debug, Default)]
-pub struct Clients {
-    by_setting: HashMap<(Duration, bool), Client>,
-}
-
-impl Clients {
-    fn client(&mut self, endpoint: &config::Endpoint) -> Result<Client, reqwest::Error> {
-        let setting = (endpoint.connect_timeout, endpoint.target.is_https());
-        if let Some(client) = self.by_setting.get(&setting) {
-            return Ok(client.clone());
-        }
-        let mut builder = Client::builder()
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .http1_only()
-            .referer(false)
-            .connect_timeout(endpoint.connect_timeout)
-            .pool_idle_timeout(POOL_IDLE);
-        if !endpoint.target.is_https() {
-            // The system's certificates cost memory and time, and a machine may have none.
-            builder = builder.tls_certs_only([]);
-        }
-        let client = builder.build()?;
-        self.by_setting.insert(setting, client.clone());
-        Ok(client)
-    }
-}
-
-/// The headers that every call of an endpoint has. All of them were proved to be sound when the
-/// configuration was read.
-fn headers(endpoint: &config::Endpoint) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let mut put = |name: HeaderName, text: &str| {
-        if let Ok(mut value) = HeaderValue::from_str(text) {
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
-    };
-    let accept = match endpoint.reading.response {
-        Response::Json => "application/json",
-        Response::Text => "text/plain",
-        Response::Auto => "application/json, text/plain",
-    };
-    put(ACCEPT, accept);
-    put(reqwest::header::USER_AGENT, &endpoint.user_agent);
-    if endpoint.form != config::Parameters::None {
-        put(CONTENT_TYPE, "application/x-www-form-urlencoded");
-    }
-    if let Some(token) = &endpoint.auth_token {
-        put(HeaderName::from_static("x-auth-token"), token.expose());
-    }
-    match &endpoint.credential {
-        None => {}
-        Some(Credential::Bearer(token)) => {
-            put(AUTHORIZATION, &format!("Bearer {}", token.expose()));
-        }
-        Some(Credential::Basic { user, password }) => {
-            let pair = BASE64.encode(format!("{}:{}", user.expose(), password.expose()));
-            put(AUTHORIZATION, &format!("Basic {pair}"));
-        }
-    }
-    for (name, value) in &endpoint.headers {
-        put(name.clone(), value.expose());
-    }
-    headers
-}
-
-/// Reads a body up to its limit.
-async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, Failure> {
+/// Reads a body up to its limit, which counts what compression hides.
+pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let too_long = || Failure::from(Reason::AnswerTooLong);
     let length = response.content_length().unwrap_or(0);
     if usize::try_from(length).map_or(true, |length| length > limit) {
@@ -234,17 +338,6 @@ fn drain(mut response: reqwest::Response) {
     }));
 }
 
-/// Tells whether a connection broke before it had brought an answer.
-fn is_broken_connection(error: &reqwest::Error) -> bool {
-    !error.is_timeout() && !error.is_connect() && !error.is_builder() && !is_no_http(error)
-}
-
-fn is_no_http(error: &reqwest::Error) -> bool {
-    sources(error)
-        .filter_map(|e| e.downcast_ref::<hyper::Error>())
-        .any(hyper::Error::is_parse)
-}
-
 fn failure(error: &reqwest::Error) -> Failure {
     let reason = if error.is_timeout() {
         return Reason::TimedOut.into();
@@ -254,20 +347,4 @@ fn failure(error: &reqwest::Error) -> Failure {
         Reason::Unreachable
     };
     Failure::new(reason, cause(error))
-}
-
-/// The innermost error: the outer ones hold the URL.
-fn cause(error: &reqwest::Error) -> String {
-    sources(error)
-        .last()
-        .map_or_else(String::new, ToString::to_string)
-}
-
-fn sources(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    let mut next = error.source();
-    std::iter::from_fn(move || {
-        let error = next?;
-        next = error.source();
-        Some(error)
-    })
 }

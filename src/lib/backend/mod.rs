@@ -1,11 +1,14 @@
 //! The other side: a request becomes an HTTP call, and whatever comes of it an outcome.
 //!
-//! `call` says what is sent, `answer` what a response means, both as pure functions; `http` is
-//! the only code that talks to a backend; `route` knows which endpoint is asked.
+//! `call` says what is sent, `answer` what a response means, both as pure functions; `http` makes
+//! the calls, over the connections of `client` and with the tokens of `oauth`; `route` knows
+//! which endpoint is asked.
 
 pub mod answer;
 pub mod call;
+pub mod client;
 pub mod http;
+pub mod oauth;
 pub mod route;
 
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::http::{Clients, Endpoint};
+use super::http::{Endpoint, Shared};
 use super::{Backend, Patience};
 use crate::config::{Config, Server};
 use crate::program::Program;
@@ -23,7 +23,7 @@ impl Routes {
         config: &Config,
         before: Option<&Self>,
     ) -> Result<Self, reqwest::Error> {
-        let mut clients = Clients::default();
+        let mut shared = Shared::default();
         let mut by_name = HashMap::new();
         for table in config.tables_of(program) {
             let name = table.name.as_bytes();
@@ -32,7 +32,7 @@ impl Routes {
                 .filter(|endpoint| endpoint.table() == table);
             let endpoint = match kept {
                 Some(endpoint) => Arc::clone(endpoint),
-                None => Arc::new(Endpoint::new(table.clone(), &mut clients)?),
+                None => Arc::new(Endpoint::new(table.clone(), &mut shared)?),
             };
             by_name.insert(name.into(), endpoint);
         }

@@ -3,28 +3,34 @@
 //! `file` finds the values with their places, `resolve` makes this out of them, `problem` shows
 //! what is wrong with them, `show` writes it back as TOML.
 
+mod endpoint;
 mod file;
+mod identity;
 mod problem;
 mod resolve;
 mod secret;
 mod show;
 mod target;
 mod template;
+mod transport;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::Method;
 use reqwest::header::HeaderName;
+use reqwest::{Method, Url};
+use serde_json::Number;
 use tracing::level_filters::LevelFilter;
+
+pub use identity::signing_key;
 
 pub use problem::{Problem, Report, Severity};
 pub use resolve::Mode;
 pub use secret::{Secret, Source};
 pub use show::show;
 pub use target::Target;
-pub use template::{Part, Placeholder, Template};
+pub use template::{Part, Placeholder, Template, Vocabulary};
 
 use crate::program::Program;
 use crate::reply::Words;
@@ -105,16 +111,16 @@ pub struct Table {
 /// One HTTP endpoint: how a request is put to it, and how its answer is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
-    /// Where to.
-    pub target: Target,
+    /// Where to; the next one where one knows no answer.
+    pub targets: Vec<Target>,
     /// How.
     pub method: Method,
     /// Parameters appended to the target's own.
     pub query: Parameters,
-    /// The parameters of a form body.
-    pub form: Parameters,
-    /// Further headers, in the order written.
-    pub headers: Vec<(HeaderName, Secret)>,
+    /// What is sent besides.
+    pub body: Body,
+    /// Further headers, by name.
+    pub headers: Vec<(HeaderName, HeaderText)>,
     /// Sent as `X-Auth-Token`.
     pub auth_token: Option<Secret>,
     /// Sent as `Authorization`.
@@ -123,14 +129,22 @@ pub struct Endpoint {
     pub user_agent: String,
     /// Whether the keys `*`, `<>` and `"<>"` are asked for.
     pub special_keys: bool,
+    /// What is made of a key before it is asked for.
+    pub normalise: Normalise,
+    /// Attributes that placeholders may name besides Postfix's own.
+    pub extra_attributes: Vec<String>,
     /// How the answer is read.
     pub reading: Reading,
     /// What a policy table says for each outcome.
     pub words: Words,
+    /// How connections are made.
+    pub transport: Transport,
+    /// Whether a redirect on the same origin is followed.
+    pub follows_redirects: bool,
+    /// How often a lookup is asked again on a connection that broke.
+    pub retries: usize,
     /// The whole call, retries and waiting included.
     pub request_timeout: Duration,
-    /// Name resolution, connection and TLS handshake.
-    pub connect_timeout: Duration,
     /// The most bytes of a body.
     pub max_response: usize,
     /// The most calls at once.
@@ -148,6 +162,43 @@ pub enum Parameters {
     All,
 }
 
+/// The body of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// Nothing.
+    None,
+    /// A form.
+    Form(Parameters),
+    /// A JSON document.
+    Json(Json),
+}
+
+/// JSON with placeholders in its strings.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Json {
+    /// `true` or `false`.
+    Flag(bool),
+    /// A number.
+    Number(Number),
+    /// A string.
+    Text(Template),
+    /// The object of all attributes.
+    All,
+    /// A list.
+    List(Vec<Json>),
+    /// An object, its members in the order written.
+    Object(Vec<(String, Json)>),
+}
+
+/// The value of a header.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HeaderText {
+    /// The same for every call.
+    Fixed(Secret),
+    /// With values of the request.
+    Filled(Template),
+}
+
 /// The one credential in `Authorization`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Credential {
@@ -160,6 +211,137 @@ pub enum Credential {
         /// The user's password.
         password: Secret,
     },
+    /// `Bearer` with a token fetched for the purpose.
+    OAuth(OAuth),
+}
+
+/// Client credentials of OAuth 2 (RFC 6749, section 4.4).
+#[derive(Clone, Debug, PartialEq)]
+pub struct OAuth {
+    /// Where tokens come from.
+    pub server: TokenServer,
+    /// Who we are there.
+    pub client_id: String,
+    /// How we prove it.
+    pub proof: Proof,
+    /// What is asked for, names with blanks between them.
+    pub scope: Option<String>,
+}
+
+/// Where tokens come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenServer {
+    /// The token endpoint itself.
+    Token(Url),
+    /// An issuer that tells its token endpoint.
+    Issuer(Url),
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Proof {
+    /// The secret in `Authorization`.
+    Basic(Secret),
+    /// The secret in the form.
+    Post(Secret),
+    /// A signed assertion (RFC 7523, section 2.2).
+    PrivateKeyJwt(Secret),
+}
+
+/// What is made of a key before it is asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Normalise {
+    /// Whether it is put into lower case.
+    pub lowercase: bool,
+    /// The characters at the first of which a local part is cut.
+    pub delimiter: Option<String>,
+    /// What a key has to match as a whole.
+    pub pattern: Option<Pattern>,
+}
+
+/// A regular expression over a whole key.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// As it is written.
+    pub text: String,
+    /// Ready to use, and tied to both ends.
+    pub regex: regex_lite::Regex,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// How connections to a backend are made; endpoints that agree in it share them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transport {
+    /// Name resolution, connection and TLS handshake.
+    pub connect_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub pool_idle: Duration,
+    /// For https.
+    pub tls: Tls,
+    /// Through whom.
+    pub proxy: Proxy,
+    /// Connect here, whatever the target's host.
+    pub unix_socket: Option<PathBuf>,
+    /// What is compressed.
+    pub compression: Compression,
+}
+
+/// How https is done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// The authorities to trust instead of the system's.
+    pub ca: Option<Pem>,
+    /// The certificate to show, and its key.
+    pub identity: Option<(Pem, Secret)>,
+    /// The lowest version.
+    pub min_version: TlsVersion,
+    /// Whether the server's certificate is checked.
+    pub verify: bool,
+}
+
+/// A PEM file and what was in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pem {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What was in it, so that a reload notices another one.
+    pub text: String,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// Through whom connections are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// Nobody.
+    None,
+    /// Whom the environment names.
+    Environment,
+    /// This one.
+    Url(Url),
+}
+
+/// What is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Nothing.
+    None,
+    /// Answers, if the backend likes.
+    Response,
+    /// Answers, and bodies sent.
+    Both,
 }
 
 /// How an answer is read.
@@ -173,6 +355,10 @@ pub struct Reading {
     pub value: Option<String>,
     /// What a pointer to nothing means.
     pub missing: Missing,
+    /// JSON Pointer to what flags an error.
+    pub error: Option<String>,
+    /// What stands there although there is none.
+    pub no_error: Vec<String>,
     /// Joins a list.
     pub list_separator: String,
     /// What a JSON `true` becomes.

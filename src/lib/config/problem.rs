@@ -99,6 +99,11 @@ impl Report {
         self.add(Severity::Error, &format!("cannot be read: {cause}"));
     }
 
+    /// Returns how much has been found so far.
+    pub(super) fn found(&self) -> usize {
+        self.found.len()
+    }
+
     pub(super) fn layout(&mut self) -> &mut Layout {
         &mut self.layout
     }

@@ -9,7 +9,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::secret::{Secret, Source};
 use super::{
-    Config, Credential, Endpoint, Missing, Parameters, Response, Server, Statuses, Table, Verdict,
+    Body, Compression, Config, Credential, Endpoint, HeaderText, Json, Missing, Normalise, OAuth,
+    Parameters, Proof, Proxy, Response, Server, Statuses, Table, Target, Tls, TlsVersion,
+    TokenServer, Verdict,
 };
 use crate::program::Program;
 use crate::reply::Said;
@@ -68,7 +70,10 @@ enum Shape<'c> {
     Text(String),
     Number(usize),
     Flag(bool),
+    Whole(i64),
+    Float(f64),
     List(&'c [String]),
+    Shapes(Vec<Shape<'c>>),
     Table(Pairs<'c>),
 }
 
@@ -105,23 +110,28 @@ fn server(server: &Server) -> Pairs<'static> {
 
 fn endpoint(table: &Table) -> Pairs<'_> {
     let Endpoint {
-        target,
+        targets,
         method,
         query,
-        form,
+        body,
         headers,
         auth_token,
         credential,
         user_agent,
         special_keys,
+        normalise,
+        extra_attributes,
         reading,
         words,
+        transport,
+        follows_redirects,
+        retries,
         request_timeout,
-        connect_timeout,
         max_response,
         max_in_flight,
     } = &table.endpoint;
-    let mut pairs = vec![("target", text(target)), ("method", text(method))];
+    let (is_lookup, is_policy) = (table.program.is_lookup(), table.program == Program::Policy);
+    let mut pairs = vec![("target", one_or_list(targets)), ("method", text(method))];
     let mut add = |name, value| pairs.extend(value_of(name, value));
     add(
         "socket",
@@ -129,22 +139,18 @@ fn endpoint(table: &Table) -> Pairs<'_> {
     );
     add("user-agent", Some(text(user_agent)));
     add("auth-token", auth_token.as_ref().map(secret));
-    if let Some(Credential::Bearer(token)) = credential {
-        add("bearer-token", Some(secret(token)));
-    }
     add("response", Some(text(response(reading.response))));
     add("value", reading.value.as_ref().map(text));
     add("missing", Some(text(missing(reading.missing))));
+    add("error", reading.error.as_ref().map(text));
+    add("no-error", some_list(&reading.no_error));
     add("list-separator", Some(text(&reading.list_separator)));
     add("true-value", Some(text(&reading.true_value)));
     add(
         "special-keys",
-        table
-            .program
-            .is_lookup()
-            .then_some(Shape::Flag(*special_keys)),
+        is_lookup.then_some(Shape::Flag(*special_keys)),
     );
-    if table.program == Program::Policy {
+    if is_policy {
         add("on-not-found", Some(said(&words.on_not_found)));
         add("on-temporary", Some(said(&words.on_temporary)));
         add("on-permanent", Some(said(&words.on_permanent)));
@@ -153,30 +159,171 @@ fn endpoint(table: &Table) -> Pairs<'_> {
             "restriction-classes",
             Some(Shape::List(&words.restriction_classes)),
         );
+        add("extra-attributes", some_list(extra_attributes));
     }
     add("request-timeout", Some(duration(*request_timeout)));
-    add("connect-timeout", Some(duration(*connect_timeout)));
+    add("connect-timeout", Some(duration(transport.connect_timeout)));
+    add("retries", Some(Shape::Number(*retries)));
+    add("pool-idle", Some(duration(transport.pool_idle)));
     add("max-response", Some(Shape::Number(*max_response)));
     add("max-in-flight", Some(Shape::Number(*max_in_flight)));
+    add(
+        "proxy",
+        match &transport.proxy {
+            Proxy::None => Some(Shape::Flag(false)),
+            Proxy::Environment => Some(text("environment")),
+            Proxy::Url(url) => Some(text(url)),
+        },
+    );
+    add(
+        "redirects",
+        Some(word_or_false(follows_redirects.then_some("same-origin"))),
+    );
+    add(
+        "compression",
+        Some(word_or_false(match transport.compression {
+            Compression::None => None,
+            Compression::Response => Some("response"),
+            Compression::Both => Some("both"),
+        })),
+    );
+    add(
+        "unix-socket",
+        transport
+            .unix_socket
+            .as_ref()
+            .map(|path| text(path.display())),
+    );
     add("query", parameters(query));
-    add("form", parameters(form));
-    if let Some(Credential::Basic { user, password }) = credential {
-        let pair = [("user", secret(user)), ("password", secret(password))];
-        add("basic-auth", Some(Shape::Table(pair.into_iter().collect())));
+    match body {
+        Body::None => {}
+        Body::Form(form) => add("form", parameters(form)),
+        Body::Json(value) => add("json", Some(json(value))),
+    }
+    match credential {
+        None => {}
+        Some(Credential::Bearer(token)) => add("bearer-token", Some(secret(token))),
+        Some(Credential::Basic { user, password }) => {
+            let pair = [("user", secret(user)), ("password", secret(password))];
+            add("basic-auth", Some(Shape::Table(pair.into_iter().collect())));
+        }
+        Some(Credential::OAuth(settings)) => add("oauth2", Some(Shape::Table(oauth(settings)))),
     }
     let headers: Pairs<'_> = headers
         .iter()
-        .map(|(name, value)| (name.as_str(), secret(value)))
+        .map(|(name, value)| (name.as_str(), header(value)))
         .collect();
-    add(
-        "headers",
-        (!headers.0.is_empty()).then_some(Shape::Table(headers)),
-    );
-    let statuses = statuses(&reading.status);
-    add(
-        "status",
-        (!statuses.0.is_empty()).then_some(Shape::Table(statuses)),
-    );
+    add("headers", some_table(headers));
+    add("status", some_table(statuses(&reading.status)));
+    add("normalise", some_table(normalised(normalise)));
+    add("tls", some_table(tls(&transport.tls)));
+    pairs.into_iter().collect()
+}
+
+fn one_or_list(targets: &[Target]) -> Shape<'static> {
+    match targets {
+        [target] => text(target),
+        targets => Shape::Shapes(targets.iter().map(text).collect()),
+    }
+}
+
+fn some_list(list: &[String]) -> Option<Shape<'_>> {
+    (!list.is_empty()).then_some(Shape::List(list))
+}
+
+fn some_table(table: Pairs<'_>) -> Option<Shape<'_>> {
+    (!table.0.is_empty()).then_some(Shape::Table(table))
+}
+
+fn word_or_false(word: Option<&str>) -> Shape<'static> {
+    word.map_or(Shape::Flag(false), text)
+}
+
+fn json(value: &Json) -> Shape<'_> {
+    match value {
+        Json::Flag(flag) => Shape::Flag(*flag),
+        Json::Number(number) => match number.as_i64() {
+            Some(whole) => Shape::Whole(whole),
+            None => Shape::Float(number.as_f64().unwrap_or_default()),
+        },
+        Json::Text(template) => text(template),
+        Json::All => text("{*}"),
+        Json::List(list) => Shape::Shapes(list.iter().map(json).collect()),
+        Json::Object(members) => {
+            let members = members
+                .iter()
+                .map(|(name, value)| (name.as_str(), json(value)));
+            Shape::Table(members.collect())
+        }
+    }
+}
+
+fn header(value: &HeaderText) -> Shape<'_> {
+    match value {
+        HeaderText::Fixed(value) => secret(value),
+        HeaderText::Filled(template) => text(template),
+    }
+}
+
+fn oauth(settings: &OAuth) -> Pairs<'_> {
+    let (server, url) = match &settings.server {
+        TokenServer::Token(url) => ("token-url", url),
+        TokenServer::Issuer(url) => ("issuer", url),
+    };
+    let (key, value, method) = match &settings.proof {
+        Proof::Basic(value) => ("client-secret", value, "basic"),
+        Proof::Post(value) => ("client-secret", value, "post"),
+        Proof::PrivateKeyJwt(value) => ("private-key", value, "private-key-jwt"),
+    };
+    let scope = settings.scope.as_ref().map(|scope| ("scope", text(scope)));
+    [
+        (server, text(url)),
+        ("client-id", text(&settings.client_id)),
+        ("auth-method", text(method)),
+        (key, secret(value)),
+    ]
+    .into_iter()
+    .chain(scope)
+    .collect()
+}
+
+fn normalised(normalise: &Normalise) -> Pairs<'_> {
+    let lowercase = normalise
+        .lowercase
+        .then_some(("lowercase", Shape::Flag(true)));
+    let delimiter = normalise.delimiter.as_ref().map(|d| ("delimiter", text(d)));
+    let pattern = normalise
+        .pattern
+        .as_ref()
+        .map(|p| ("pattern", text(&p.text)));
+    lowercase
+        .into_iter()
+        .chain(delimiter)
+        .chain(pattern)
+        .collect()
+}
+
+fn tls(tls: &Tls) -> Pairs<'_> {
+    let mut pairs = Vec::new();
+    if let Some(ca) = &tls.ca {
+        pairs.push(("ca", text(ca.path.display())));
+    }
+    if let Some((cert, key)) = &tls.identity {
+        pairs.push(("client-cert", text(cert.path.display())));
+        pairs.push((
+            "client-key",
+            match key.source() {
+                Source::File(path) => text(path.display()),
+                _ => secret(key),
+            },
+        ));
+    }
+    if tls.min_version == TlsVersion::Tls13 {
+        pairs.push(("min-version", text("1.3")));
+    }
+    if !tls.verify {
+        pairs.push(("verify", Shape::Flag(false)));
+    }
     pairs.into_iter().collect()
 }
 

@@ -4,8 +4,7 @@ use std::fmt;
 
 use reqwest::Url;
 
-use super::template::{Part, Template};
-use crate::program::Program;
+use super::template::{Part, Template, Vocabulary};
 
 /// A URL with placeholders in its path and query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub struct Fault {
 
 impl Target {
     /// Reads a URL with placeholders.
-    pub fn parse(text: &str, programs: &[Program]) -> Result<Self, Fault> {
+    pub fn parse(text: &str, vocabulary: Vocabulary<'_>) -> Result<Self, Fault> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         // A password may hold any character, so be careful before the parts are known.
@@ -71,14 +70,14 @@ impl Target {
             .strip_prefix('/')
             .unwrap_or(path)
             .split('/')
-            .map(|segment| template(segment, programs))
+            .map(|segment| template(segment, vocabulary))
             .collect::<Result<Vec<_>, _>>()
             .map_err(fault)?;
         if let Some(segment) = segments.iter().find(|s| is_dots(s)) {
             return Err(unsound(&format!("has the path segment \"{segment}\"")));
         }
         let query = query
-            .map(|q| template(q, programs))
+            .map(|q| template(q, vocabulary))
             .transpose()
             .map_err(fault)?;
         Ok(Self {
@@ -103,8 +102,8 @@ impl Target {
 }
 
 /// Reads one piece of a URL, the literals of which are URL text already.
-fn template(text: &str, programs: &[Program]) -> Result<Template, String> {
-    let template = Template::parse(text, programs)?;
+fn template(text: &str, vocabulary: Vocabulary<'_>) -> Result<Template, String> {
+    let template = Template::parse(text, vocabulary)?;
     for part in &template.parts {
         if let Part::Literal(literal) = part
             && !has_whole_escapes(literal)

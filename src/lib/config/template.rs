@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::program::Program;
 use crate::request::ATTRIBUTES;
 
 /// A text with placeholders in it.
@@ -33,12 +32,23 @@ pub enum Placeholder {
     /// The key from its last `@` on.
     Domain,
     /// An attribute of a policy request.
-    Attribute(&'static str),
+    Attribute(String),
+}
+
+/// Which placeholders a text may have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vocabulary<'v> {
+    /// Those of a lookup.
+    pub lookup: bool,
+    /// The attributes Postfix sends.
+    pub policy: bool,
+    /// Further attributes that the operator has named.
+    pub extra: &'v [String],
 }
 
 impl Template {
     /// Reads a text. Fails with what is wrong with it.
-    pub fn parse(text: &str, programs: &[Program]) -> Result<Self, String> {
+    pub fn parse(text: &str, vocabulary: Vocabulary<'_>) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -58,7 +68,7 @@ impl Template {
                 if !literal.is_empty() {
                     parts.push(Part::Literal(std::mem::take(&mut literal)));
                 }
-                parts.push(Part::Placeholder(placeholder(name, programs)?));
+                parts.push(Part::Placeholder(placeholder(name, vocabulary)?));
                 rest = after;
             }
         }
@@ -96,19 +106,21 @@ const LOOKUP: [(&str, Placeholder); 4] = [
     ("domain", Placeholder::Domain),
 ];
 
-/// Finds a placeholder that one of these programs knows.
-fn placeholder(name: &str, programs: &[Program]) -> Result<Placeholder, String> {
-    let is_for_lookups = programs.iter().any(|p| p.is_lookup());
-    let is_for_policy = programs.contains(&Program::Policy);
-    if is_for_lookups && let Some((_, found)) = LOOKUP.iter().find(|(n, _)| *n == name) {
+fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, String> {
+    if vocabulary.lookup
+        && let Some((_, found)) = LOOKUP.iter().find(|(n, _)| *n == name)
+    {
         return Ok(found.clone());
     }
-    if is_for_policy && let Some(found) = ATTRIBUTES.iter().find(|n| **n == name) {
-        return Ok(Placeholder::Attribute(found));
+    let is_extra = vocabulary.extra.iter().any(|extra| extra == name);
+    if is_extra || vocabulary.policy && ATTRIBUTES.contains(&name) {
+        return Ok(Placeholder::Attribute(name.to_owned()));
     }
-    let known = match (is_for_lookups, is_for_policy) {
+    let known = match (vocabulary.lookup, vocabulary.policy) {
         (true, false) => "lookups have {key}, {name}, {local} and {domain}",
-        (false, true) => "policy has the attributes of SMTPD_POLICY_README",
+        (false, true) => {
+            "policy has the attributes of SMTPD_POLICY_README and those in extra-attributes"
+        }
         _ => "it is neither one of lookups nor of policy",
     };
     Err(format!("\"{{{name}}}\" is not a placeholder: {known}"))
@@ -136,6 +148,17 @@ impl fmt::Display for Template {
 mod tests {
     use super::*;
 
+    const OF_LOOKUPS: Vocabulary<'static> = Vocabulary {
+        lookup: true,
+        policy: false,
+        extra: &[],
+    };
+    const OF_POLICY: Vocabulary<'static> = Vocabulary {
+        lookup: false,
+        policy: true,
+        extra: &[],
+    };
+
     #[test]
     fn texts_are_read_and_written_back() {
         for text in [
@@ -146,30 +169,30 @@ mod tests {
             "{{x}}",
             "a{local}@{domain}",
         ] {
-            let template = Template::parse(text, &[Program::Socketmap]).unwrap();
+            let template = Template::parse(text, OF_LOOKUPS).unwrap();
             assert_eq!(template.to_string(), text);
         }
-        let policy = Template::parse("{sasl_username}", &[Program::Policy]).unwrap();
-        assert_eq!(
-            policy.parts,
-            [Part::Placeholder(Placeholder::Attribute("sasl_username"))]
-        );
+        let extra = ["x_y".to_owned()];
+        let vocabulary = Vocabulary {
+            extra: &extra,
+            ..OF_POLICY
+        };
+        let policy = Template::parse("{sasl_username}{x_y}", vocabulary).unwrap();
+        let attribute = |name: &str| Part::Placeholder(Placeholder::Attribute(name.to_owned()));
+        assert_eq!(policy.parts, [attribute("sasl_username"), attribute("x_y")]);
     }
 
     #[test]
     fn a_text_with_an_unknown_placeholder_is_refused() {
-        for (text, program, expected) in [
-            (
-                "{kee}",
-                Program::TcpLookup,
-                "\"{kee}\" is not a placeholder",
-            ),
-            ("{sender}", Program::TcpLookup, "lookups have {key}"),
-            ("{key}", Program::Policy, "policy has the attributes"),
-            ("{*}", Program::Policy, "\"{*}\" is not a placeholder"),
-            ("a{key", Program::TcpLookup, "not closed"),
+        for (text, vocabulary, expected) in [
+            ("{kee}", OF_LOOKUPS, "\"{kee}\" is not a placeholder"),
+            ("{sender}", OF_LOOKUPS, "lookups have {key}"),
+            ("{key}", OF_POLICY, "policy has the attributes"),
+            ("{x_y}", OF_POLICY, "extra-attributes"),
+            ("{*}", OF_POLICY, "\"{*}\" is not a placeholder"),
+            ("a{key", OF_LOOKUPS, "not closed"),
         ] {
-            let error = Template::parse(text, &[program]).unwrap_err();
+            let error = Template::parse(text, vocabulary).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::header::HeaderValue;
 use toml::de::DeValue;
 
+use super::Pem;
 use super::file::{Entry, Section, table};
 use super::problem::Report;
 use super::resolve::Mode;
@@ -169,6 +170,17 @@ pub(super) fn word<T: Copy>(
 
 /// Returns a secret that can stand in a header.
 pub(super) fn secret(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
+    let secret = any_secret(entry, mode, report)?;
+    if HeaderValue::from_str(secret.expose()).is_err() {
+        let text = "holds a character that no header can hold";
+        report.error(entry.value.span(), &entry.path, text);
+        return None;
+    }
+    Some(secret)
+}
+
+/// Returns a secret. For a look at a configuration it may be one that is not there.
+pub(super) fn any_secret(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
     let secret = match entry.value.get_ref() {
         DeValue::String(text) => Secret::text(text),
         DeValue::Table(_) => fetched(entry, mode, report)?,
@@ -181,28 +193,38 @@ pub(super) fn secret(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Opti
             return None;
         }
     };
-    let text = match HeaderValue::from_str(secret.expose()) {
-        Ok(_) if !secret.expose().is_empty() => return Some(secret),
-        Ok(_) if matches!(secret.source(), Source::Text) => "is empty",
-        Ok(_) => return absent_or_empty(entry, secret, mode, report),
-        Err(_) => "holds a character that no header can hold",
-    };
-    report.error(entry.value.span(), &entry.path, text);
-    None
-}
-
-/// A secret that is kept elsewhere and empty: what `fetched` could not get, or a mistake.
-fn absent_or_empty(
-    entry: &Entry<'_>,
-    secret: Secret,
-    mode: Mode,
-    report: &mut Report,
-) -> Option<Secret> {
-    if mode == Mode::Serve {
+    let may_be_absent = mode == Mode::Look && *secret.source() != Source::Text;
+    if secret.expose().is_empty() && !may_be_absent {
         report.error(entry.value.span(), &entry.path, "is empty");
         return None;
     }
     Some(secret)
+}
+
+/// Returns a secret that is kept in the file of this path.
+pub(super) fn secret_file(
+    entry: &Entry<'_>,
+    path: &str,
+    mode: Mode,
+    report: &mut Report,
+) -> Option<Secret> {
+    fetch(Source::File(path.into()), entry, mode, report)
+}
+
+/// Returns the text of the PEM file of this path.
+pub(super) fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<Pem> {
+    let path = string(entry, report)?;
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some(Pem {
+            path: path.into(),
+            text,
+        }),
+        Err(error) => {
+            let text = format!("{path:?} cannot be read: {}", plain(&error));
+            report.error(entry.value.span(), &entry.path, text);
+            None
+        }
+    }
 }
 
 fn fetched(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
@@ -229,6 +251,10 @@ fn fetched(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret>
         report.error(entry.value.span(), &entry.path, text);
         return None;
     };
+    fetch(source, entry, mode, report)
+}
+
+fn fetch(source: Source, entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
     let place = format!("{source:?}");
     match Secret::fetch(source.clone()) {
         Ok(secret) => Some(secret),

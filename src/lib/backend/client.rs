@@ -1,0 +1,153 @@
+//! HTTP clients: one for each way to connect, shared by the endpoints that agree in it.
+
+use std::error::Error;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::{Certificate, Client, Identity, redirect, tls};
+
+use crate::config::{
+    Body, Compression, Credential, Endpoint, HeaderText, Proxy, Response, TlsVersion, Transport,
+};
+
+/// The clients made so far.
+#[derive(Debug, Default)]
+pub struct Clients(Vec<(Transport, bool, Client)>);
+
+impl Clients {
+    /// Returns a client for this way to connect.
+    pub fn client(
+        &mut self,
+        transport: &Transport,
+        is_https: bool,
+    ) -> Result<Client, reqwest::Error> {
+        let found = self
+            .0
+            .iter()
+            .find(|(t, https, _)| t == transport && *https == is_https);
+        if let Some((_, _, client)) = found {
+            return Ok(client.clone());
+        }
+        let client = build(transport, is_https)?;
+        self.0.push((transport.clone(), is_https, client.clone()));
+        Ok(client)
+    }
+}
+
+fn build(transport: &Transport, is_https: bool) -> Result<Client, reqwest::Error> {
+    let mut builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .gzip(transport.compression != Compression::None)
+        .connect_timeout(transport.connect_timeout)
+        .pool_idle_timeout(transport.pool_idle);
+    match &transport.proxy {
+        Proxy::None => builder = builder.no_proxy(),
+        Proxy::Environment => {}
+        Proxy::Url(url) => {
+            builder = builder.no_proxy().proxy(reqwest::Proxy::all(url.clone())?);
+        }
+    }
+    if let Some(path) = &transport.unix_socket {
+        builder = builder.unix_socket(path.clone());
+    }
+    let is_proxy_https = matches!(&transport.proxy, Proxy::Url(url) if url.scheme() == "https")
+        || transport.proxy == Proxy::Environment;
+    if !is_https && !is_proxy_https {
+        // The system's certificates cost memory and time, and a machine may have none.
+        return builder.tls_certs_only([]).build();
+    }
+    let tls = &transport.tls;
+    if let Some(ca) = &tls.ca {
+        builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca.text.as_bytes())?);
+    }
+    if let Some((cert, key)) = &tls.identity {
+        let pem = format!("{}\n{}", cert.text, key.expose());
+        builder = builder.identity(Identity::from_pem(pem.as_bytes())?);
+    }
+    builder
+        .tls_version_min(match tls.min_version {
+            TlsVersion::Tls12 => tls::Version::TLS_1_2,
+            TlsVersion::Tls13 => tls::Version::TLS_1_3,
+        })
+        .tls_danger_accept_invalid_certs(!tls.verify)
+        .build()
+}
+
+/// The headers that every call of an endpoint has. All of them were proved to be sound when the
+/// configuration was read.
+pub fn headers(endpoint: &Endpoint) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut put = |name: HeaderName, text: &str| {
+        if let Ok(mut value) = HeaderValue::from_str(text) {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    };
+    let accept = match endpoint.reading.response {
+        Response::Json => "application/json",
+        Response::Text => "text/plain",
+        Response::Auto => "application/json, text/plain",
+    };
+    put(ACCEPT, accept);
+    put(USER_AGENT, &endpoint.user_agent);
+    match &endpoint.body {
+        Body::None => {}
+        Body::Form(_) => put(CONTENT_TYPE, "application/x-www-form-urlencoded"),
+        Body::Json(_) => put(CONTENT_TYPE, "application/json"),
+    }
+    if endpoint.body != Body::None && endpoint.transport.compression == Compression::Both {
+        put(CONTENT_ENCODING, "gzip");
+    }
+    if let Some(token) = &endpoint.auth_token {
+        put(HeaderName::from_static("x-auth-token"), token.expose());
+    }
+    match &endpoint.credential {
+        // A token of OAuth's is put into each call when it is made.
+        None | Some(Credential::OAuth(_)) => {}
+        Some(Credential::Bearer(token)) => {
+            put(AUTHORIZATION, &format!("Bearer {}", token.expose()));
+        }
+        Some(Credential::Basic { user, password }) => {
+            let pair = BASE64.encode(format!("{}:{}", user.expose(), password.expose()));
+            put(AUTHORIZATION, &format!("Basic {pair}"));
+        }
+    }
+    for (name, text) in &endpoint.headers {
+        if let HeaderText::Fixed(value) = text {
+            put(name.clone(), value.expose());
+        }
+    }
+    headers
+}
+
+/// Tells whether a connection broke before it had brought an answer.
+pub fn is_broken_connection(error: &reqwest::Error) -> bool {
+    !error.is_timeout() && !error.is_connect() && !error.is_builder() && !is_no_http(error)
+}
+
+/// Tells whether what came back is not HTTP.
+pub fn is_no_http(error: &reqwest::Error) -> bool {
+    sources(error)
+        .filter_map(|e| e.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_parse)
+}
+
+/// Returns the innermost error's words: the outer ones hold the URL.
+pub fn cause(error: &reqwest::Error) -> String {
+    sources(error)
+        .last()
+        .map_or_else(String::new, ToString::to_string)
+}
+
+fn sources(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}

@@ -1,0 +1,312 @@
+//! Tokens of OAuth 2: client credentials (RFC 6749, section 4.4), fetched once for all who wait.
+//!
+//! A token is renewed before it ends, while the one there is still in use, and once when a
+//! backend answers 401. A server that is ill is not asked again at every request.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jsonwebtoken::{Header, encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, Url};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::client::cause;
+use super::http::body;
+use crate::config::{OAuth, Proof, TokenServer, signing_key};
+use crate::log::RequestId;
+use crate::outcome::{Failure, Reason};
+
+/// The most bytes of an answer of the server's.
+const MAX_ANSWER: usize = 256 * 1024;
+
+/// How long a token lasts of which the server does not say.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
+
+/// How long a server that is ill is left in peace: twice as long each time, up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The tokens of one client at one server.
+#[derive(Debug)]
+pub struct Tokens {
+    settings: OAuth,
+    client: Client,
+    /// What a fetch may take.
+    patience: Duration,
+    state: Mutex<State>,
+    /// A fetch has ended.
+    fetched: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    token: Option<Token>,
+    /// Where tokens come from, once the issuer has told.
+    endpoint: Option<Url>,
+    is_fetching: bool,
+    failure: Option<(Failure, Instant)>,
+    failures: u32,
+    /// No token is thrown away until then: a new one was of no use.
+    distrust: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Token {
+    /// The value of `Authorization`.
+    value: HeaderValue,
+    renew_at: Instant,
+    ends_at: Instant,
+}
+
+impl Tokens {
+    /// Makes a source of tokens that has none yet.
+    pub fn new(settings: OAuth, client: Client, patience: Duration) -> Self {
+        Self {
+            settings,
+            client,
+            patience,
+            state: Mutex::default(),
+            fetched: Notify::new(),
+        }
+    }
+
+    /// Returns what stands in `Authorization`. Waits for a fetch that is under way.
+    pub async fn authorization(self: &Arc<Self>) -> Result<HeaderValue, Failure> {
+        loop {
+            let fetched = self.fetched.notified();
+            tokio::pin!(fetched);
+            fetched.as_mut().enable();
+            {
+                let mut state = self.lock();
+                let now = Instant::now();
+                let may_fetch = state
+                    .failure
+                    .as_ref()
+                    .is_none_or(|(_, until)| *until <= now);
+                let token = state.token.clone().filter(|token| token.ends_at > now);
+                let is_due = token.as_ref().is_none_or(|token| token.renew_at <= now);
+                if is_due && may_fetch && !state.is_fetching {
+                    state.is_fetching = true;
+                    tokio::spawn(Arc::clone(self).fetch());
+                }
+                if let Some(token) = token {
+                    return Ok(token.value);
+                }
+                if let (false, Some((failure, _))) = (state.is_fetching, &state.failure) {
+                    return Err(failure.clone());
+                }
+            }
+            fetched.await;
+        }
+    }
+
+    /// Throws a token away that a backend did not take, so that the next one is fetched. Tells
+    /// whether there is sense in asking again.
+    pub fn reject(&self, value: &HeaderValue) -> bool {
+        let mut state = self.lock();
+        if state.distrust.is_some_and(|until| until > Instant::now()) {
+            return false;
+        }
+        if state
+            .token
+            .as_ref()
+            .is_some_and(|token| token.value == value)
+        {
+            state.token = None;
+        }
+        true
+    }
+
+    /// Says that a fresh token was not taken either: it is not the token's fault.
+    pub fn distrust(&self) {
+        self.lock().distrust = Some(Instant::now() + PAUSE.1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fetches a token for everybody, whoever has asked and may have given up.
+    async fn fetch(self: Arc<Self>) {
+        let fetched = timeout(self.patience, self.ask())
+            .await
+            .unwrap_or_else(|_| Err("timed out".to_owned()));
+        {
+            let mut state = self.lock();
+            state.is_fetching = false;
+            match fetched {
+                Ok(token) => {
+                    state.token = Some(token);
+                    state.failure = None;
+                    state.failures = 0;
+                }
+                Err(cause) => {
+                    let pause = PAUSE
+                        .0
+                        .saturating_mul(1 << state.failures.min(8))
+                        .min(PAUSE.1);
+                    let failure = Failure::new(Reason::CredentialsUnavailable, cause);
+                    state.failure = Some((failure, Instant::now() + pause));
+                    state.failures += 1;
+                }
+            }
+        }
+        self.fetched.notify_waiters();
+    }
+
+    async fn ask(&self) -> Result<Token, String> {
+        let endpoint = self.endpoint().await?;
+        let (form, authorization) = self.form(&endpoint)?;
+        let mut request = self
+            .client
+            .post(endpoint)
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form);
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let answer: Answer = read(request).await?;
+        if answer
+            .token_type
+            .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
+        {
+            return Err("the token is no bearer token".to_owned());
+        }
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", answer.access_token))
+            .map_err(|_| "the token cannot stand in a header".to_owned())?;
+        value.set_sensitive(true);
+        let lifetime = answer.expires_in.map_or(DEFAULT_LIFETIME, |seconds| {
+            Duration::from_secs_f64(seconds.clamp(1.0, 86_400.0))
+        });
+        let now = Instant::now();
+        Ok(Token {
+            value,
+            renew_at: now + lifetime - Duration::from_secs(60).min(lifetime / 5),
+            // The backend's clock, and the way there.
+            ends_at: now + lifetime - Duration::from_secs(5).min(lifetime / 20),
+        })
+    }
+
+    /// Returns the token endpoint, which an issuer has to be asked for once.
+    async fn endpoint(&self) -> Result<Url, String> {
+        let issuer = match &self.settings.server {
+            TokenServer::Token(url) => return Ok(url.clone()),
+            TokenServer::Issuer(issuer) => issuer,
+        };
+        if let Some(known) = self.lock().endpoint.clone() {
+            return Ok(known);
+        }
+        let mut place = issuer.clone();
+        let path = issuer.path().trim_end_matches('/');
+        place.set_path(&format!("{path}/.well-known/openid-configuration"));
+        let found: Discovery = read(self.client.get(place)).await?;
+        let plain = |text: &str| text.trim_end_matches('/').to_owned();
+        if plain(&found.issuer) != plain(issuer.as_str()) {
+            return Err("the issuer calls itself by another name".to_owned());
+        }
+        let endpoint = Url::parse(&found.token_endpoint)
+            .ok()
+            .filter(|url| url.scheme() == issuer.scheme() || url.scheme() == "https")
+            .ok_or("the issuer's token endpoint is no URL to be trusted")?;
+        self.lock().endpoint = Some(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// Makes the form, and what stands in `Authorization` if the secret does not stand in it.
+    fn form(&self, endpoint: &Url) -> Result<(String, Option<HeaderValue>), String> {
+        let escape = |text: &str| percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string();
+        let id = &self.settings.client_id;
+        let mut pairs = vec![("grant_type", "client_credentials".to_owned())];
+        if let Some(scope) = &self.settings.scope {
+            pairs.push(("scope", scope.clone()));
+        }
+        let mut authorization = None;
+        match &self.settings.proof {
+            Proof::Basic(secret) => {
+                // Both are escaped before they are joined (RFC 6749, section 2.3.1).
+                let pair = format!("{}:{}", escape(id), escape(secret.expose()));
+                let value = format!("Basic {}", BASE64.encode(pair));
+                let mut value = HeaderValue::from_str(&value)
+                    .map_err(|_| "the client's name cannot stand in a header".to_owned())?;
+                value.set_sensitive(true);
+                authorization = Some(value);
+            }
+            Proof::Post(secret) => {
+                pairs.push(("client_id", id.clone()));
+                pairs.push(("client_secret", secret.expose().to_owned()));
+            }
+            Proof::PrivateKeyJwt(key) => {
+                let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+                pairs.push(("client_id", id.clone()));
+                pairs.push(("client_assertion_type", kind.to_owned()));
+                pairs.push(("client_assertion", assertion(id, key.expose(), endpoint)?));
+            }
+        }
+        let pairs: Vec<_> = pairs
+            .into_iter()
+            .map(|(name, value)| format!("{name}={}", escape(&value)))
+            .collect();
+        Ok((pairs.join("&"), authorization))
+    }
+}
+
+/// Signs that we are who we say (RFC 7523, section 3), for a minute.
+fn assertion(id: &str, key: &str, endpoint: &Url) -> Result<String, String> {
+    let (algorithm, key) = signing_key(key).ok_or("the private key cannot be used")?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|error| error.to_string())?
+        .as_secs();
+    let name = RequestId::next();
+    let claims = Claims {
+        iss: id,
+        sub: id,
+        aud: endpoint.as_str(),
+        jti: name.as_str(),
+        iat: now,
+        exp: now + 60,
+    };
+    encode(&Header::new(algorithm), &claims, &key).map_err(|error| error.to_string())
+}
+
+#[derive(Serialize)]
+struct Claims<'c> {
+    iss: &'c str,
+    sub: &'c str,
+    aud: &'c str,
+    jti: &'c str,
+    iat: u64,
+    exp: u64,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    access_token: String,
+    token_type: Option<String>,
+    expires_in: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: String,
+    token_endpoint: String,
+}
+
+/// Reads a JSON answer. What is wrong with it is said without a word of it: it may be a secret.
+async fn read<T: for<'de> Deserialize<'de>>(request: reqwest::RequestBuilder) -> Result<T, String> {
+    let response = request.send().await.map_err(|error| cause(&error))?;
+    let status = response.status().as_u16();
+    if status != 200 {
+        return Err(format!("their server answered {status}"));
+    }
+    let body = body(response, MAX_ANSWER)
+        .await
+        .map_err(|failure| failure.reason.to_string())?;
+    serde_json::from_slice(&body).map_err(|_| "their server's answer is not understood".to_owned())
+}

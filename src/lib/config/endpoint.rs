@@ -1,0 +1,716 @@
+//! The keys of one endpoint, each taken and parsed once.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{HeaderName, HeaderValue};
+use serde_json::Number;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::file::{Entry, Section, entries};
+use super::problem::Report;
+use super::resolve::Mode;
+use super::secret::Secret;
+use super::target::Target;
+use super::template::{Template, Vocabulary};
+use super::{
+    Body, Endpoint, HeaderText, Json, Missing, Normalise, Parameters, Pattern, Reading, Response,
+    Statuses, Verdict, values,
+};
+use crate::program::Program;
+use crate::protocol::action;
+use crate::reply::{Said, Words};
+
+/// Postfix gives up at 100 s, in all three protocols.
+const LONGEST_REQUEST: Duration = Duration::from_secs(90);
+
+/// Reads an endpoint for these programs; for more than one it is the defaults in `[http]`.
+pub(super) fn endpoint(
+    section: Section<'_>,
+    programs: &[Program],
+    mode: Mode,
+    report: &mut Report,
+) -> Option<Endpoint> {
+    let is_default = programs.len() > 1;
+    let found_before = report.found();
+    let mut reader = Reader {
+        is_lookup: programs.iter().any(|p| p.is_lookup()),
+        is_policy: programs.contains(&Program::Policy),
+        is_socketmap: programs == [Program::Socketmap],
+        extra_attributes: Vec::new(),
+        mode,
+        section,
+        report,
+    };
+    reader.extra_attributes = reader.extra_attributes();
+    let targets = if is_default {
+        reader.section.leave("target", "a table");
+        reader
+            .section
+            .leave("socket", "a table of tcp-lookup or policy");
+        Vec::new()
+    } else {
+        reader.targets()
+    };
+    let method = reader.method();
+    let query = reader.parameters("query");
+    let form = reader.parameters("form");
+    let json = reader.json();
+    let headers = reader.headers();
+    let auth_token = reader.secret("auth-token");
+    let credential = reader.credential();
+    let user_agent = reader.user_agent();
+    let words = reader.words();
+    let special_keys = reader.lookup_bool("special-keys");
+    let normalise = reader.normalise();
+    let reading = reader.reading();
+    let transport = reader.transport();
+    let follows_redirects = reader.follows_redirects();
+    let retries = reader.count("retries", 0..=10, 1);
+    let request_timeout = reader.request_timeout();
+    let max_response = reader.size("max-response", 1 << 20);
+    let max_in_flight = reader.count("max-in-flight", 1..=1_000_000, 256);
+
+    let has_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+    let is_asked = form.is_some() || json.is_some();
+    let query = match query {
+        Some((_, query)) => query,
+        None if !reader.is_lookup || is_asked => Parameters::None,
+        None if targets.iter().any(Target::has_placeholder) => Parameters::None,
+        None => reader.default_query(),
+    };
+    let body = reader.body(form, json, has_body || is_default, &query);
+    let is_told = targets.iter().all(Target::has_placeholder)
+        || query.has_placeholder()
+        || body.has_placeholder()
+        || headers
+            .iter()
+            .any(|(_, text)| matches!(text, HeaderText::Filled(_)));
+    // What is wrong already may be where the placeholder was.
+    let is_right = reader.report.found() == found_before;
+    if !is_default && reader.is_lookup && is_right && !is_told {
+        let text =
+            "neither target nor query, form, json or headers have a placeholder such as {key}";
+        let (place, path) = reader.place();
+        reader.error(place, &path, text);
+    }
+    let extra_attributes = reader.extra_attributes;
+    reader.section.finish(reader.report);
+    (!targets.is_empty()).then_some(Endpoint {
+        targets,
+        method,
+        query,
+        body,
+        headers,
+        auth_token,
+        credential,
+        user_agent,
+        special_keys,
+        normalise,
+        extra_attributes,
+        reading,
+        words,
+        transport,
+        follows_redirects,
+        retries,
+        request_timeout,
+        max_response,
+        max_in_flight,
+    })
+}
+
+impl Parameters {
+    fn has_placeholder(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Each(pairs) => pairs.iter().any(|(_, value)| value.has_placeholder()),
+        }
+    }
+}
+
+impl Body {
+    fn has_placeholder(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Form(form) => form.has_placeholder(),
+            Self::Json(json) => json.has_placeholder(),
+        }
+    }
+}
+
+impl Json {
+    fn has_placeholder(&self) -> bool {
+        match self {
+            Self::Flag(_) | Self::Number(_) => false,
+            Self::Text(text) => text.has_placeholder(),
+            Self::All => true,
+            Self::List(list) => list.iter().any(Self::has_placeholder),
+            Self::Object(members) => members.iter().any(|(_, value)| value.has_placeholder()),
+        }
+    }
+}
+
+/// The keys of one endpoint. What they say of identity and transport is read in files of its own.
+pub(super) struct Reader<'r, 't> {
+    is_lookup: bool,
+    is_policy: bool,
+    is_socketmap: bool,
+    extra_attributes: Vec<String>,
+    pub(super) mode: Mode,
+    pub(super) section: Section<'t>,
+    pub(super) report: &'r mut Report,
+}
+
+type Place = Range<usize>;
+type Found<'t, T> = Option<(Entry<'t>, T)>;
+
+impl<'t> Reader<'_, 't> {
+    pub(super) fn error(&mut self, span: Place, path: &str, text: impl Into<String>) {
+        self.report.error(span, path, text);
+    }
+
+    /// Returns where the table is named, for what is missing in it.
+    pub(super) fn place(&self) -> (Place, String) {
+        (self.section.span.clone(), self.section.path.clone())
+    }
+
+    fn parse_template(&self, text: &str) -> Result<Template, String> {
+        Template::parse(text, self.vocabulary())
+    }
+
+    fn vocabulary(&self) -> Vocabulary<'_> {
+        Vocabulary {
+            lookup: self.is_lookup,
+            policy: self.is_policy,
+            extra: &self.extra_attributes,
+        }
+    }
+
+    fn extra_attributes(&mut self) -> Vec<String> {
+        if !self.is_policy {
+            self.section.leave("extra-attributes", "a policy table");
+            return Vec::new();
+        }
+        let Some(entry) = self.section.take("extra-attributes") else {
+            return Vec::new();
+        };
+        let names = values::strings(&entry, self.report).unwrap_or_default();
+        let is_name = |name: &String| {
+            let is_word = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+            !name.is_empty() && name.bytes().all(is_word)
+        };
+        if let Some(bad) = names.iter().find(|name| !is_name(name)) {
+            let text = format!("{bad:?} is no name of an attribute");
+            self.error(entry.value.span(), &entry.path, text);
+        }
+        names
+    }
+
+    fn targets(&mut self) -> Vec<Target> {
+        let Some(entry) = self.section.take("target") else {
+            let (place, path) = self.place();
+            self.error(place, &path, "has no target");
+            return Vec::new();
+        };
+        match entry.value.get_ref() {
+            DeValue::Array(array) if !array.is_empty() => {
+                let targets = array
+                    .iter()
+                    .filter_map(|value| self.target(value, &entry.path));
+                let targets: Vec<_> = targets.collect();
+                // Half a list would be another list.
+                if targets.len() < array.len() {
+                    Vec::new()
+                } else {
+                    targets
+                }
+            }
+            _ => self.target(entry.value, &entry.path).into_iter().collect(),
+        }
+    }
+
+    fn target(&mut self, value: &Spanned<DeValue<'_>>, path: &str) -> Option<Target> {
+        let DeValue::String(text) = value.get_ref() else {
+            self.error(value.span(), path, "must be a URL, or a list of URLs");
+            return None;
+        };
+        match Target::parse(text, self.vocabulary()) {
+            Ok(target) => {
+                self.report.layout().harmless.push(value.span());
+                Some(target)
+            }
+            Err(fault) => {
+                if !fault.is_secret {
+                    self.report.layout().harmless.push(value.span());
+                }
+                self.error(value.span(), path, fault.text);
+                None
+            }
+        }
+    }
+
+    fn method(&mut self) -> Method {
+        const METHODS: [(&str, usize); 4] = [("GET", 0), ("POST", 1), ("PUT", 2), ("PATCH", 3)];
+        let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH];
+        let default = if self.is_lookup {
+            Method::GET
+        } else {
+            Method::POST
+        };
+        let Some(entry) = self.section.take("method") else {
+            return default;
+        };
+        values::word(&entry, &METHODS, self.report)
+            .and_then(|i| methods.get(i).cloned())
+            .unwrap_or(default)
+    }
+
+    /// The parameters of a lookup when nothing else says what is asked.
+    fn default_query(&self) -> Parameters {
+        let names: &[&str] = if self.is_socketmap {
+            &["name", "key"]
+        } else {
+            &["key"]
+        };
+        let pair = |name: &&str| {
+            let value = self
+                .parse_template(&format!("{{{name}}}"))
+                .unwrap_or_default();
+            ((*name).to_owned(), value)
+        };
+        Parameters::Each(names.iter().map(pair).collect())
+    }
+
+    fn parameters(&mut self, name: &'static str) -> Found<'t, Parameters> {
+        let entry = self.section.take(name)?;
+        let table = match entry.value.get_ref() {
+            DeValue::String(text) if text == "{*}" && self.is_policy => {
+                self.report.layout().harmless.push(entry.value.span());
+                return Some((entry, Parameters::All));
+            }
+            DeValue::Table(table) => table,
+            _ => {
+                let text = if self.is_policy {
+                    "must be a table, or \"{*}\" for all attributes"
+                } else {
+                    "must be a table"
+                };
+                self.error(entry.value.span(), &entry.path, text);
+                return None;
+            }
+        };
+        let mut pairs = Vec::new();
+        for pair in entries(&entry.path, table) {
+            if let Some(text) = values::private_string(&pair, self.report) {
+                match self.parse_template(text) {
+                    Ok(template) => pairs.push((pair.key.to_owned(), template)),
+                    Err(error) => self.error(pair.value.span(), &pair.path, error),
+                }
+            }
+        }
+        Some((entry, Parameters::Each(pairs)))
+    }
+
+    fn json(&mut self) -> Found<'t, Json> {
+        let entry = self.section.take("json")?;
+        let json = self.json_value(entry.value, &entry.path)?;
+        Some((entry, json))
+    }
+
+    fn json_value(&mut self, value: &'t Spanned<DeValue<'t>>, path: &str) -> Option<Json> {
+        let number = match value.get_ref() {
+            DeValue::Boolean(flag) => return Some(Json::Flag(*flag)),
+            DeValue::String(text) if text == "{*}" && self.is_policy => return Some(Json::All),
+            DeValue::String(text) => match self.parse_template(text) {
+                Ok(template) => return Some(Json::Text(template)),
+                Err(error) => {
+                    self.error(value.span(), path, error);
+                    return None;
+                }
+            },
+            DeValue::Array(array) => {
+                let list = array
+                    .iter()
+                    .filter_map(|value| self.json_value(value, path));
+                return Some(Json::List(list.collect()));
+            }
+            DeValue::Table(table) => {
+                let members = entries(path, table).into_iter().filter_map(|member| {
+                    let value = self.json_value(member.value, &member.path)?;
+                    Some((member.key.to_owned(), value))
+                });
+                return Some(Json::Object(members.collect()));
+            }
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .ok()
+                .map(Number::from),
+            DeValue::Float(number) => number.as_str().parse().ok().and_then(Number::from_f64),
+            DeValue::Datetime(_) => None,
+        };
+        if number.is_none() {
+            let text = "is nothing that JSON has; write a string";
+            self.error(value.span(), path, text);
+        }
+        number.map(Json::Number)
+    }
+
+    /// One body, if the method has one.
+    fn body(
+        &mut self,
+        form: Found<'t, Parameters>,
+        json: Found<'t, Json>,
+        has_body: bool,
+        query: &Parameters,
+    ) -> Body {
+        if let (Some(_), Some((entry, _))) = (&form, &json) {
+            let text = "there is a form already; only one of them can be sent";
+            self.error(entry.key_span.clone(), &entry.path, text);
+        }
+        let place = match (&form, &json) {
+            (Some((entry, _)), _) | (_, Some((entry, _))) => Some(entry),
+            (None, None) => None,
+        };
+        if let (Some(entry), false) = (place, has_body) {
+            let text = "needs a method with a body: POST, PUT or PATCH";
+            self.report.error(entry.value.span(), &entry.path, text);
+        }
+        match (form, json) {
+            (Some((_, form)), _) => Body::Form(form),
+            (None, Some((_, json))) => Body::Json(json),
+            (None, None) if self.is_policy && has_body && *query == Parameters::None => {
+                Body::Form(Parameters::All)
+            }
+            (None, None) => Body::None,
+        }
+    }
+
+    fn headers(&mut self) -> Vec<(HeaderName, HeaderText)> {
+        let Some(section) = self.section.take_members("headers", self.report) else {
+            return Vec::new();
+        };
+        let mut headers = Vec::new();
+        for entry in section.rest() {
+            let Ok(name) = HeaderName::try_from(entry.key) else {
+                self.error(entry.key_span, &entry.path, "is no name of a header");
+                continue;
+            };
+            if OUR_HEADERS.contains(&name.as_str()) {
+                self.error(entry.key_span, &entry.path, "is set by the program itself");
+                continue;
+            }
+            let value = match entry.value.get_ref() {
+                DeValue::String(text) => self.header(text, &entry),
+                _ => values::secret(&entry, self.mode, self.report).map(HeaderText::Fixed),
+            };
+            headers.extend(value.map(|value| (name, value)));
+        }
+        headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        headers
+    }
+
+    fn header(&mut self, text: &str, entry: &Entry<'_>) -> Option<HeaderText> {
+        let template = match self.parse_template(text) {
+            Ok(template) => template,
+            Err(error) => {
+                self.error(entry.value.span(), &entry.path, error);
+                return None;
+            }
+        };
+        let literal = template.literal();
+        let is_empty = literal.is_empty() && !template.has_placeholder();
+        if is_empty || HeaderValue::from_str(&literal).is_err() {
+            let text = "is empty or holds a character that no header can hold";
+            self.error(entry.value.span(), &entry.path, text);
+            return None;
+        }
+        Some(if template.has_placeholder() {
+            HeaderText::Filled(template)
+        } else {
+            HeaderText::Fixed(Secret::text(&literal))
+        })
+    }
+
+    fn secret(&mut self, name: &'static str) -> Option<Secret> {
+        let entry = self.section.take(name)?;
+        values::secret(&entry, self.mode, self.report)
+    }
+
+    fn user_agent(&mut self) -> String {
+        let default = concat!("postgate/", env!("CARGO_PKG_VERSION")).to_owned();
+        let Some(entry) = self.section.take("user-agent") else {
+            return default;
+        };
+        let Some(text) = values::string(&entry, self.report) else {
+            return default;
+        };
+        if text.is_empty() || HeaderValue::from_str(text).is_err() {
+            let text = "is empty or holds a character that no header can hold";
+            self.error(entry.value.span(), &entry.path, text);
+        }
+        text.to_owned()
+    }
+
+    fn words(&mut self) -> Words {
+        let default = Words::default();
+        let names = [
+            "on-not-found",
+            "on-temporary",
+            "on-permanent",
+            "permit-actions",
+            "restriction-classes",
+        ];
+        if !self.is_policy {
+            for name in names {
+                self.section.leave(name, "a policy table");
+            }
+            return default;
+        }
+        let restriction_classes = self.restriction_classes();
+        let permit_actions = self.boolean("permit-actions");
+        let mut said = |name, default| self.said(name, &restriction_classes).unwrap_or(default);
+        Words {
+            on_not_found: said("on-not-found", default.on_not_found),
+            on_temporary: said("on-temporary", default.on_temporary),
+            on_permanent: said("on-permanent", default.on_permanent),
+            permit_actions,
+            restriction_classes,
+        }
+    }
+
+    fn restriction_classes(&mut self) -> Vec<String> {
+        let Some(entry) = self.section.take("restriction-classes") else {
+            return Vec::new();
+        };
+        let classes = values::strings(&entry, self.report).unwrap_or_default();
+        let is_name = |name: &String| {
+            let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+            !name.is_empty() && name.bytes().all(is_word) && !action::is_restriction(name)
+        };
+        if let Some(bad) = classes.iter().find(|class| !is_name(class)) {
+            let text = format!("{bad:?} is no name of a restriction class");
+            self.error(entry.value.span(), &entry.path, text);
+        }
+        classes
+    }
+
+    fn said(&mut self, name: &'static str, classes: &[String]) -> Option<Said> {
+        let entry = self.section.take(name)?;
+        let text = values::string(&entry, self.report)?;
+        if text == "disconnect" {
+            return Some(Said::Disconnect);
+        }
+        match action::parse(text, true, classes) {
+            Ok(action) => Some(Said::Action(action.to_owned())),
+            Err(fault) => {
+                let text = format!("{text:?} is {}", fault.text());
+                self.error(entry.value.span(), &entry.path, text);
+                None
+            }
+        }
+    }
+
+    fn normalise(&mut self) -> Normalise {
+        if !self.is_lookup {
+            self.section.leave("normalise", "a lookup table");
+            return Normalise::default();
+        }
+        let Some(mut section) = self.section.take_members("normalise", self.report) else {
+            return Normalise::default();
+        };
+        let lowercase = section
+            .take_bool("lowercase")
+            .and_then(|entry| values::boolean(&entry, self.report))
+            .unwrap_or(false);
+        let delimiter = section.take("delimiter").and_then(|entry| {
+            let text = values::string(&entry, self.report)?;
+            if text.is_empty() || !text.is_ascii() || text.contains('@') {
+                let text = "must be one or more ASCII characters other than \"@\"";
+                self.report.error(entry.value.span(), &entry.path, text);
+            }
+            Some(text.to_owned())
+        });
+        let pattern = section.take("pattern").and_then(|entry| {
+            let text = values::string(&entry, self.report)?;
+            // The whole key, whatever alternatives the pattern has.
+            match regex_lite::Regex::new(&format!("^(?:{text})$")) {
+                Ok(regex) => Some(Pattern {
+                    text: text.to_owned(),
+                    regex,
+                }),
+                Err(error) => {
+                    let text = format!("{text:?} is no regular expression: {error}");
+                    self.report.error(entry.value.span(), &entry.path, text);
+                    None
+                }
+            }
+        });
+        section.finish(self.report);
+        Normalise {
+            lowercase,
+            delimiter,
+            pattern,
+        }
+    }
+
+    fn reading(&mut self) -> Reading {
+        const RESPONSES: [(&str, Response); 3] = [
+            ("json", Response::Json),
+            ("text", Response::Text),
+            ("auto", Response::Auto),
+        ];
+        const MISSING: [(&str, Missing); 2] = [
+            ("temporary", Missing::Temporary),
+            ("not-found", Missing::NotFound),
+        ];
+        let default = if self.is_lookup {
+            Response::Json
+        } else {
+            Response::Auto
+        };
+        Reading {
+            is_lookup: self.is_lookup,
+            response: self.word("response", &RESPONSES).unwrap_or(default),
+            value: self.pointer("value"),
+            missing: self.word("missing", &MISSING).unwrap_or(Missing::Temporary),
+            error: self.pointer("error"),
+            no_error: self
+                .section
+                .take("no-error")
+                .and_then(|entry| values::strings(&entry, self.report))
+                .unwrap_or_default(),
+            list_separator: self.text("list-separator", ",", |text| !text.contains('\0')),
+            true_value: self.text("true-value", "1", |text| {
+                !text.is_empty() && !text.contains(['\0', '\n'])
+            }),
+            status: self.status(),
+        }
+    }
+
+    fn pointer(&mut self, name: &'static str) -> Option<String> {
+        let entry = self.section.take(name)?;
+        values::pointer(&entry, self.report)
+    }
+
+    fn text(&mut self, name: &'static str, default: &str, is_right: fn(&str) -> bool) -> String {
+        let entry = self.section.take(name);
+        let text = entry.as_ref().and_then(|e| values::string(e, self.report));
+        if let (Some(entry), Some(text)) = (&entry, text)
+            && !is_right(text)
+        {
+            let text = "is empty or holds a character that cannot be sent";
+            self.error(entry.value.span(), &entry.path, text);
+        }
+        text.unwrap_or(default).to_owned()
+    }
+
+    fn status(&mut self) -> Statuses {
+        const VERDICTS: [(&str, Verdict); 4] = [
+            ("found", Verdict::Found),
+            ("not-found", Verdict::NotFound),
+            ("temporary", Verdict::Temporary),
+            ("permanent", Verdict::Permanent),
+        ];
+        let mut statuses = Statuses::default();
+        let Some(section) = self.section.take_members("status", self.report) else {
+            return statuses;
+        };
+        for entry in section.rest() {
+            let Some(verdict) = values::word(&entry, &VERDICTS, self.report) else {
+                continue;
+            };
+            let class = entry
+                .key
+                .strip_suffix("xx")
+                .and_then(|digit| digit.parse().ok());
+            let exact = entry.key.parse().ok().filter(|_| entry.key.len() == 3);
+            match (exact, class) {
+                (Some(status @ 200..=599), _) => statuses.exact.push((status, verdict)),
+                (_, Some(class @ 2..=5)) => statuses.classes.push((class, verdict)),
+                _ => {
+                    let text = "is no status from 200 to 599 and no class such as \"4xx\"";
+                    self.error(entry.key_span, &entry.path, text);
+                }
+            }
+        }
+        statuses
+    }
+
+    fn request_timeout(&mut self) -> Duration {
+        let default = Duration::from_secs(5);
+        let Some(entry) = self.section.take("request-timeout") else {
+            return default;
+        };
+        let timeout = values::duration(&entry, self.report).unwrap_or(default);
+        if timeout > LONGEST_REQUEST {
+            let text = "must be at most \"90s\": Postfix gives up at 100 s";
+            self.error(entry.value.span(), &entry.path, text);
+        }
+        timeout
+    }
+
+    pub(super) fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
+        self.section
+            .take(name)
+            .and_then(|entry| values::duration(&entry, self.report))
+            .unwrap_or(default)
+    }
+
+    fn size(&mut self, name: &'static str, default: usize) -> usize {
+        self.section
+            .take(name)
+            .and_then(|entry| values::size(&entry, self.report))
+            .unwrap_or(default)
+    }
+
+    fn count(
+        &mut self,
+        name: &'static str,
+        bounds: std::ops::RangeInclusive<usize>,
+        default: usize,
+    ) -> usize {
+        self.section
+            .take(name)
+            .and_then(|entry| values::count(&entry, bounds, self.report))
+            .unwrap_or(default)
+    }
+
+    pub(super) fn word<T: Copy>(&mut self, name: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let entry = self.section.take(name)?;
+        values::word(&entry, words, self.report)
+    }
+
+    fn boolean(&mut self, name: &'static str) -> bool {
+        self.section
+            .take_bool(name)
+            .and_then(|entry| values::boolean(&entry, self.report))
+            .unwrap_or(false)
+    }
+
+    fn lookup_bool(&mut self, name: &'static str) -> bool {
+        if self.is_lookup {
+            return self.boolean(name);
+        }
+        self.section.leave(name, "a lookup table");
+        false
+    }
+}
+
+/// Headers that would break the call, or our own record of it.
+const OUR_HEADERS: [&str; 13] = [
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+];

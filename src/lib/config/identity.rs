@@ -1,0 +1,178 @@
+//! Who we are to a backend: the keys of `Authorization`.
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::Url;
+
+use super::endpoint::Reader;
+use super::file::{Entry, Section, table};
+use super::secret::{Secret, Source};
+use super::{Credential, OAuth, Proof, TokenServer, values};
+
+impl<'t> Reader<'_, 't> {
+    /// Reads the one credential; the nearest layer that names one has the say.
+    pub(super) fn credential(&mut self) -> Option<Credential> {
+        let mut found: Vec<_> = ["bearer-token", "basic-auth", "oauth2"]
+            .into_iter()
+            .filter_map(|name| self.section.take_with_layer(name))
+            .collect();
+        found.sort_by_key(|(layer, entry)| (*layer, entry.key_span.start));
+        let nearest = found.last()?.0;
+        found.retain(|(layer, _)| *layer == nearest);
+        let (_, entry) = found.first()?;
+        if let Some((_, second)) = found.get(1) {
+            let text = format!(
+                "there is {} already; only one of them can be sent",
+                entry.key
+            );
+            self.report
+                .error(second.key_span.clone(), &second.path, text);
+        }
+        match entry.key {
+            "bearer-token" => values::secret(entry, self.mode, self.report).map(Credential::Bearer),
+            "basic-auth" => self.basic(entry),
+            _ => self.oauth(entry).map(Credential::OAuth),
+        }
+    }
+
+    fn basic(&mut self, entry: &Entry<'t>) -> Option<Credential> {
+        let table = table(entry, self.report)?;
+        let mut section = Section::new(&entry.path, entry.key_span.clone(), table);
+        let user = section.take("user");
+        let password = section.take("password");
+        section.finish(self.report);
+        let (Some(user_entry), Some(password)) = (user, password) else {
+            self.error(
+                entry.value.span(),
+                &entry.path,
+                "must have the keys user and password",
+            );
+            return None;
+        };
+        let user = values::secret(&user_entry, self.mode, self.report);
+        let password = values::secret(&password, self.mode, self.report);
+        let (user, password) = (user?, password?);
+        if user.expose().contains(':') {
+            let text = "holds a colon, which ends the name in basic authentication";
+            self.error(user_entry.value.span(), &user_entry.path, text);
+        }
+        Some(Credential::Basic { user, password })
+    }
+
+    fn oauth(&mut self, entry: &Entry<'t>) -> Option<OAuth> {
+        let table = table(entry, self.report)?;
+        let mut section = Section::new(&entry.path, entry.key_span.clone(), table);
+        let token_url = section.take("token-url");
+        let issuer = section.take("issuer");
+        let client_id = section.take("client-id");
+        let secret = section.take("client-secret");
+        let key = section.take("private-key");
+        let scope = section.take("scope");
+        let method = section.take("auth-method");
+        section.finish(self.report);
+        let server = match (token_url, issuer) {
+            (Some(url), None) => self.server_url(&url).map(TokenServer::Token),
+            (None, Some(url)) => self.server_url(&url).map(TokenServer::Issuer),
+            _ => {
+                let text = "must have one of the keys token-url and issuer";
+                self.error(entry.value.span(), &entry.path, text);
+                None
+            }
+        };
+        let client_id = match client_id {
+            Some(id) => values::string(&id, self.report).map(str::to_owned),
+            None => {
+                self.error(
+                    entry.value.span(),
+                    &entry.path,
+                    "must have the key client-id",
+                );
+                None
+            }
+        };
+        let scope = scope.and_then(|scope| {
+            let text = values::string(&scope, self.report)?;
+            (!text.trim().is_empty()).then(|| text.trim().to_owned())
+        });
+        let proof = self.proof(entry, secret, key, method);
+        Some(OAuth {
+            server: server?,
+            client_id: client_id?,
+            proof: proof?,
+            scope,
+        })
+    }
+
+    fn server_url(&mut self, entry: &Entry<'_>) -> Option<Url> {
+        let text = values::private_string(entry, self.report)?;
+        let url = Url::parse(text).ok().filter(|url| {
+            let is_http = ["http", "https"].contains(&url.scheme());
+            let is_plain = url.username().is_empty() && url.password().is_none();
+            is_http && is_plain && url.has_host() && url.fragment().is_none()
+        });
+        if url.is_none() {
+            let text = "must be a URL of http or https, without a user or a fragment";
+            self.error(entry.value.span(), &entry.path, text);
+        } else {
+            self.report.layout().harmless.push(entry.value.span());
+        }
+        url
+    }
+
+    fn proof(
+        &mut self,
+        oauth: &Entry<'t>,
+        secret: Option<Entry<'t>>,
+        key: Option<Entry<'t>>,
+        method: Option<Entry<'t>>,
+    ) -> Option<Proof> {
+        const METHODS: [(&str, usize); 3] = [("basic", 0), ("post", 1), ("private-key-jwt", 2)];
+        let chosen = match &method {
+            Some(entry) => Some(values::word(entry, &METHODS, self.report)?),
+            None => None,
+        };
+        let is_signed = chosen.map_or(key.is_some(), |method| method == 2);
+        let (wanted, other, name) = if is_signed {
+            (key, secret, "private-key")
+        } else {
+            (secret, key, "client-secret")
+        };
+        let (Some(entry), None) = (wanted, other) else {
+            let text = format!("must have the key {name}, and no other for its authentication");
+            self.error(oauth.value.span(), &oauth.path, text);
+            return None;
+        };
+        let value = values::any_secret(&entry, self.mode, self.report)?;
+        if is_signed && !is_absent(&value) && signing_key(value.expose()).is_none() {
+            let text = "is no private key as PEM: RSA, EC (P-256, P-384) or Ed25519";
+            self.error(entry.value.span(), &entry.path, text);
+            return None;
+        }
+        Some(match (is_signed, chosen) {
+            (true, _) => Proof::PrivateKeyJwt(value),
+            (false, Some(1)) => Proof::Post(value),
+            (false, _) => Proof::Basic(value),
+        })
+    }
+}
+
+/// Tells whether a secret could not be had for this look at the configuration.
+pub(super) fn is_absent(secret: &Secret) -> bool {
+    *secret.source() != Source::Text && secret.expose().is_empty()
+}
+
+/// Returns the key in a PEM text and the algorithm it signs with.
+pub fn signing_key(pem: &str) -> Option<(Algorithm, EncodingKey)> {
+    type Read = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
+    const KINDS: [(Algorithm, Read); 4] = [
+        (Algorithm::RS256, EncodingKey::from_rsa_pem),
+        (Algorithm::ES256, EncodingKey::from_ec_pem),
+        (Algorithm::ES384, EncodingKey::from_ec_pem),
+        (Algorithm::EdDSA, EncodingKey::from_ed_pem),
+    ];
+    KINDS.into_iter().find_map(|(algorithm, read)| {
+        let key = read(pem.as_bytes()).ok()?;
+        // Only a signature tells whether the curve fits.
+        jsonwebtoken::encode(&Header::new(algorithm), &(), &key).ok()?;
+        Some((algorithm, key))
+    })
+}

@@ -1,0 +1,158 @@
+//! How a backend is reached: TLS, proxy, compression and their like.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, Identity, Url};
+use toml::de::DeValue;
+
+use super::endpoint::Reader;
+use super::file::{Entry, Section};
+use super::identity::is_absent;
+use super::secret::Secret;
+use super::{Compression, Pem, Proxy, Tls, TlsVersion, Transport, values};
+
+impl<'t> Reader<'_, 't> {
+    pub(super) fn transport(&mut self) -> Transport {
+        const COMPRESSIONS: [(&str, Compression); 2] = [
+            ("response", Compression::Response),
+            ("both", Compression::Both),
+        ];
+        Transport {
+            connect_timeout: self.duration("connect-timeout", Duration::from_secs(2)),
+            pool_idle: self.duration("pool-idle", Duration::from_secs(30)),
+            tls: self.tls(),
+            proxy: self.proxy(),
+            unix_socket: self.unix_socket(),
+            compression: self
+                .word("compression", &COMPRESSIONS)
+                .unwrap_or(Compression::None),
+        }
+    }
+
+    pub(super) fn follows_redirects(&mut self) -> bool {
+        self.word("redirects", &[("same-origin", true)])
+            .unwrap_or(false)
+    }
+
+    fn unix_socket(&mut self) -> Option<PathBuf> {
+        let entry = self.section.take("unix-socket")?;
+        let path = values::string(&entry, self.report)?;
+        if !path.starts_with('/') {
+            let text = format!("{path:?} is no absolute path");
+            self.error(entry.value.span(), &entry.path, text);
+        }
+        Some(path.into())
+    }
+
+    fn proxy(&mut self) -> Proxy {
+        let Some(entry) = self.section.take("proxy") else {
+            return Proxy::None;
+        };
+        let Some(text) = values::private_string(&entry, self.report) else {
+            return Proxy::None;
+        };
+        if text == "environment" {
+            self.report.layout().harmless.push(entry.value.span());
+            return Proxy::Environment;
+        }
+        let url = Url::parse(text).ok().filter(|url| {
+            let is_plain = url.username().is_empty() && url.password().is_none();
+            ["http", "https"].contains(&url.scheme()) && url.has_host() && is_plain
+        });
+        if url.is_none() {
+            let text = "must be \"environment\", or a URL of http or https without a user";
+            self.error(entry.value.span(), &entry.path, text);
+        } else {
+            self.report.layout().harmless.push(entry.value.span());
+        }
+        url.map_or(Proxy::None, Proxy::Url)
+    }
+
+    fn tls(&mut self) -> Tls {
+        const VERSIONS: [(&str, TlsVersion); 2] =
+            [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+        let mut tls = Tls {
+            ca: None,
+            identity: None,
+            min_version: TlsVersion::Tls12,
+            verify: true,
+        };
+        let Some(mut section) = self.section.take_members("tls", self.report) else {
+            return tls;
+        };
+        if let Some(entry) = section.take("ca") {
+            tls.ca = self.ca(&entry);
+        }
+        let (cert, key) = (section.take("client-cert"), section.take("client-key"));
+        tls.identity = self.identity(&section, cert, key);
+        if let Some(entry) = section.take("min-version") {
+            let version = values::word(&entry, &VERSIONS, self.report);
+            tls.min_version = version.unwrap_or(tls.min_version);
+        }
+        if let Some(entry) = section.take_bool("verify") {
+            tls.verify = values::boolean(&entry, self.report).unwrap_or(true);
+            if !tls.verify {
+                let text = "anybody on the way can be the backend, and read the secrets sent";
+                self.report.warning(entry.value.span(), &entry.path, text);
+            }
+        }
+        section.finish(self.report);
+        tls
+    }
+
+    fn ca(&mut self, entry: &Entry<'_>) -> Option<Pem> {
+        let pem = values::pem(entry, self.report)?;
+        let is_good = Certificate::from_pem_bundle(pem.text.as_bytes()).is_ok_and(|certs| {
+            !certs.is_empty() && Client::builder().tls_certs_only(certs).build().is_ok()
+        });
+        if !is_good {
+            let text = format!("{:?} holds no certificates as PEM", pem.path);
+            self.error(entry.value.span(), &entry.path, text);
+        }
+        Some(pem)
+    }
+
+    fn identity(
+        &mut self,
+        section: &Section<'_>,
+        cert: Option<Entry<'t>>,
+        key: Option<Entry<'t>>,
+    ) -> Option<(Pem, Secret)> {
+        let (cert_entry, key) = match (cert, key) {
+            (None, None) => return None,
+            (Some(cert), Some(key)) => (cert, key),
+            _ => {
+                let text = "client-cert and client-key are of use only together";
+                self.error(section.span.clone(), &section.path, text);
+                return None;
+            }
+        };
+        let cert = values::pem(&cert_entry, self.report);
+        let key_secret = match key.value.get_ref() {
+            DeValue::String(path) => {
+                self.report.layout().harmless.push(key.value.span());
+                values::secret_file(&key, path, self.mode, self.report)
+            }
+            _ => values::any_secret(&key, self.mode, self.report),
+        };
+        let (cert, key_secret) = (cert?, key_secret?);
+        if !is_absent(&key_secret) && client_identity(&cert, &key_secret).is_none() {
+            let text = "does not make a client certificate as PEM with client-key";
+            self.error(cert_entry.value.span(), &cert_entry.path, text);
+            return None;
+        }
+        Some((cert, key_secret))
+    }
+}
+
+/// Puts a certificate and its key together, if they fit.
+fn client_identity(cert: &Pem, key: &Secret) -> Option<Identity> {
+    let pem = format!("{}\n{}", cert.text, key.expose());
+    let identity = Identity::from_pem(pem.as_bytes()).ok()?;
+    let client = Client::builder()
+        .tls_certs_only([])
+        .identity(identity.clone());
+    client.build().ok()?;
+    Some(identity)
+}
