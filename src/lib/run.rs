@@ -248,12 +248,12 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
     for text in lonely_tables(program, &routes, &sockets) {
         warn!("{text}");
     }
-    raise_descriptor_limit(config.server.max_connections);
+    raise_descriptor_limit();
     let service = Service {
         program,
         path: path.to_owned(),
         names: sockets.iter().map(|socket| socket.name.clone()).collect(),
-        cap: Arc::new(AtomicUsize::new(config.server.max_connections)),
+        cap: Arc::new(AtomicUsize::new(affordable(config.server.max_connections))),
         live: Arc::new(Live::new(routes)),
         level,
     };
@@ -328,8 +328,8 @@ fn lonely_tables(program: Program, routes: &Routes, sockets: &[Socket]) -> Vec<S
         .collect()
 }
 
-/// Every connection takes a descriptor, and so does every call.
-fn raise_descriptor_limit(connections: usize) {
+/// Raises the soft limit of descriptors to the hard one.
+fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -338,16 +338,26 @@ fn raise_descriptor_limit(connections: usize) {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!("descriptors: the limit cannot be raised: {error}");
     }
-    let needed = u64::try_from(connections)
-        .unwrap_or(u64::MAX)
-        .saturating_mul(2);
-    if limit.maximum.is_some_and(|most| most < needed) {
+}
+
+/// Returns how many connections the descriptors allow: each takes one, its call another, and a
+/// program without any left could not even tell systemd that it is alive.
+fn affordable(connections: usize) -> usize {
+    /// For sockets, the log, systemd, and files that are read on the way.
+    const OTHERS: u64 = 32;
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return connections;
+    };
+    let most = usize::try_from(limit.saturating_sub(OTHERS) / 2)
+        .unwrap_or(usize::MAX)
+        .max(1);
+    if connections > most {
         warn!(
-            "descriptors: {} are allowed, {connections} connections and their calls may need {needed}: \
-             raise LimitNOFILE= or lower server.max-connections",
-            limit.maximum.unwrap_or(0)
+            "descriptors: {limit} are enough for {most} connections, not for {connections}: \
+             raise LimitNOFILE= or lower server.max-connections"
         );
     }
+    connections.min(most)
 }
 
 fn log_panics() {
@@ -470,7 +480,7 @@ impl Service {
             warn!("reload: {warning}");
         }
         self.cap
-            .store(config.server.max_connections, Ordering::Relaxed);
+            .store(affordable(config.server.max_connections), Ordering::Relaxed);
         self.live.exchange(routes);
         Ok(())
     }

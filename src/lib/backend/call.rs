@@ -111,6 +111,9 @@ fn cut_extension(key: &mut Cow<'_, [u8]>, delimiter: &[u8]) {
     }
 }
 
+/// The longest URL that the HTTP client sends (the http crate's limit of a URI).
+const MAX_URL: usize = 65_534;
+
 /// What Postfix asks on its own account, of transport_maps and of maps of senders: an answer
 /// other than "not found" would change the way of everybody's mail.
 const SPECIAL_KEYS: [&[u8]; 3] = [b"*", b"<>", b"\"<>\""];
@@ -136,6 +139,10 @@ impl Values<'_> {
         let mut text = target.origin.clone();
         self.put_path(target, &mut text)?;
         self.put_query(target, &self.table.endpoint.query, &mut text)?;
+        if text.len() > MAX_URL {
+            let failure = Failure::new(Reason::KeyCannotBeSent, "the URL would be too long");
+            return Err(Outcome::Temporary(failure));
+        }
         Url::parse(&text).map_err(|_| self.unfit())
     }
 
