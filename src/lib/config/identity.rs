@@ -130,7 +130,7 @@ impl<'t> Reader<'_, 't> {
             Some(entry) => Some(values::word(entry, &METHODS, self.report)?),
             None => None,
         };
-        let is_signed = chosen.map_or(key.is_some(), |method| method == 2);
+        let is_signed = chosen.map_or_else(|| key.is_some(), |method| method == 2);
         let (wanted, other, name) = if is_signed {
             (key, secret, "private-key")
         } else {

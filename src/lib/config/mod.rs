@@ -185,9 +185,9 @@ pub enum Json {
     /// The object of all attributes.
     All,
     /// A list.
-    List(Vec<Json>),
+    List(Vec<Self>),
     /// An object, its members in the order written.
-    Object(Vec<(String, Json)>),
+    Object(Vec<(String, Self)>),
 }
 
 /// The value of a header.

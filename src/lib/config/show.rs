@@ -73,7 +73,7 @@ enum Shape<'c> {
     Whole(i64),
     Float(f64),
     List(&'c [String]),
-    Shapes(Vec<Shape<'c>>),
+    Shapes(Vec<Self>),
     Table(Pairs<'c>),
 }
 
