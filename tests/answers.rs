@@ -175,7 +175,15 @@ fn a_pointer_to_nothing_means_what_the_operator_says() {
         ("{}", "not found"),
         (r#"{"data": null}"#, "not found"),
         (r#"{"data": "a"}"#, "found a"),
+        (r#"{"other": 1}"#, "not found"),
+        ("null", "not found"),
         ("[]", "not found"),
+        ("[ ]", "not found"),
+        ("[1]", BAD),
+        ("true", BAD),
+        ("\"oops\"", BAD),
+        ("5", BAD),
+        (r#"{"data": {}}"#, BAD),
         ("not JSON", BAD),
         ("", BAD),
     ] {
@@ -208,9 +216,9 @@ fn text_answers_are_one_line_and_no_page() {
         ("text/plain", " \r\n", "not found"),
         ("text/plain", "a\nb", BAD),
         ("text/plain", "a\rb", BAD),
-        ("text/html", "a", BAD),
-        ("Text/HTML; charset=utf-8", "a", BAD),
-        ("application/xhtml+xml", "a", BAD),
+        ("text/html", "a", "found a"),
+        ("Text/HTML; charset=utf-8", "a", "found a"),
+        ("text/html", "<p>a", BAD),
         ("text/plain", "<HTML>", BAD),
         ("text/plain", " <!DOCTYPE html><p>", BAD),
     ] {
@@ -254,6 +262,9 @@ fn policy_answers_are_read_by_their_content_type_and_never_empty() {
         ("text/plain", "", BAD),
         ("text/plain", "\n", BAD),
         ("text/html", "DUNNO", BAD),
+        ("Text/HTML; charset=utf-8", "DUNNO", BAD),
+        ("application/xhtml+xml", "DUNNO", BAD),
+        ("text/plain", "<html>", BAD),
     ] {
         let outcome = read(content_type, body.as_bytes(), &policy());
         assert_eq!(short(&outcome), expected, "{content_type}: {body:?}");

@@ -68,6 +68,8 @@ pub enum Reason {
     TimedOut,
     /// No connection, or one that broke before an answer.
     Unreachable,
+    /// The target has failed so often that it is left in peace.
+    Down,
     /// As many calls as allowed were under way until the deadline.
     Busy,
     /// A status that is no answer.
@@ -97,6 +99,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::TimedOut => "backend timed out",
             Self::Unreachable => "backend unreachable",
+            Self::Down => "backend down",
             Self::Busy => "backend busy",
             Self::Answered(status) => return write!(f, "backend answered {status}"),
             Self::NotUnderstood => "backend answer not understood",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::backend::Table as _;
-use crate::backend::http::Endpoint;
+use crate::backend::endpoint::Endpoint;
 use crate::backend::route::Routes;
 use crate::log::RequestId;
 use crate::outcome::{Outcome, Reason};

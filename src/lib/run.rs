@@ -390,6 +390,7 @@ impl Service {
         let Signals {
             mut stopping,
             mut reload,
+            mut clear,
         } = Signals::new()?;
         let mut listeners = JoinSet::new();
         for socket in sockets {
@@ -408,6 +409,10 @@ impl Service {
             select! {
                 () = stopping.next() => break Ok(Exit::Done),
                 _ = reload.recv() => self.reload().await,
+                _ = clear.recv() => {
+                    let count = self.live.routes().clear();
+                    info!("cache: emptied of {}", counted(count, "answer"));
+                }
                 Some(ended) = listeners.join_next() => break Err(failed(ended)),
             }
         };
@@ -510,6 +515,8 @@ fn failed(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
 struct Signals {
     stopping: Stopping,
     reload: Signal,
+    /// Empties the caches.
+    clear: Signal,
 }
 
 /// Those that ask to stop.
@@ -528,6 +535,7 @@ impl Signals {
                 interrupt: listen(SignalKind::interrupt())?,
             },
             reload: listen(SignalKind::hangup())?,
+            clear: listen(SignalKind::user_defined1())?,
         })
     }
 }

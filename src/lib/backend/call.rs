@@ -15,7 +15,7 @@ use crate::program::Program;
 use crate::request::{Attributes, Request};
 
 /// Everything but the unreserved characters of RFC 3986.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+pub const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -40,7 +40,7 @@ pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
     let endpoint = &table.endpoint;
     let mut key = Cow::Borrowed(&[][..]);
     if let Request::Lookup { key: asked, .. } = request {
-        if !endpoint.special_keys && SPECIAL_KEYS.contains(&asked.as_ref()) {
+        if !endpoint.special_keys && is_special(asked) {
             return Err(Outcome::NotFound);
         }
         key = normal_key(asked, &endpoint.normalise).ok_or(Outcome::NotFound)?;
@@ -70,7 +70,7 @@ pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
 }
 
 /// Makes of a key what is asked for; nothing if it is none of the keys to be asked for.
-fn normal_key<'k>(key: &'k [u8], normalise: &Normalise) -> Option<Cow<'k, [u8]>> {
+pub fn normal_key<'k>(key: &'k [u8], normalise: &Normalise) -> Option<Cow<'k, [u8]>> {
     let mut key = Cow::Borrowed(key);
     if normalise.lowercase {
         key = Cow::Owned(match std::str::from_utf8(&key) {
@@ -114,9 +114,11 @@ fn cut_extension(key: &mut Cow<'_, [u8]>, delimiter: &[u8]) {
 /// The longest URL that the HTTP client sends (the http crate's limit of a URI).
 const MAX_URL: usize = 65_534;
 
-/// What Postfix asks on its own account, of transport_maps and of maps of senders: an answer
-/// other than "not found" would change the way of everybody's mail.
-const SPECIAL_KEYS: [&[u8]; 3] = [b"*", b"<>", b"\"<>\""];
+/// Tells whether Postfix asks this on its own account, of transport_maps and of maps of senders: an
+/// answer other than "not found" would change the way of everybody's mail.
+pub fn is_special(key: &[u8]) -> bool {
+    matches!(key, b"*" | b"<>" | b"\"<>\"")
+}
 
 /// Where the values of placeholders come from.
 struct Values<'r> {

@@ -1,4 +1,4 @@
-//! One endpoint's calls: the only code that talks to a backend.
+//! One endpoint's calls: the only code that asks a backend.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -9,27 +9,31 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::info;
 
 use super::answer;
+use super::breaker::{Breaker, Change};
+use super::cache::{Answered, lifetime};
 use super::call::{Call, compose};
 use super::client::{Clients, cause, headers, is_broken_connection, is_no_http};
 use super::oauth::Tokens;
 use crate::config::{self, Compression, Credential, Transport, Verdict};
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::reply::Words;
 use crate::request::Request;
 
 /// How often a redirect is followed for one call.
 const MOST_REDIRECTS: usize = 5;
 
-/// One table's endpoint, with the connections and the limit that its calls share.
+/// Makes the calls of one table, with the connections and the limit that they share.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct Caller {
     table: config::Table,
     client: Client,
     headers: HeaderMap,
     in_flight: Semaphore,
     tokens: Option<Arc<Tokens>>,
+    /// One for each target, in their order.
+    breakers: Vec<Breaker>,
 }
 
 /// What endpoints share, as they are made one after the other.
@@ -78,8 +82,8 @@ struct Sending<'c> {
     id: &'c str,
 }
 
-impl Endpoint {
-    /// Makes an endpoint of what is configured.
+impl Caller {
+    /// Makes a caller of what is configured.
     pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, reqwest::Error> {
         let endpoint = &table.endpoint;
         let is_https = endpoint.targets.iter().any(config::Target::is_https);
@@ -88,6 +92,11 @@ impl Endpoint {
             headers: headers(endpoint),
             in_flight: Semaphore::new(endpoint.max_in_flight),
             tokens: shared.tokens(endpoint)?,
+            breakers: endpoint
+                .targets
+                .iter()
+                .map(|_| Breaker::new(endpoint.breaker))
+                .collect(),
             table,
         })
     }
@@ -101,53 +110,143 @@ impl Endpoint {
         self.table.program.is_lookup()
     }
 
-    /// Asks the targets in their order, until one knows an answer.
-    async fn call(&self, sending: &Sending<'_>) -> Outcome {
-        let mut urls = sending.call.urls.iter().peekable();
-        while let Some(url) = urls.next() {
-            let (outcome, may_go_on) = self.ask(url, sending).await;
-            if !may_go_on || urls.peek().is_none() {
-                return outcome;
-            }
-        }
-        // There is always a target.
-        Outcome::Temporary(Reason::Unreachable.into())
+    /// Asks, if there is anything to be asked, within the time there is for it.
+    pub async fn ask(&self, request: &Request, id: &str) -> Answered {
+        let call = match compose(&self.table, request) {
+            Ok(call) => call,
+            Err(outcome) => return outcome.into(),
+        };
+        let deadline = Instant::now() + self.table.endpoint.request_timeout;
+        let Ok(_permit) = timeout_at(deadline, self.in_flight.acquire()).await else {
+            return Outcome::Temporary(Reason::Busy.into()).into();
+        };
+        let sending = Sending {
+            body: self.body(&call),
+            call: &call,
+            id,
+        };
+        self.ask_in_turn(&sending, deadline).await
     }
 
-    /// Asks one target, and tells whether the next one may know better.
-    async fn ask(&self, url: &Url, sending: &Sending<'_>) -> (Outcome, bool) {
+    /// Asks the targets in their order, until one knows an answer.
+    async fn ask_in_turn(&self, sending: &Sending<'_>, deadline: Instant) -> Answered {
+        let mut last = Outcome::Temporary(Reason::Down.into());
+        for at in self.turns() {
+            let (Some(url), Some(breaker)) = (sending.call.urls.get(at), self.breakers.get(at))
+            else {
+                continue;
+            };
+            let Some(permit) = breaker.permit() else {
+                continue;
+            };
+            let asked = timeout_at(deadline, self.ask_one(url, sending)).await;
+            let (answered, health, may_go_on) = asked.unwrap_or_else(|_| {
+                let outcome = Outcome::Temporary(Reason::TimedOut.into());
+                (outcome.into(), Health::Ill, false)
+            });
+            let change = match health {
+                Health::Well => permit.answered(),
+                Health::Ill => permit.failed(),
+                Health::Unknown => None,
+            };
+            if let Some(change) = change {
+                self.tell(change, at);
+            }
+            if !may_go_on {
+                return answered;
+            }
+            last = answered.outcome;
+        }
+        last.into()
+    }
+
+    /// Returns the targets in their order; those that could not be reached lately come last.
+    fn turns(&self) -> Vec<usize> {
+        let mut turns: Vec<usize> = (0..self.breakers.len()).collect();
+        if turns.len() > 1 {
+            turns.sort_by_cached_key(|at| self.breakers.get(*at).is_some_and(Breaker::is_avoided));
+        }
+        turns
+    }
+
+    /// Says, once, that a target is down or up again.
+    fn tell(&self, change: Change, at: usize) {
+        let endpoint = &self.table.name;
+        let target = self
+            .table
+            .endpoint
+            .targets
+            .get(at)
+            .map_or("", |t| t.origin.as_str());
+        match change {
+            Change::Down => info!(
+                endpoint,
+                "{endpoint}: down: {target} is left in peace for a while"
+            ),
+            Change::Up => info!(endpoint, "{endpoint}: up: {target} answers again"),
+        }
+    }
+
+    /// Asks one target; tells how it is, and whether the next one may know better.
+    async fn ask_one(&self, url: &Url, sending: &Sending<'_>) -> (Answered, Health, bool) {
         let response = match self.send_as_somebody(url, sending).await {
             Ok(response) => response,
-            Err(Trouble::Credentials(failure)) => return (Outcome::Temporary(failure), false),
+            Err(Trouble::Credentials(failure)) => {
+                return (Outcome::Temporary(failure).into(), Health::Unknown, false);
+            }
             Err(Trouble::Http(error)) => {
                 // A policy request may have been counted if any of it was sent.
                 let may_go_on =
                     error.is_connect() || self.is_lookup() && is_broken_connection(&error);
-                return (Outcome::Temporary(failure(&error)), may_go_on);
+                let health = if is_no_http(&error) {
+                    Health::Well
+                } else {
+                    Health::Ill
+                };
+                return (
+                    Outcome::Temporary(failure(&error)).into(),
+                    health,
+                    may_go_on,
+                );
             }
         };
         let reading = &self.table.endpoint.reading;
         let status = response.status().as_u16();
-        match answer::verdict(status, reading) {
+        let lifetime = self.lifetime(&response);
+        let verdict = answer::verdict(status, reading);
+        let health = match verdict {
+            Verdict::Temporary if matches!(status, 502..=504) => Health::Ill,
+            _ => Health::Well,
+        };
+        match verdict {
             Verdict::Found => {}
             verdict => {
                 drain(response);
                 let is_ill = verdict == Verdict::Temporary && status >= 500;
                 let outcome = answer::without_body(status, verdict);
-                return (outcome, is_ill && self.is_lookup());
+                return (
+                    Answered { outcome, lifetime },
+                    health,
+                    is_ill && self.is_lookup(),
+                );
             }
         }
-        let content_type = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
+        let content_type = header(&response, CONTENT_TYPE.as_str())
             .unwrap_or_default()
             .to_owned();
         let outcome = match body(response, self.table.endpoint.max_response).await {
             Ok(body) => answer::read(&content_type, &body, reading),
             Err(failure) => Outcome::Temporary(failure),
         };
-        (outcome, false)
+        (Answered { outcome, lifetime }, health, false)
+    }
+
+    /// Returns what the backend says of its answer's lifetime, where that is asked for.
+    fn lifetime(&self, response: &reqwest::Response) -> Option<Duration> {
+        let cache = self.table.endpoint.cache.as_ref()?;
+        cache
+            .honour_http
+            .then(|| lifetime(|name| header(response, name)))?
     }
 
     /// Sends a call with a token, if one is needed; with a new one after a 401, once.
@@ -271,34 +370,16 @@ enum Trouble {
     Http(reqwest::Error),
 }
 
-impl super::Table for Endpoint {
-    fn name(&self) -> &str {
-        &self.table.name
-    }
+/// How a target has shown itself.
+enum Health {
+    Well,
+    Ill,
+    /// It was not asked at all.
+    Unknown,
+}
 
-    fn words(&self) -> &Words {
-        &self.table.endpoint.words
-    }
-
-    async fn answer(&self, request: &Request, id: &str) -> Outcome {
-        let call = match compose(&self.table, request) {
-            Ok(call) => call,
-            Err(outcome) => return outcome,
-        };
-        let deadline = Instant::now() + self.table.endpoint.request_timeout;
-        let Ok(_permit) = timeout_at(deadline, self.in_flight.acquire()).await else {
-            return Outcome::Temporary(Reason::Busy.into());
-        };
-        let sending = Sending {
-            body: self.body(&call),
-            call: &call,
-            id,
-        };
-        match timeout_at(deadline, self.call(&sending)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::Temporary(Reason::TimedOut.into()),
-        }
-    }
+fn header<'r>(response: &'r reqwest::Response, name: &str) -> Option<&'r str> {
+    response.headers().get(name)?.to_str().ok()
 }
 
 /// Reads a body up to its limit, which counts what compression hides.

@@ -1,12 +1,16 @@
 //! The other side: a request becomes an HTTP call, and whatever comes of it an outcome.
 //!
 //! `call` says what is sent, `answer` what a response means, both as pure functions; `http` makes
-//! the calls, over the connections of `client` and with the tokens of `oauth`; `route` knows
-//! which endpoint is asked.
+//! the calls, over the connections of `client`, with the tokens of `oauth`, and leaves those in
+//! peace whom `breaker` tells it to. An `endpoint` is all of that behind a `cache`, if there is
+//! one; `route` knows which endpoint is asked.
 
 pub mod answer;
+pub mod breaker;
+pub mod cache;
 pub mod call;
 pub mod client;
+pub mod endpoint;
 pub mod http;
 pub mod oauth;
 pub mod route;

@@ -9,13 +9,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jsonwebtoken::{Header, encode};
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::percent_encode;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::call::ESCAPED;
 use super::client::cause;
 use super::http::body;
 use crate::config::{OAuth, Proof, TokenServer, signing_key};
@@ -220,7 +221,7 @@ impl Tokens {
 
     /// Makes the form, and what stands in `Authorization` if the secret does not stand in it.
     fn form(&self, endpoint: &Url) -> Result<(String, Option<HeaderValue>), String> {
-        let escape = |text: &str| percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string();
+        let escape = |text: &str| percent_encode(text.as_bytes(), ESCAPED).to_string();
         let id = &self.settings.client_id;
         let mut pairs = vec![("grant_type", "client_credentials".to_owned())];
         if let Some(scope) = &self.settings.scope {

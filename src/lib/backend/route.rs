@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::http::{Endpoint, Shared};
+use super::endpoint::Endpoint;
+use super::http::Shared;
 use super::{Backend, Patience};
 use crate::config::{Config, Server};
 use crate::program::Program;
@@ -91,6 +92,11 @@ impl Routes {
         };
         names.sort_unstable();
         names
+    }
+
+    /// Throws every kept answer away, and tells how many there were.
+    pub fn clear(&self) -> usize {
+        self.by_name.values().map(|endpoint| endpoint.clear()).sum()
     }
 
     /// Returns how many tables there are.

@@ -72,6 +72,8 @@ pub(super) fn endpoint(
     let request_timeout = reader.request_timeout();
     let max_response = reader.size("max-response", 1 << 20);
     let max_in_flight = reader.count("max-in-flight", 1..=1_000_000, 256);
+    let cache = reader.cache(is_default);
+    let breaker = reader.breaker();
 
     let has_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
     let is_asked = form.is_some() || json.is_some();
@@ -118,6 +120,8 @@ pub(super) fn endpoint(
         request_timeout,
         max_response,
         max_in_flight,
+        cache,
+        breaker,
     })
 }
 
@@ -156,7 +160,7 @@ impl Json {
 /// The keys of one endpoint. What they say of identity and transport is read in files of its own.
 pub(super) struct Reader<'r, 't> {
     is_lookup: bool,
-    is_policy: bool,
+    pub(super) is_policy: bool,
     is_socketmap: bool,
     extra_attributes: Vec<String>,
     pub(super) mode: Mode,
@@ -181,7 +185,7 @@ impl<'t> Reader<'_, 't> {
         Template::parse(text, self.vocabulary())
     }
 
-    fn vocabulary(&self) -> Vocabulary<'_> {
+    pub(super) fn vocabulary(&self) -> Vocabulary<'_> {
         Vocabulary {
             lookup: self.is_lookup,
             policy: self.is_policy,

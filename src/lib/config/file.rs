@@ -72,10 +72,24 @@ impl<'t> Section<'t> {
         self.take_all(name).into_iter().next_back().map(|(_, e)| e)
     }
 
+    /// Tells whether a key is taken back, or switched off, in the nearest layer that has it.
+    pub(super) fn is_off(&self, name: &str) -> bool {
+        let named = |layer: &'_ Vec<Entry<'t>>| layer.iter().position(|entry| entry.key == name);
+        let nearest = self
+            .layers
+            .iter()
+            .rev()
+            .find_map(|layer| Some(&layer[named(layer)?]));
+        nearest.is_some_and(Entry::is_false)
+    }
+
     /// Takes a table out of which each member is inherited on its own.
     pub(super) fn take_members(&mut self, name: &'static str, report: &mut Report) -> Option<Self> {
         let mut members: Option<Self> = None;
-        for (_, entry) in self.take_all(name) {
+        let own = self.layers.len().saturating_sub(1);
+        let mut nearest = own;
+        for (layer, entry) in self.take_all(name) {
+            nearest = layer;
             if entry.is_false() {
                 members = None;
                 continue;
@@ -97,6 +111,10 @@ impl<'t> Section<'t> {
                 section.path = entry.path;
                 section.span = entry.value.span();
             }
+        }
+        // What is inherited may hold keys that only others have.
+        if let Some(section) = members.as_mut().filter(|_| nearest < own) {
+            section.layers.push(Vec::new());
         }
         members
     }

@@ -10,6 +10,7 @@ mod problem;
 mod resolve;
 mod secret;
 mod show;
+mod steady;
 mod target;
 mod template;
 mod transport;
@@ -149,6 +150,40 @@ pub struct Endpoint {
     pub max_response: usize,
     /// The most calls at once.
     pub max_in_flight: usize,
+    /// Whether and how answers are kept.
+    pub cache: Option<Cache>,
+    /// When a target is left in peace.
+    pub breaker: Option<Breaker>,
+}
+
+/// How answers are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// How long a value is good.
+    pub ttl: Duration,
+    /// How long a "not found" is good.
+    pub negative_ttl: Duration,
+    /// How long after that it may still be said while no better one is to be had.
+    pub stale_if_error: Option<Duration>,
+    /// How long before its end it is asked for again, if it is asked for at all.
+    pub refresh_ahead: Option<Duration>,
+    /// Whether the backend's own word on lifetimes comes first.
+    pub honour_http: bool,
+    /// The most answers.
+    pub max_entries: usize,
+    /// The most memory for them, about.
+    pub max_bytes: usize,
+    /// The attributes that make a policy question.
+    pub by: Vec<String>,
+}
+
+/// When a target is left in peace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// After so many failures in a row.
+    pub failures: usize,
+    /// For so long.
+    pub pause: Duration,
 }
 
 /// What goes into a query or a form.

@@ -9,8 +9,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::secret::{Secret, Source};
 use super::{
-    Body, Compression, Config, Credential, Endpoint, HeaderText, Json, Missing, Normalise, OAuth,
-    Parameters, Proof, Proxy, Response, Server, Statuses, Table, Target, Tls, TlsVersion,
+    Body, Cache, Compression, Config, Credential, Endpoint, HeaderText, Json, Missing, Normalise,
+    OAuth, Parameters, Proof, Proxy, Response, Server, Statuses, Table, Target, Tls, TlsVersion,
     TokenServer, Verdict,
 };
 use crate::program::Program;
@@ -129,6 +129,8 @@ fn endpoint(table: &Table) -> Pairs<'_> {
         request_timeout,
         max_response,
         max_in_flight,
+        cache,
+        breaker,
     } = &table.endpoint;
     let (is_lookup, is_policy) = (table.program.is_lookup(), table.program == Program::Policy);
     let mut pairs = vec![("target", one_or_list(targets)), ("method", text(method))];
@@ -217,6 +219,20 @@ fn endpoint(table: &Table) -> Pairs<'_> {
     add("status", some_table(statuses(&reading.status)));
     add("normalise", some_table(normalised(normalise)));
     add("tls", some_table(tls(&transport.tls)));
+    add(
+        "cache",
+        cache.as_ref().map(|settings| Shape::Table(kept(settings))),
+    );
+    add(
+        "breaker",
+        Some(breaker.as_ref().map_or(Shape::Flag(false), |settings| {
+            let pairs = [
+                ("failures", Shape::Number(settings.failures)),
+                ("pause", duration(settings.pause)),
+            ];
+            Shape::Table(pairs.into_iter().collect())
+        })),
+    );
     pairs.into_iter().collect()
 }
 
@@ -301,6 +317,29 @@ fn normalised(normalise: &Normalise) -> Pairs<'_> {
         .chain(delimiter)
         .chain(pattern)
         .collect()
+}
+
+fn kept(cache: &Cache) -> Pairs<'_> {
+    let lifetime = |ttl: Duration| {
+        if ttl.is_zero() {
+            Shape::Flag(false)
+        } else {
+            duration(ttl)
+        }
+    };
+    let some = |name, value: Option<Duration>| value.map(|value| (name, duration(value)));
+    [
+        ("ttl", lifetime(cache.ttl)),
+        ("negative-ttl", lifetime(cache.negative_ttl)),
+        ("honour-http", Shape::Flag(cache.honour_http)),
+        ("max-entries", Shape::Number(cache.max_entries)),
+        ("max-bytes", Shape::Number(cache.max_bytes)),
+    ]
+    .into_iter()
+    .chain(some("stale-if-error", cache.stale_if_error))
+    .chain(some("refresh-ahead", cache.refresh_ahead))
+    .chain((!cache.by.is_empty()).then_some(("by", Shape::List(&cache.by))))
+    .collect()
 }
 
 fn tls(tls: &Tls) -> Pairs<'_> {

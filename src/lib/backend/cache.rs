@@ -1,0 +1,345 @@
+//! Answers that are kept, and calls that are shared by all who ask the same.
+//!
+//! Kept are values and "not found", never a failure, and no answer is said after its lifetime but
+//! as the operator allows while no better one is to be had.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{Shared, WeakShared};
+use quick_cache::sync::{Cache as Store, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use tokio::time::Instant;
+
+use crate::config;
+use crate::outcome::Outcome;
+use crate::request::Request;
+
+/// A question, as bytes that no other question has.
+pub type Question = Arc<[u8]>;
+
+/// What a call has brought.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// Its outcome.
+    pub outcome: Outcome,
+    /// How long the backend says it is good; nothing if it does not say.
+    pub lifetime: Option<Duration>,
+}
+
+impl From<Outcome> for Answered {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            lifetime: None,
+        }
+    }
+}
+
+type Call = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// The answers of one endpoint.
+#[derive(Debug)]
+pub struct Cache {
+    settings: config::Cache,
+    store: Store<Question, Kept, ByMemory>,
+    flights: Mutex<Flights>,
+    /// Goes up when everything is thrown away: calls that began before are not kept.
+    generation: AtomicU64,
+}
+
+/// The calls under way, each under its question.
+#[derive(Debug, Default)]
+struct Flights {
+    last: u64,
+    by_question: HashMap<Question, (u64, WeakShared<Call>)>,
+}
+
+/// An answer that is kept.
+#[derive(Clone, Debug)]
+struct Kept {
+    outcome: Outcome,
+    /// From when on it is renewed ahead of its end.
+    renew_at: Instant,
+    /// Its end.
+    fresh_until: Instant,
+    /// Until when it may be said in place of a failure.
+    stale_until: Instant,
+}
+
+/// Counts what an answer takes, and not less than makes the number of answers right.
+#[derive(Clone, Debug)]
+struct ByMemory {
+    least: u64,
+}
+
+impl Weighter<Question, Kept> for ByMemory {
+    fn weight(&self, question: &Question, kept: &Kept) -> u64 {
+        /// What the tables around an answer take.
+        const AROUND: usize = 160;
+        let value = match &kept.outcome {
+            Outcome::Found(value) => value.len(),
+            _ => 0,
+        };
+        let bytes = AROUND.saturating_add(question.len()).saturating_add(value);
+        u64::try_from(bytes).unwrap_or(u64::MAX).max(self.least)
+    }
+}
+
+impl Cache {
+    /// Makes an empty one.
+    pub fn new(settings: config::Cache) -> Self {
+        let bytes = u64::try_from(settings.max_bytes).unwrap_or(u64::MAX);
+        let entries = u64::try_from(settings.max_entries).unwrap_or(u64::MAX);
+        let weighter = ByMemory {
+            least: bytes.div_ceil(entries).max(1),
+        };
+        // One part: a bound is to hold for all answers together, and one thread serves.
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(settings.max_entries.min(1_000))
+            .weight_capacity(bytes)
+            .build();
+        let store = match options {
+            Ok(options) => Store::with_options(
+                options,
+                weighter,
+                DefaultHashBuilder::default(),
+                DefaultLifecycle::default(),
+            ),
+            Err(_) => Store::with_weighter(1, bytes, weighter),
+        };
+        Self {
+            settings,
+            store,
+            flights: Mutex::default(),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns what makes this request a question of its own.
+    pub fn question(&self, request: &Request, key: &[u8]) -> Question {
+        let mut bytes = Vec::new();
+        let mut put = |part: &[u8]| {
+            bytes.extend_from_slice(&part.len().to_le_bytes());
+            bytes.extend_from_slice(part);
+        };
+        match request {
+            Request::Lookup { map, .. } => {
+                put(map.as_deref().unwrap_or_default());
+                put(key);
+            }
+            Request::Policy(attributes) => {
+                for name in &self.settings.by {
+                    put(attributes.value(name).unwrap_or_default());
+                }
+            }
+        }
+        bytes.into()
+    }
+
+    /// Answers from what is kept, or from a call; one call for all who ask the same meanwhile.
+    pub async fn answer<F>(
+        self: &Arc<Self>,
+        question: &Question,
+        ask: impl FnOnce() -> F,
+    ) -> Outcome
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
+        let kept = self.store.get(question);
+        let now = Instant::now();
+        if let Some(kept) = kept.as_ref().filter(|kept| now < kept.fresh_until) {
+            if now >= kept.renew_at && !self.is_flying(question) {
+                // It ends by its own deadline, whether anybody waits for it or not.
+                tokio::spawn(self.fly(question, ask));
+            }
+            return kept.outcome.clone();
+        }
+        let outcome = self.fly(question, ask).await;
+        match kept {
+            Some(kept)
+                if matches!(outcome, Outcome::Temporary(_))
+                    && Instant::now() < kept.stale_until =>
+            {
+                kept.outcome
+            }
+            _ => outcome,
+        }
+    }
+
+    /// Throws everything away, and tells how much there was.
+    pub fn clear(&self) -> usize {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.lock().by_question.clear();
+        let count = self.store.len();
+        self.store.clear();
+        count
+    }
+
+    /// Returns how many answers there are.
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Tells whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.store.is_empty()
+    }
+
+    fn is_flying(&self, question: &Question) -> bool {
+        // Dropped after the lock: it may be the last of its kind, and the end of a call locks, too.
+        let call = self
+            .lock()
+            .by_question
+            .get(question)
+            .and_then(|(_, call)| call.upgrade());
+        call.is_some()
+    }
+
+    /// Joins the call that asks this, or makes one. It ends when nobody waits for it any more.
+    fn fly<F>(self: &Arc<Self>, question: &Question, ask: impl FnOnce() -> F) -> Shared<Call>
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
+        let mut flights = self.lock();
+        if let Some((_, call)) = flights.by_question.get(question)
+            && let Some(call) = call.upgrade()
+        {
+            return call;
+        }
+        flights.last += 1;
+        let landing = Landing {
+            cache: Arc::clone(self),
+            question: Arc::clone(question),
+            flight: flights.last,
+            generation: self.generation.load(Ordering::Acquire),
+        };
+        let asked = ask();
+        let call: Call = Box::pin(async move {
+            let started = Instant::now();
+            let answered = asked.await;
+            landing.keep(&answered, started);
+            answered.outcome
+        });
+        let call = call.shared();
+        if let Some(weak) = call.downgrade() {
+            let flight = flights.last;
+            flights
+                .by_question
+                .insert(Arc::clone(question), (flight, weak));
+        }
+        call
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Flights> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of a call, reached or not.
+struct Landing {
+    cache: Arc<Cache>,
+    question: Question,
+    flight: u64,
+    generation: u64,
+}
+
+impl Landing {
+    /// Keeps an answer for as long as it is good, counted from when it was asked for.
+    fn keep(&self, answered: &Answered, asked: Instant) {
+        let settings = &self.cache.settings;
+        let default = match &answered.outcome {
+            Outcome::Found(_) => settings.ttl,
+            Outcome::NotFound => settings.negative_ttl,
+            Outcome::Temporary(_) | Outcome::Permanent(_) => return,
+        };
+        let lifetime = match answered.lifetime {
+            Some(lifetime) if settings.honour_http => lifetime,
+            _ => default,
+        };
+        let stale = settings.stale_if_error.unwrap_or_default();
+        if self.generation != self.cache.generation.load(Ordering::Acquire) {
+            return;
+        }
+        if lifetime.is_zero() {
+            // An older answer is wrong by now.
+            self.cache.store.remove(&self.question);
+            return;
+        }
+        let fresh_until = asked + lifetime;
+        let kept = Kept {
+            outcome: answered.outcome.clone(),
+            renew_at: match settings.refresh_ahead {
+                Some(ahead) => asked + lifetime.saturating_sub(ahead.min(lifetime / 2)),
+                None => fresh_until,
+            },
+            fresh_until,
+            stale_until: fresh_until + stale,
+        };
+        self.cache.store.insert(Arc::clone(&self.question), kept);
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut flights = self.cache.lock();
+        // The next call for this question may have begun already.
+        let is_ours = |(flight, _): &(u64, WeakShared<Call>)| *flight == self.flight;
+        if flights.by_question.get(&self.question).is_some_and(is_ours) {
+            flights.by_question.remove(&self.question);
+        }
+    }
+}
+
+/// Returns how long a backend says that its answer is good (RFC 9111, section 4.2); nothing if it
+/// does not say. What may not be kept is good for no time.
+pub fn lifetime<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Option<Duration> {
+    let age = header("age").and_then(seconds).unwrap_or_default();
+    if let Some(control) = header("cache-control") {
+        let directives = || control.split(',').map(|d| d.trim().to_ascii_lowercase());
+        if directives().any(|d| ["no-store", "no-cache", "private"].contains(&name(&d))) {
+            return Some(Duration::ZERO);
+        }
+        let argument = |wanted: &str| {
+            directives().find_map(|d| {
+                let (name, value) = d.split_once('=')?;
+                (name.trim() == wanted).then(|| seconds(value.trim().trim_matches('"')))
+            })
+        };
+        if let Some(lifetime) = argument("s-maxage").or_else(|| argument("max-age")) {
+            return Some(lifetime.unwrap_or_default().saturating_sub(age));
+        }
+    }
+    let expires = header("expires")?;
+    // A date that is none means "already over".
+    let Ok(expires) = httpdate::parse_http_date(expires) else {
+        return Some(Duration::ZERO);
+    };
+    let date = header("date")
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+        .unwrap_or_else(SystemTime::now);
+    Some(
+        expires
+            .duration_since(date)
+            .unwrap_or_default()
+            .saturating_sub(age),
+    )
+}
+
+fn name(directive: &str) -> &str {
+    directive.split('=').next().unwrap_or_default().trim()
+}
+
+/// The longest lifetime that is taken: a day.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+fn seconds(text: &str) -> Option<Duration> {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let seconds = text.parse().unwrap_or(u64::MAX);
+    is_number.then(|| Duration::from_secs(seconds).min(LONGEST))
+}

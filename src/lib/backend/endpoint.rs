@@ -1,0 +1,72 @@
+//! One table's endpoint: its calls, behind its cache if it has one.
+
+use std::sync::Arc;
+
+use super::Table;
+use super::cache::Cache;
+use super::call::{is_special, normal_key};
+use super::http::{Caller, Shared};
+use crate::config;
+use crate::outcome::Outcome;
+use crate::reply::Words;
+use crate::request::Request;
+
+/// What answers for one table.
+#[derive(Debug)]
+pub struct Endpoint {
+    caller: Arc<Caller>,
+    cache: Option<Arc<Cache>>,
+}
+
+impl Endpoint {
+    /// Makes an endpoint of what is configured.
+    pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, reqwest::Error> {
+        let cache = table.endpoint.cache.clone();
+        Ok(Self {
+            caller: Arc::new(Caller::new(table, shared)?),
+            cache: cache.map(|settings| Arc::new(Cache::new(settings))),
+        })
+    }
+
+    /// Returns the configuration it was made of.
+    pub fn table(&self) -> &config::Table {
+        self.caller.table()
+    }
+
+    /// Throws kept answers away, and tells how many there were.
+    pub fn clear(&self) -> usize {
+        self.cache.as_ref().map_or(0, |cache| cache.clear())
+    }
+}
+
+impl Table for Endpoint {
+    fn name(&self) -> &str {
+        &self.table().name
+    }
+
+    fn words(&self) -> &Words {
+        &self.table().endpoint.words
+    }
+
+    async fn answer(&self, request: &Request, id: &str) -> Outcome {
+        let Some(cache) = &self.cache else {
+            return self.caller.ask(request, id).await.outcome;
+        };
+        let endpoint = &self.table().endpoint;
+        let question = match request {
+            Request::Lookup { key, .. } if is_special(key) && !endpoint.special_keys => {
+                return Outcome::NotFound;
+            }
+            Request::Lookup { key, .. } => match normal_key(key, &endpoint.normalise) {
+                Some(key) => cache.question(request, &key),
+                None => return Outcome::NotFound,
+            },
+            Request::Policy(_) => cache.question(request, &[]),
+        };
+        let ask = || {
+            let (caller, request, id) = (Arc::clone(&self.caller), request.clone(), id.to_owned());
+            async move { caller.ask(&request, &id).await }
+        };
+        cache.answer(&question, ask).await
+    }
+}
