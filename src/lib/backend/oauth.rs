@@ -179,10 +179,14 @@ impl Tokens {
         {
             return Err("the token is no bearer token".to_owned());
         }
+        if answer.access_token.trim().is_empty() {
+            return Err("the token is empty".to_owned());
+        }
         let mut value = HeaderValue::from_str(&format!("Bearer {}", answer.access_token))
             .map_err(|_| "the token cannot stand in a header".to_owned())?;
         value.set_sensitive(true);
-        let lifetime = answer.expires_in.map_or(DEFAULT_LIFETIME, |seconds| {
+        let seconds = answer.expires_in.and_then(Seconds::number);
+        let lifetime = seconds.map_or(DEFAULT_LIFETIME, |seconds| {
             Duration::from_secs_f64(seconds.clamp(1.0, 86_400.0))
         });
         let now = Instant::now();
@@ -290,7 +294,24 @@ struct Claims<'c> {
 struct Answer {
     access_token: String,
     token_type: Option<String>,
-    expires_in: Option<f64>,
+    expires_in: Option<Seconds>,
+}
+
+/// A number; some servers write it as a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(f64),
+    Text(String),
+}
+
+impl Seconds {
+    fn number(self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Text(text) => text.trim().parse().ok().filter(|n: &f64| n.is_finite()),
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -15,6 +15,8 @@ pub struct Routes {
     program: Program,
     server: Server,
     by_name: HashMap<Box<[u8]>, Arc<Endpoint>>,
+    /// Of tcp-lookup and policy: by the name of the socket.
+    by_socket: HashMap<String, Arc<Endpoint>>,
 }
 
 impl Routes {
@@ -26,6 +28,7 @@ impl Routes {
     ) -> Result<Self, reqwest::Error> {
         let mut shared = Shared::default();
         let mut by_name = HashMap::new();
+        let mut by_socket = HashMap::new();
         for table in config.tables_of(program) {
             let name = table.name.as_bytes();
             let kept = before
@@ -35,12 +38,14 @@ impl Routes {
                 Some(endpoint) => Arc::clone(endpoint),
                 None => Arc::new(Endpoint::new(table.clone(), &mut shared)?),
             };
+            by_socket.insert(table.socket.clone(), Arc::clone(&endpoint));
             by_name.insert(name.into(), endpoint);
         }
         Ok(Self {
             program,
             server: config.server,
             by_name,
+            by_socket,
         })
     }
 
@@ -60,13 +65,9 @@ impl Routes {
 
     /// Returns the endpoint behind a socket. A single table is behind every socket.
     fn behind(&self, socket: &str) -> Option<&Arc<Endpoint>> {
-        let mut endpoints = self.by_name.values();
-        match (endpoints.next(), endpoints.next()) {
-            (Some(only), None) => Some(only),
-            _ => self
-                .by_name
-                .values()
-                .find(|endpoint| endpoint.table().socket == socket),
+        match self.by_name.len() {
+            1 => self.by_name.values().next(),
+            _ => self.by_socket.get(socket),
         }
     }
 
