@@ -1,6 +1,7 @@
 //! HTTP clients: one for each way to connect, shared by the endpoints that agree in it.
 
 use std::error::Error;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,6 +12,9 @@ use reqwest::{Certificate, Client, Identity, redirect, tls};
 use crate::config::{
     Body, Compression, Credential, Endpoint, HeaderText, Proxy, Response, TlsVersion, Transport,
 };
+
+/// How often an HTTP/2 connection is asked for a sign of life, and how long it may take for it.
+const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 
 /// The clients made so far.
 #[derive(Debug, Default)]
@@ -43,7 +47,11 @@ fn build(transport: &Transport, is_https: bool) -> Result<Client, reqwest::Error
         .referer(false)
         .gzip(transport.compression != Compression::None)
         .connect_timeout(transport.connect_timeout)
-        .pool_idle_timeout(transport.pool_idle);
+        .pool_idle_timeout(transport.pool_idle)
+        // One connection carries all calls, and a call that times out does not end it.
+        .http2_keep_alive_interval(PING.0)
+        .http2_keep_alive_timeout(PING.1)
+        .http2_keep_alive_while_idle(true);
     match &transport.proxy {
         Proxy::None => builder = builder.no_proxy(),
         Proxy::Environment => {}

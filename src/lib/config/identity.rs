@@ -143,7 +143,7 @@ impl<'t> Reader<'_, 't> {
         };
         let value = values::any_secret(&entry, self.mode, self.report)?;
         if is_signed && !is_absent(&value) && signing_key(value.expose()).is_none() {
-            let text = "is no private key as PEM: RSA, EC (P-256, P-384) or Ed25519";
+            let text = "is no private key as PEM: RSA, or as PKCS #8 EC (P-256, P-384) or Ed25519";
             self.error(entry.value.span(), &entry.path, text);
             return None;
         }
