@@ -1,0 +1,219 @@
+//! Certificates: an authority of a test's own, and what it signs.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+};
+use tokio_rustls::rustls::{
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
+    version::{TLS12, TLS13},
+};
+
+use crate::support::Directory;
+
+/// Who signs.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: Certificate,
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy)]
+pub(crate) enum Validity {
+    Now,
+    Over,
+    NotYet,
+}
+
+/// A certificate and its key.
+pub(crate) struct Identity {
+    certificate: Certificate,
+    key: KeyPair,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "an authority of the tests");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+        }
+    }
+
+    /// A server on 127.0.0.1.
+    pub(crate) fn server(&self) -> Identity {
+        self.server_named("127.0.0.1", Validity::Now)
+    }
+
+    /// A server with this name or address.
+    pub(crate) fn server_named(&self, name: &str, validity: Validity) -> Identity {
+        self.sign(name, ExtendedKeyUsagePurpose::ServerAuth, validity)
+    }
+
+    /// A client.
+    pub(crate) fn client(&self) -> Identity {
+        self.sign(
+            "a-client.example",
+            ExtendedKeyUsagePurpose::ClientAuth,
+            Validity::Now,
+        )
+    }
+
+    fn sign(&self, name: &str, purpose: ExtendedKeyUsagePurpose, validity: Validity) -> Identity {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![match name.parse::<Ipv4Addr>() {
+            Ok(address) => SanType::IpAddress(IpAddr::V4(address)),
+            Err(_) => SanType::DnsName(name.try_into().expect("a name")),
+        }];
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![purpose];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        (params.not_before, params.not_after) = match validity {
+            Validity::Now => (date_time_ymd(2000, 1, 1), date_time_ymd(3000, 1, 1)),
+            Validity::Over => (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1)),
+            Validity::NotYet => (date_time_ymd(2900, 1, 1), date_time_ymd(3000, 1, 1)),
+        };
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer);
+        Identity {
+            certificate: certificate.expect("a certificate"),
+            key,
+        }
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    /// Writes the certificate to a file for `tls.ca`.
+    pub(crate) fn file(&self, directory: &Path, name: &str) -> PathBuf {
+        write(directory, name, &self.pem())
+    }
+
+    fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        let der = self.certificate.der().clone();
+        roots.add(der).expect("a root certificate");
+        Arc::new(roots)
+    }
+}
+
+impl Identity {
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    pub(crate) fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    pub(crate) fn der(&self) -> &CertificateDer<'static> {
+        self.certificate.der()
+    }
+
+    /// Writes certificate and key to `NAME.pem` and `NAME.key`.
+    pub(crate) fn files(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+        (
+            write(directory, &format!("{name}.pem"), &self.pem()),
+            write(directory, &format!("{name}.key"), &self.key_pem()),
+        )
+    }
+
+    /// How a server speaks TLS with this identity.
+    pub(crate) fn tls(&self) -> Tls<'_> {
+        Tls {
+            identity: self,
+            clients: None,
+            versions: vec![&TLS12, &TLS13],
+            protocols: Vec::new(),
+        }
+    }
+}
+
+/// How a server speaks TLS.
+pub(crate) struct Tls<'i> {
+    identity: &'i Identity,
+    clients: Option<Arc<RootCertStore>>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+    protocols: Vec<Vec<u8>>,
+}
+
+impl Tls<'_> {
+    /// Demands a client certificate of this authority.
+    pub(crate) fn demanding(mut self, authority: &Authority) -> Self {
+        self.clients = Some(authority.roots());
+        self
+    }
+
+    /// Knows TLS 1.2 only.
+    pub(crate) fn old(mut self) -> Self {
+        self.versions = vec![&TLS12];
+        self
+    }
+
+    /// Knows TLS 1.3 only.
+    pub(crate) fn new_only(mut self) -> Self {
+        self.versions = vec![&TLS13];
+        self
+    }
+
+    /// Offers these protocols by ALPN.
+    pub(crate) fn offering(mut self, protocols: &[&str]) -> Self {
+        self.protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+        self
+    }
+
+    pub(crate) fn config(self) -> Arc<ServerConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&self.versions)
+            .expect("known versions");
+        let builder = match self.clients {
+            None => builder.with_no_client_auth(),
+            Some(roots) => builder.with_client_cert_verifier(
+                WebPkiClientVerifier::builder_with_provider(roots, provider)
+                    .build()
+                    .expect("a verifier"),
+            ),
+        };
+        let chain = vec![self.identity.der().clone()];
+        let key = PrivateKeyDer::try_from(self.identity.key.serialize_der()).expect("a key");
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .expect("a certificate and its key");
+        config.alpn_protocols = self.protocols;
+        Arc::new(config)
+    }
+}
+
+/// Writes a file and tells its path.
+pub(crate) fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, text).expect("a written file");
+    path
+}
+
+/// A directory with the file of an authority, for the length of a test.
+pub(crate) fn authority() -> (Authority, Directory, String) {
+    let authority = Authority::new();
+    let directory = Directory::new();
+    let file = authority.file(directory.path(), "ca.pem");
+    let key = format!("tls.ca = \"{}\"\n", file.display());
+    (authority, directory, key)
+}
