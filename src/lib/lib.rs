@@ -14,7 +14,7 @@
 //! Data moves to the right only. Read in this order: [`outcome`], [`request`], [`reply`] (what is
 //! passed on), [`protocol`] (three grammars, no I/O), [`backend`] (what is sent, what an answer
 //! means), [`session`] (one connection), [`server`] and [`connections`] (all of them), `run` (a
-//! program from start to stop). [`config`] makes the values everything runs on.
+//! program from start to stop), and beside it [`health`] with [`metrics`]. [`config`] makes the values everything runs on.
 //!
 //! # Laws
 //!
@@ -46,7 +46,9 @@
 pub mod backend;
 pub mod config;
 pub mod connections;
+pub mod health;
 pub mod log;
+pub mod metrics;
 mod notify;
 pub mod options;
 pub mod outcome;
@@ -57,6 +59,7 @@ pub mod reply;
 pub mod request;
 mod run;
 pub mod server;
+mod service;
 pub mod session;
 pub mod socket;
 

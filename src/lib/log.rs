@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
+use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Reason};
 use crate::program::Program;
 use crate::request::Request;
@@ -121,6 +122,7 @@ pub struct Record<'r> {
 /// Writes every request's end, and sees to it that no stranger can fill the journal.
 #[derive(Debug, Default)]
 pub struct Recorder {
+    metrics: Option<Arc<Metrics>>,
     warned: Mutex<HashMap<(Box<str>, Reason), Warned>>,
 }
 
@@ -135,11 +137,23 @@ struct Warned {
 pub const WARN_EVERY: Duration = Duration::from_secs(10);
 
 impl Recorder {
+    /// Makes one that counts what it writes.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..Self::default()
+        }
+    }
+
     /// Records how a request ended: once for each, and here only.
     pub fn record(&self, table: Option<&str>, outcome: &Outcome, record: &Record<'_>) {
         let endpoint = table.unwrap_or("-");
         let outcome_name = outcome.name();
-        let duration_ms = u64::try_from(record.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration = record.started.elapsed();
+        if let Some(metrics) = &self.metrics {
+            metrics.request(endpoint, outcome_name, duration);
+        }
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let request_id = record.id.map(RequestId::as_str);
         let queue_id = record.request.and_then(Request::queue_id).map(printable);
         let reason = outcome.failure().map(|failure| failure.reason.to_string());

@@ -107,45 +107,228 @@ fn text(error: lexopt::Error) -> String {
     error.to_string()
 }
 
-/// Says how to use a program.
-pub fn help(program: Program) -> String {
-    let name = program.name();
-    let (serves, query, asks) = match program {
-        Program::TcpLookup => (
-            "tcp_table(5) lookups",
-            "NAME KEY",
-            "the value of KEY in table NAME",
-        ),
-        Program::Socketmap => (
-            "socketmap_table(5) lookups",
-            "NAME KEY",
-            "the value of KEY in map NAME",
-        ),
+/// Everything there is to say about the use of a program: `--help` and the manual page are made
+/// of it.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    /// The program.
+    pub program: Program,
+    /// What it is for, as an answer to "What does it do?".
+    pub purpose: String,
+    /// How Postfix is told to ask it, as in main.cf.
+    pub asked: &'static str,
+    /// Its options.
+    pub options: Vec<Explained>,
+    /// Its exit statuses, each with its meaning.
+    pub statuses: Vec<(&'static str, &'static str)>,
+    /// Its signals.
+    pub signals: Vec<(&'static str, &'static str)>,
+    /// The files and sockets that belong to it.
+    pub files: Vec<(&'static str, String)>,
+    /// The variables of its environment.
+    pub environment: Vec<(&'static str, &'static str)>,
+}
+
+/// One option.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// `-c`, or nothing.
+    pub short: &'static str,
+    /// `--config`.
+    pub long: &'static str,
+    /// What follows it, or nothing.
+    pub value: &'static str,
+    /// What it does, in lines that are not too long for a terminal.
+    pub text: String,
+}
+
+impl Usage {
+    /// Returns what there is to say about the use of a program.
+    pub fn of(program: Program) -> Self {
+        let (serves, asked, sockets) = match program {
+            Program::TcpLookup => (
+                "tcp_table(5) lookups",
+                "transport_maps = tcp:127.0.0.1:9001",
+                vec![(
+                    "postgate-tcp-lookup@PORT.socket",
+                    "the unit that listens on 127.0.0.1:PORT, under the name PORT",
+                )],
+            ),
+            Program::Socketmap => (
+                "socketmap_table(5) lookups",
+                "virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases",
+                vec![(
+                    "postgate-socketmap.socket",
+                    "the unit that listens on /var/spool/postfix/private/postgate-socketmap",
+                )],
+            ),
+            Program::Policy => (
+                "policy delegation (SMTPD_POLICY_README)",
+                "check_policy_service unix:private/postgate-policy",
+                vec![
+                    (
+                        "postgate-policy.socket",
+                        "the unit that listens on /var/spool/postfix/private/postgate-policy, \
+                         under the name policy",
+                    ),
+                    (
+                        "postgate-policy@NAME.socket",
+                        "the unit that listens on /var/spool/postfix/private/postgate-policy-NAME, \
+                         under the name NAME",
+                    ),
+                ],
+            ),
+        };
+        let (metrics, metrics_text) = match program {
+            Program::TcpLookup => ("postgate-metrics-tcp-lookup.socket", "127.0.0.1:9464"),
+            Program::Socketmap => ("postgate-metrics-socketmap.socket", "127.0.0.1:9465"),
+            Program::Policy => ("postgate-metrics-policy.socket", "127.0.0.1:9466"),
+        };
+        let mut files = vec![(DEFAULT_CONFIG, "the configuration".to_owned())];
+        files.extend(
+            sockets
+                .into_iter()
+                .map(|(unit, text)| (unit, text.to_owned())),
+        );
+        files.push((
+            metrics,
+            format!("the unit that listens on {metrics_text} for metrics and health"),
+        ));
+        Self {
+            program,
+            purpose: format!("Answers Postfix's {serves} from an HTTP API"),
+            asked,
+            options: options(program),
+            statuses: STATUSES.to_vec(),
+            signals: SIGNALS.to_vec(),
+            files,
+            environment: ENVIRONMENT.to_vec(),
+        }
+    }
+}
+
+fn options(program: Program) -> Vec<Explained> {
+    let option = |short, long, value, text: &str| Explained {
+        short,
+        long,
+        value,
+        text: text.to_owned(),
+    };
+    let (query, asks) = match program {
+        Program::TcpLookup => ("NAME KEY", "the value of KEY in table NAME"),
+        Program::Socketmap => ("NAME KEY", "the value of KEY in map NAME"),
         Program::Policy => (
-            "policy delegation (SMTPD_POLICY_README)",
             "NAME",
             "table NAME, with name=value lines from standard input",
         ),
     };
-    format!(
-        "Usage: {name} [OPTIONS]\n\
-         \n\
-         Answers Postfix's {serves} from an HTTP API, on sockets from systemd.\n\
-         \n\
-         Options:\n\
-         \x20 -c, --config FILE         the configuration [{DEFAULT_CONFIG}]\n\
-         \x20     --check               read the whole configuration, print every problem or \"ok\"\n\
-         \x20     --show                print every table as it is after inheritance, secrets hidden\n\
-         \x20     --listen [NAME=]ADDR  without systemd: listen on 127.0.0.1:9001, [::1]:9001 or\n\
-         \x20                           /path/to.sock; can be given several times\n\
-         \x20     --query {query:<13} ask {asks},\n\
-         \x20                           and print what Postfix would get\n\
-         \x20 -h, --help                print this\n\
-         \x20 -V, --version             print the version\n\
-         \n\
-         Exit status: 0 done, 64 wrong usage, 69 no usable socket, 70 a fault of the program,\n\
-         78 configuration; of --query 0 found, 1 not found, 75 temporary failure, 76 permanent failure.\n"
-    )
+    vec![
+        option(
+            "-c",
+            "--config",
+            "FILE",
+            &format!("the configuration [{DEFAULT_CONFIG}]"),
+        ),
+        option(
+            "",
+            "--check",
+            "",
+            "read the whole configuration, print every problem or \"ok\"",
+        ),
+        option(
+            "",
+            "--show",
+            "",
+            "print every table as it is after inheritance, secrets hidden",
+        ),
+        option(
+            "",
+            "--listen",
+            "[NAME=]ADDR",
+            "without systemd: listen on 127.0.0.1:9001, [::1]:9001 or\n\
+             /path/to.sock; can be given several times",
+        ),
+        option(
+            "",
+            "--query",
+            query,
+            &format!("ask {asks},\nand print what Postfix would get"),
+        ),
+        option("-h", "--help", "", "print this"),
+        option("-V", "--version", "", "print the version"),
+    ]
+}
+
+const STATUSES: [(&str, &str); 8] = [
+    ("0", "done; of --query: found"),
+    ("1", "of --query: not found"),
+    ("64", "wrong usage"),
+    ("69", "no usable socket"),
+    ("70", "a fault of the program"),
+    ("75", "of --query: temporary failure"),
+    ("76", "of --query: permanent failure"),
+    ("78", "configuration"),
+];
+
+const SIGNALS: [(&str, &str); 3] = [
+    (
+        "SIGTERM, SIGINT",
+        "stop: take no more questions, answer those there are within drain-timeout; \
+         a second one stops at once",
+    ),
+    (
+        "SIGHUP",
+        "read the configuration again; a bad one is refused, and the one before it stays",
+    ),
+    ("SIGUSR1", "empty the caches"),
+];
+
+const ENVIRONMENT: [(&str, &str); 6] = [
+    (
+        "LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID",
+        "the sockets that systemd hands over, and their names",
+    ),
+    (
+        "NOTIFY_SOCKET",
+        "where systemd is told what the program does",
+    ),
+    ("WATCHDOG_USEC", "how often it is told that it is alive"),
+    (
+        "JOURNAL_STREAM",
+        "set by systemd: the log goes to the journal, with its fields",
+    ),
+    (
+        "CREDENTIALS_DIRECTORY",
+        "where the secrets of { credential = \"NAME\" } are",
+    ),
+    (
+        "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY",
+        "used where the configuration has proxy = \"environment\"",
+    ),
+];
+
+/// Says how to use a program.
+pub fn help(program: Program) -> String {
+    let usage = Usage::of(program);
+    let mut text = format!(
+        "Usage: {} [OPTIONS]\n\n{}, on sockets from systemd.\n\nOptions:\n",
+        program.name(),
+        usage.purpose
+    );
+    for option in usage.options {
+        let comma = if option.short.is_empty() { ' ' } else { ',' };
+        let head = format!(
+            "{:>4}{comma} {} {}",
+            option.short, option.long, option.value
+        );
+        let explained = option.text.replace('\n', &format!("\n{:28}", ""));
+        text += &format!("{head:<28}{explained}\n");
+    }
+    text += "\nExit status:\n";
+    for (status, meaning) in usage.statuses {
+        text += &format!("{status:>4}  {meaning}\n");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -217,6 +400,33 @@ mod tests {
         ] {
             let error = parse(program, arguments).unwrap_err();
             assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_option_that_is_explained_is_understood() {
+        for program in Program::ALL {
+            for option in Usage::of(program).options {
+                let value = match option.long {
+                    "--listen" => "[::1]:9001".to_owned(),
+                    _ => option.value.to_owned(),
+                };
+                for name in [option.short, option.long] {
+                    let mut arguments: Vec<_> = value.split_whitespace().collect();
+                    arguments.insert(0, name);
+                    if !name.is_empty() {
+                        parse(program, &arguments).expect(name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn help_fits_a_terminal() {
+        for program in Program::ALL {
+            let help = help(program);
+            assert!(help.lines().all(|line| line.len() <= 100), "{help}");
         }
     }
 }

@@ -2,38 +2,32 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::select;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use crate::backend::route::{Live, Route, Routes};
+use crate::backend::route::{Live, Routes};
 use crate::config::{self, Config, Mode, Report, Severity};
-use crate::connections::Connections;
-use crate::log::{self, Level, Recorder};
+use crate::log;
+use crate::metrics::Metrics;
 use crate::options::{Command, Options, help};
 use crate::outcome::Outcome;
 use crate::program::Program;
-use crate::protocol::Protocol;
 use crate::protocol::policy::Policy;
 use crate::protocol::socketmap::Socketmap;
 use crate::protocol::tcp_lookup::TcpLookup;
-use crate::server::{Shared, listen};
+use crate::query;
+use crate::service::Service;
 use crate::socket::{self, Address, Socket};
-use crate::{notify, query};
 
 /// The exit statuses, those of sysexits.h where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exit {
+pub(crate) enum Exit {
     Done = 0,
     /// postmap(1)'s "no such key".
     NotFound = 1,
@@ -52,11 +46,11 @@ enum Exit {
 }
 
 /// Why a program ends, and what is said about it.
-type Failure = (Exit, String);
+pub(crate) type Failure = (Exit, String);
 
-/// How long a program with sockets of systemd's waits before it gives up on its configuration:
-/// a waiting connection starts it again at once, and a hundred starts in a second help nobody.
-const CONFIG_PAUSE: Duration = Duration::from_secs(2);
+/// How long a program with sockets of systemd's waits before it gives up: a waiting connection
+/// starts it again at once, and a hundred starts in a second help nobody.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs a program to its end.
 ///
@@ -141,7 +135,7 @@ fn read(program: Program, path: &Path, mode: Mode) -> Result<Config, Failure> {
 }
 
 /// Reads the configuration, which has to hold a table of this program's.
-fn load(program: Program, path: &Path, mode: Mode) -> (Option<Config>, Report) {
+pub(crate) fn load(program: Program, path: &Path, mode: Mode) -> (Option<Config>, Report) {
     let (mut config, mut report) = config::load(path, mode);
     if config
         .as_ref()
@@ -169,7 +163,7 @@ fn ask(
     name: &str,
     key: Option<&std::ffi::OsStr>,
 ) -> Result<Exit, Failure> {
-    let routes = routes(program, config, None)?;
+    let routes = routes(program, config, None, &metrics(program)?)?;
     let answer = runtime()?
         .block_on(query::ask(program, &routes, name, key))
         .map_err(|text| (Exit::Usage, text))?;
@@ -191,8 +185,13 @@ fn ask(
     })
 }
 
-fn routes(program: Program, config: &Config, before: Option<&Routes>) -> Result<Routes, Failure> {
-    Routes::new(program, config, before).map_err(|error| {
+pub(crate) fn routes(
+    program: Program,
+    config: &Config,
+    before: Option<&Routes>,
+    metrics: &Arc<Metrics>,
+) -> Result<Routes, Failure> {
+    Routes::new(program, config, before, metrics).map_err(|error| {
         let cause = std::iter::successors(std::error::Error::source(&error), |e| e.source())
             .last()
             .map_or_else(|| error.to_string(), ToString::to_string);
@@ -201,6 +200,13 @@ fn routes(program: Program, config: &Config, before: Option<&Routes>) -> Result<
             format!("the HTTP client cannot be set up: {cause}"),
         )
     })
+}
+
+fn metrics(program: Program) -> Result<Arc<Metrics>, Failure> {
+    match Metrics::new(program.name()) {
+        Ok(metrics) => Ok(Arc::new(metrics)),
+        Err(error) => Err((Exit::Software, format!("no metrics: {error}"))),
+    }
 }
 
 /// One thread serves: a bridge waits more than it works, and what it does can be reasoned about.
@@ -217,33 +223,21 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         let text = "--listen, but there are sockets from systemd; only one of them is possible";
         return Err((Exit::Usage, text.to_owned()));
     }
-    let started = start(program, path, addresses, handed.len());
-    let (config, routes) = match started {
+    let metrics = metrics(program)?;
+    let has_handed = !handed.is_empty();
+    let started = start(program, path, addresses, handed, &metrics);
+    let (config, routes, sockets) = match started {
         Ok(started) => started,
-        Err(failure) => {
-            if failure.0 == Exit::Config && !handed.is_empty() {
-                complain(program, &failure.1);
-                std::thread::sleep(CONFIG_PAUSE);
-                return Ok(failure.0);
-            }
-            return Err(failure);
+        Err((exit, text)) if has_handed => {
+            complain(program, &text);
+            std::thread::sleep(PAUSE);
+            return Ok(exit);
         }
+        Err(failure) => return Err(failure),
     };
-    let sockets = match addresses {
-        [] => handed,
-        addresses => addresses
-            .iter()
-            .map(Address::bind)
-            .collect::<Result<_, _>>()
-            .map_err(|text| (Exit::Unavailable, text))?,
-    };
-    if let Some(failure) = misfit(program, &routes, &sockets) {
-        complain(program, &failure);
-        if addresses.is_empty() {
-            std::thread::sleep(CONFIG_PAUSE);
-        }
-        return Ok(Exit::Config);
-    }
+    let (metrics_sockets, sockets): (Vec<_>, Vec<_>) = sockets
+        .into_iter()
+        .partition(|socket| socket.name == METRICS_SOCKET);
     let level = log::start(program, config.level);
     for text in lonely_tables(program, &routes, &sockets) {
         warn!("{text}");
@@ -256,28 +250,34 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         cap: Arc::new(AtomicUsize::new(affordable(config.server.max_connections))),
         live: Arc::new(Live::new(routes)),
         level,
+        metrics,
     };
     log_panics();
     let runtime = runtime()?;
     let exit = match program {
-        Program::TcpLookup => runtime.block_on(service.run::<TcpLookup>(sockets)),
-        Program::Socketmap => runtime.block_on(service.run::<Socketmap>(sockets)),
-        Program::Policy => runtime.block_on(service.run::<Policy>(sockets)),
+        Program::TcpLookup => runtime.block_on(service.run::<TcpLookup>(sockets, metrics_sockets)),
+        Program::Socketmap => runtime.block_on(service.run::<Socketmap>(sockets, metrics_sockets)),
+        Program::Policy => runtime.block_on(service.run::<Policy>(sockets, metrics_sockets)),
     };
     // A thread that looks up a name may still be waiting.
     runtime.shutdown_background();
     exit
 }
 
+/// Reads the configuration and gets the sockets that fit it.
 fn start(
     program: Program,
     path: &Path,
     addresses: &[Address],
-    handed: usize,
-) -> Result<(Config, Routes), Failure> {
+    handed: Vec<Socket>,
+    metrics: &Arc<Metrics>,
+) -> Result<(Config, Routes, Vec<Socket>), Failure> {
     let config = read(program, path, Mode::Serve)?;
-    let routes = routes(program, &config, None)?;
-    if handed == 0 && addresses.is_empty() {
+    let routes = routes(program, &config, None, metrics)?;
+    let is_served = |name: &str| name != METRICS_SOCKET;
+    let is_any = handed.iter().any(|socket| is_served(&socket.name))
+        || addresses.iter().any(|address| is_served(&address.name));
+    if !is_any {
         let expected = match routes.expected_sockets().as_slice() {
             [] => "any FileDescriptorName=".to_owned(),
             names => format!("FileDescriptorName={}", names.join(" or ")),
@@ -287,19 +287,27 @@ fn start(
         );
         return Err((Exit::Unavailable, text));
     }
-    Ok((config, routes))
+    let sockets = match addresses {
+        [] => handed,
+        addresses => addresses
+            .iter()
+            .map(Address::bind)
+            .collect::<Result<_, _>>()
+            .map_err(|text| (Exit::Unavailable, text))?,
+    };
+    match misfit(program, &routes, &sockets) {
+        None => Ok((config, routes, sockets)),
+        Some(text) => Err((Exit::Config, text)),
+    }
 }
 
-/// Says which sockets nobody serves.
+/// The name of sockets that serve metrics and health, whatever the tables are called.
+const METRICS_SOCKET: &str = "metrics";
+
+/// Says which socket nobody serves.
 fn misfit(program: Program, routes: &Routes, sockets: &[Socket]) -> Option<String> {
-    let names = || sockets.iter().map(|socket| socket.name.as_str());
-    if names().any(|name| name == "metrics") {
-        return Some(
-            "socket \"metrics\": the name is kept for metrics, which this version does not serve"
-                .to_owned(),
-        );
-    }
-    let misfits = routes.misfits(names());
+    let names = sockets.iter().map(|socket| socket.name.as_str());
+    let misfits = routes.misfits(names.filter(|name| *name != METRICS_SOCKET));
     let misfit = misfits.first()?;
     let expected = routes.expected_sockets().join(", ");
     let name = program.name();
@@ -342,7 +350,7 @@ fn raise_descriptor_limit() {
 
 /// Returns how many connections the descriptors allow: each takes one, its call another, and a
 /// program without any left could not even tell systemd that it is alive.
-fn affordable(connections: usize) -> usize {
+pub(crate) fn affordable(connections: usize) -> usize {
     /// For sockets, the log, systemd, and files that are read on the way.
     const OTHERS: u64 = 32;
     let Some(limit) = getrlimit(Resource::Nofile).current else {
@@ -369,182 +377,10 @@ fn log_panics() {
     }));
 }
 
-/// A program that runs.
-struct Service {
-    program: Program,
-    path: PathBuf,
-    names: Vec<String>,
-    cap: Arc<AtomicUsize>,
-    live: Arc<Live>,
-    level: Level,
-}
-
-impl Service {
-    async fn run<P: Protocol>(&self, sockets: Vec<Socket>) -> Result<Exit, Failure> {
-        let (stop, stopped) = watch::channel(false);
-        let shared = Shared {
-            connections: Arc::new(Connections::default()),
-            stop: stopped,
-            recorder: Arc::new(Recorder::default()),
-        };
-        let Signals {
-            mut stopping,
-            mut reload,
-            mut clear,
-        } = Signals::new()?;
-        let mut listeners = JoinSet::new();
-        for socket in sockets {
-            let route = Route::new(Arc::clone(&self.live), &socket.name);
-            let cap = Arc::clone(&self.cap);
-            let cap = move || cap.load(Ordering::Relaxed);
-            let listener = socket
-                .listen()
-                .map_err(|e| (Exit::Software, e.to_string()))?;
-            listeners.spawn(listen::<P, _>(listener, route, cap, shared.clone()));
-        }
-        let watchdog = tokio::spawn(notify::watchdog());
-        info!("ready: {}", self.status());
-        notify::ready(&self.status());
-        let ended = loop {
-            select! {
-                () = stopping.next() => break Ok(Exit::Done),
-                _ = reload.recv() => self.reload().await,
-                _ = clear.recv() => {
-                    let count = self.live.routes().clear();
-                    info!("cache: emptied of {}", counted(count, "answer"));
-                }
-                Some(ended) = listeners.join_next() => break Err(failed(ended)),
-            }
-        };
-        info!(
-            "stopping: {} left",
-            counted(shared.connections.count(), "connection")
-        );
-        notify::stopping("stopping");
-        // Nobody listens any more if every connection is gone.
-        let _ = stop.send(true);
-        let drain_timeout = self.live.routes().server().drain_timeout;
-        let drained = async { while listeners.join_next().await.is_some() {} };
-        select! {
-            drained = timeout(drain_timeout, drained) => if drained.is_err() {
-                let count = shared.connections.count();
-                warn!("stopped: cut off {}", counted(count, "connection"));
-            },
-            () = stopping.next() => warn!("stopped: at once"),
-        }
-        watchdog.abort();
-        info!("stopped");
-        ended
-    }
-
-    fn status(&self) -> String {
-        let tables = counted(self.live.routes().tables(), "table");
-        format!(
-            "serving {tables} on {}",
-            counted(self.names.len(), "socket")
-        )
-    }
-
-    async fn reload(&self) {
-        info!("reload: reading {}", self.path.display());
-        notify::reloading();
-        match self.read_again().await {
-            Ok(()) => info!("reload: done: {}", self.status()),
-            Err(problems) => {
-                for problem in &problems {
-                    warn!("reload: {problem}");
-                }
-                warn!("reload: refused: the configuration before it stays");
-            }
-        }
-        notify::ready(&self.status());
-    }
-
-    /// Reads the file and goes over to it; says what is wrong with it if that can't be.
-    async fn read_again(&self) -> Result<(), Vec<String>> {
-        let (program, path) = (self.program, self.path.clone());
-        let before = self.live.routes();
-        let names = self.names.clone();
-        // Files may be slow, and connections are not to wait for them.
-        let reading = tokio::task::spawn_blocking(move || {
-            let (config, report) = load(program, &path, Mode::Serve);
-            let problems = report.problems().iter().map(|p| p.line.clone()).collect();
-            let Some(config) = config else {
-                return Err(problems);
-            };
-            let routes = routes(program, &config, Some(&before)).map_err(|(_, text)| vec![text])?;
-            match routes.misfits(names.iter().map(String::as_str)).first() {
-                None => Ok((config, routes, problems)),
-                Some(name) => Err(vec![format!("socket \"{name}\" would fit no table")]),
-            }
-        });
-        let (config, routes, warnings) =
-            reading.await.map_err(|error| vec![error.to_string()])??;
-        self.level.set(config.level);
-        for warning in warnings {
-            warn!("reload: {warning}");
-        }
-        self.cap
-            .store(affordable(config.server.max_connections), Ordering::Relaxed);
-        self.live.exchange(routes);
-        Ok(())
-    }
-}
-
-fn counted(count: usize, what: &str) -> String {
+/// Says how many there are.
+pub(crate) fn counted(count: usize, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
         n => format!("{n} {what}s"),
-    }
-}
-
-fn failed(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
-    let cause = match ended {
-        Ok(Ok(())) => "it ended".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
-    };
-    error!("a socket cannot be served any more: {cause}");
-    (
-        Exit::Software,
-        format!("a socket cannot be served any more: {cause}"),
-    )
-}
-
-/// The signals a program listens to.
-struct Signals {
-    stopping: Stopping,
-    reload: Signal,
-    /// Empties the caches.
-    clear: Signal,
-}
-
-/// Those that ask to stop.
-struct Stopping {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|error| (Exit::Software, format!("no signals: {error}")));
-        Ok(Self {
-            stopping: Stopping {
-                terminate: listen(SignalKind::terminate())?,
-                interrupt: listen(SignalKind::interrupt())?,
-            },
-            reload: listen(SignalKind::hangup())?,
-            clear: listen(SignalKind::user_defined1())?,
-        })
-    }
-}
-
-impl Stopping {
-    async fn next(&mut self) {
-        select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

@@ -14,6 +14,7 @@ use tracing::{debug, error, warn};
 use crate::backend::Backend;
 use crate::connections::{Connections, Presence};
 use crate::log::{Recorder, WARN_EVERY};
+use crate::metrics::Metrics;
 use crate::protocol::Protocol;
 use crate::session::{End, Surroundings, serve};
 use crate::socket::{Listener, Stream};
@@ -27,6 +28,8 @@ pub struct Shared {
     pub stop: watch::Receiver<bool>,
     /// Where every request is recorded.
     pub recorder: Arc<Recorder>,
+    /// Where connections are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// How long to wait when the system has no descriptor or memory for a connection.
@@ -50,19 +53,20 @@ where
     let mut warned = None;
     loop {
         while let Some(ended) = connections.try_join_next() {
-            report(ended);
+            report(ended, &shared.metrics);
         }
         let accepted = select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
             Some(ended) = connections.join_next() => {
-                report(ended);
+                report(ended, &shared.metrics);
                 continue;
             }
         };
         match accepted {
             Ok(stream) => {
+                shared.metrics.connections_taken.inc();
                 // At the cap this one waits, and all after it in the socket's backlog.
                 let presence = shared.connections.admit(&cap).await;
                 let backend = backend.clone();
@@ -85,7 +89,7 @@ where
     }
     drop(listener);
     while let Some(ended) = connections.join_next().await {
-        report(ended);
+        report(ended, &shared.metrics);
     }
     Ok(())
 }
@@ -107,9 +111,14 @@ where
 }
 
 /// Says how a connection ended: of no interest unless it was our fault.
-fn report(ended: Result<End, JoinError>) {
+fn report(ended: Result<End, JoinError>, metrics: &Metrics) {
     match ended {
-        Ok(end) => debug!("connection: closed: {end:?}"),
+        Ok(end) => {
+            if matches!(end, End::Evicted) {
+                metrics.connections_evicted.inc();
+            }
+            debug!("connection: closed: {end:?}");
+        }
         Err(error) if error.is_panic() => error!("connection: lost: a fault of this program"),
         Err(_) => debug!("connection: closed: out of time"),
     }

@@ -77,6 +77,11 @@ impl Breaker {
         now < until
     }
 
+    /// Tells whether the target is asked, and not left in peace.
+    pub fn is_up(&self) -> bool {
+        self.lock().down_until.is_none()
+    }
+
     fn pause(&self) -> Duration {
         self.settings.map_or(PAUSE, |settings| settings.pause)
     }

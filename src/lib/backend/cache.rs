@@ -16,6 +16,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use tokio::time::Instant;
 
 use crate::config;
+use crate::metrics::CacheState;
 use crate::outcome::Outcome;
 use crate::request::Request;
 
@@ -50,6 +51,10 @@ pub struct Cache {
     flights: Mutex<Flights>,
     /// Goes up when everything is thrown away: calls that began before are not kept.
     generation: AtomicU64,
+    /// How requests were answered: from what is kept, by asking, from what was too old.
+    hits: AtomicU64,
+    misses: AtomicU64,
+    stale: AtomicU64,
 }
 
 /// The calls under way, each under its question.
@@ -118,6 +123,19 @@ impl Cache {
             store,
             flights: Mutex::default(),
             generation: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns what it holds and has done.
+    pub fn state(&self) -> CacheState {
+        CacheState {
+            entries: self.store.len(),
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            stale: self.stale.load(Ordering::Relaxed),
         }
     }
 
@@ -158,14 +176,17 @@ impl Cache {
                 // It ends by its own deadline, whether anybody waits for it or not.
                 tokio::spawn(self.fly(question, ask));
             }
+            self.hits.fetch_add(1, Ordering::Relaxed);
             return kept.outcome.clone();
         }
+        self.misses.fetch_add(1, Ordering::Relaxed);
         let outcome = self.fly(question, ask).await;
         match kept {
             Some(kept)
                 if matches!(outcome, Outcome::Temporary(_))
                     && Instant::now() < kept.stale_until =>
             {
+                self.stale.fetch_add(1, Ordering::Relaxed);
                 kept.outcome
             }
             _ => outcome,

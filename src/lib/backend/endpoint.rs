@@ -7,6 +7,7 @@ use super::cache::Cache;
 use super::call::{is_special, normal_key};
 use super::http::{Caller, Shared};
 use crate::config;
+use crate::metrics::State;
 use crate::outcome::Outcome;
 use crate::reply::Words;
 use crate::request::Request;
@@ -31,6 +32,16 @@ impl Endpoint {
     /// Returns the configuration it was made of.
     pub fn table(&self) -> &config::Table {
         self.caller.table()
+    }
+
+    /// Returns what it looks like at this moment.
+    pub fn state(&self) -> State {
+        State {
+            endpoint: self.table().name.clone(),
+            in_flight: self.caller.in_flight(),
+            cache: self.cache.as_ref().map(|cache| cache.state()),
+            targets: self.caller.targets(),
+        }
     }
 
     /// Throws kept answers away, and tells how many there were.

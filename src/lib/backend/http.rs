@@ -18,6 +18,7 @@ use super::call::{Call, compose};
 use super::client::{Clients, cause, headers, is_broken_connection, is_no_http};
 use super::oauth::Tokens;
 use crate::config::{self, Compression, Credential, Transport, Verdict};
+use crate::metrics::Metrics;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
 
@@ -34,16 +35,27 @@ pub struct Caller {
     tokens: Option<Arc<Tokens>>,
     /// One for each target, in their order.
     breakers: Vec<Breaker>,
+    metrics: Arc<Metrics>,
 }
 
 /// What endpoints share, as they are made one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
+    metrics: Arc<Metrics>,
     clients: Clients,
     tokens: Vec<(config::OAuth, Transport, Arc<Tokens>)>,
 }
 
 impl Shared {
+    /// Begins with nothing made.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            clients: Clients::default(),
+            tokens: Vec::new(),
+        }
+    }
+
     /// Returns the tokens that an endpoint is to use, with all who have the same client there.
     fn tokens(
         &mut self,
@@ -97,6 +109,7 @@ impl Caller {
                 .iter()
                 .map(|_| Breaker::new(endpoint.breaker))
                 .collect(),
+            metrics: Arc::clone(&shared.metrics),
             table,
         })
     }
@@ -104,6 +117,20 @@ impl Caller {
     /// Returns the configuration it was made of.
     pub fn table(&self) -> &config::Table {
         &self.table
+    }
+
+    /// Returns how many calls are under way.
+    pub fn in_flight(&self) -> usize {
+        let free = self.in_flight.available_permits();
+        self.table.endpoint.max_in_flight.saturating_sub(free)
+    }
+
+    /// Returns each target, and whether it is asked.
+    pub fn targets(&self) -> Vec<(String, bool)> {
+        let targets = self.table.endpoint.targets.iter().zip(&self.breakers);
+        targets
+            .map(|(target, breaker)| (target.origin.clone(), breaker.is_up()))
+            .collect()
     }
 
     fn is_lookup(&self) -> bool {
@@ -139,11 +166,15 @@ impl Caller {
             let Some(permit) = breaker.permit() else {
                 continue;
             };
-            let asked = timeout_at(deadline, self.ask_one(url, sending)).await;
+            let started = Instant::now();
+            let mut status = None;
+            let asked = timeout_at(deadline, self.ask_one(url, sending, &mut status)).await;
             let (answered, health, may_go_on) = asked.unwrap_or_else(|_| {
                 let outcome = Outcome::Temporary(Reason::TimedOut.into());
                 (outcome.into(), Health::Ill, false)
             });
+            self.metrics
+                .call(&self.table.name, status, started.elapsed());
             let change = match health {
                 Health::Well => permit.answered(),
                 Health::Ill => permit.failed(),
@@ -188,7 +219,12 @@ impl Caller {
     }
 
     /// Asks one target; tells how it is, and whether the next one may know better.
-    async fn ask_one(&self, url: &Url, sending: &Sending<'_>) -> (Answered, Health, bool) {
+    async fn ask_one(
+        &self,
+        url: &Url,
+        sending: &Sending<'_>,
+        seen: &mut Option<u16>,
+    ) -> (Answered, Health, bool) {
         let response = match self.send_as_somebody(url, sending).await {
             Ok(response) => response,
             Err(Trouble::Credentials(failure)) => {
@@ -212,6 +248,7 @@ impl Caller {
         };
         let reading = &self.table.endpoint.reading;
         let status = response.status().as_u16();
+        *seen = Some(status);
         let lifetime = self.lifetime(&response);
         let verdict = answer::verdict(status, reading);
         let health = match verdict {

@@ -7,6 +7,7 @@ use super::endpoint::Endpoint;
 use super::http::Shared;
 use super::{Backend, Patience};
 use crate::config::{Config, Server};
+use crate::metrics::{Metrics, State};
 use crate::program::Program;
 
 /// The endpoints of one program, as one reading of the configuration has them.
@@ -25,8 +26,9 @@ impl Routes {
         program: Program,
         config: &Config,
         before: Option<&Self>,
+        metrics: &Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
-        let mut shared = Shared::default();
+        let mut shared = Shared::new(Arc::clone(metrics));
         let mut by_name = HashMap::new();
         let mut by_socket = HashMap::new();
         for table in config.tables_of(program) {
@@ -93,6 +95,14 @@ impl Routes {
         };
         names.sort_unstable();
         names
+    }
+
+    /// Returns what each table looks like at this moment.
+    pub fn states(&self) -> Vec<State> {
+        self.by_name
+            .values()
+            .map(|endpoint| endpoint.state())
+            .collect()
     }
 
     /// Throws every kept answer away, and tells how many there were.

@@ -1,0 +1,264 @@
+//! Every metric there is, and the page that shows them.
+//!
+//! Labels come from the configuration, or are words of ours; nothing from outside becomes one.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// The metrics of one program.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests by table and outcome, and how long they took.
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    /// Calls by table and class of status, and how long they took.
+    backend_calls: IntCounterVec,
+    backend_duration: HistogramVec,
+    /// Answers of the caches by table and kind, set when somebody looks.
+    cache_answers: IntCounterVec,
+    /// Connections taken.
+    pub connections_taken: IntCounter,
+    /// Connections that had to leave for others.
+    pub connections_evicted: IntCounter,
+    /// What is set when somebody looks.
+    gauges: Gauges,
+    reloads: IntCounterVec,
+    reloaded_at: Gauge,
+}
+
+/// What is counted by looking.
+#[derive(Clone, Debug)]
+struct Gauges {
+    connections: IntGauge,
+    in_flight: IntGaugeVec,
+    cache_entries: IntGaugeVec,
+    target_up: IntGaugeVec,
+}
+
+/// What one table looks like at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The table's name.
+    pub endpoint: String,
+    /// Calls under way.
+    pub in_flight: usize,
+    /// Its cache, if it has one.
+    pub cache: Option<CacheState>,
+    /// Each target, and whether it is asked.
+    pub targets: Vec<(String, bool)>,
+}
+
+/// What a cache looks like at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheState {
+    /// Answers kept.
+    pub entries: usize,
+    /// Requests answered with what was kept.
+    pub hits: u64,
+    /// Requests that had to ask, or to wait for who asks the same.
+    pub misses: u64,
+    /// Requests answered with what was too old, as no better was to be had.
+    pub stale: u64,
+}
+
+/// From a millisecond to what a request may take.
+const BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0,
+];
+
+impl Metrics {
+    /// Makes the metrics of a program. Fails only if two of them had one name.
+    pub fn new(program: &str) -> Result<Self, prometheus::Error> {
+        let labels = [("program".to_owned(), program.to_owned())].into();
+        let registry = Registry::new_custom(Some("postgate".to_owned()), Some(labels))?;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let histograms = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            let metric = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let counter = |name: &str, help: &str| {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let connections = IntGauge::new("connections", "Connections of Postfix's there are.")?;
+        registry.register(Box::new(connections.clone()))?;
+        let reloaded_at = Gauge::new(
+            "config_loaded_timestamp_seconds",
+            "When the configuration in use was read.",
+        )?;
+        registry.register(Box::new(reloaded_at.clone()))?;
+        let build = gauges(
+            "build_info",
+            "Always 1; the version is a label.",
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let by_outcome = ["endpoint", "outcome"];
+        let by_status = ["endpoint", "status"];
+        let metrics = Self {
+            requests: counters(
+                "requests_total",
+                "Requests of Postfix's, by what they ended in.",
+                &by_outcome,
+            )?,
+            request_duration: histograms(
+                "request_duration_seconds",
+                "From a whole request to its reply.",
+                &by_outcome,
+            )?,
+            backend_calls: counters(
+                "backend_calls_total",
+                "Calls of a backend, by class of status; none: no answer.",
+                &by_status,
+            )?,
+            backend_duration: histograms(
+                "backend_call_duration_seconds",
+                "From a call to the end of its answer.",
+                &by_status,
+            )?,
+            cache_answers: counters(
+                "cache_answers_total",
+                "Requests to a cache: hit, miss, or stale in place of a failure.",
+                &["endpoint", "kind"],
+            )?,
+            connections_taken: counter(
+                "connections_taken_total",
+                "Connections of Postfix's that were taken.",
+            )?,
+            connections_evicted: counter(
+                "connections_evicted_total",
+                "Connections that had to leave for another, at the cap.",
+            )?,
+            gauges: Gauges {
+                connections,
+                in_flight: gauges(
+                    "backend_calls_in_flight",
+                    "Calls of a backend under way.",
+                    &["endpoint"],
+                )?,
+                cache_entries: gauges("cache_entries", "Answers that are kept.", &["endpoint"])?,
+                target_up: gauges(
+                    "target_up",
+                    "1 if a target is asked, 0 if it is down and left in peace.",
+                    &["endpoint", "target"],
+                )?,
+            },
+            reloads: counters(
+                "reloads_total",
+                "Times the configuration was read again.",
+                &["result"],
+            )?,
+            reloaded_at,
+            registry,
+        };
+        // A counter that is not there yet cannot be seen to rise.
+        for result in ["done", "refused"] {
+            metrics.reloads.with_label_values(&[result]);
+        }
+        metrics.reloaded_at.set(now());
+        Ok(metrics)
+    }
+
+    /// Counts a request.
+    pub fn request(&self, endpoint: &str, outcome: &str, duration: Duration) {
+        let labels = [endpoint, outcome];
+        self.requests.with_label_values(&labels).inc();
+        self.request_duration
+            .with_label_values(&labels)
+            .observe(duration.as_secs_f64());
+    }
+
+    /// Counts a call; without a status it has brought no answer.
+    pub fn call(&self, endpoint: &str, status: Option<u16>, duration: Duration) {
+        let class = match status.map(|status| status / 100) {
+            Some(1) => "1xx",
+            Some(2) => "2xx",
+            Some(3) => "3xx",
+            Some(4) => "4xx",
+            Some(_) => "5xx",
+            None => "none",
+        };
+        let labels = [endpoint, class];
+        self.backend_calls.with_label_values(&labels).inc();
+        self.backend_duration
+            .with_label_values(&labels)
+            .observe(duration.as_secs_f64());
+    }
+
+    /// Counts a reload.
+    pub fn reload(&self, is_done: bool) {
+        let result = if is_done { "done" } else { "refused" };
+        self.reloads.with_label_values(&[result]).inc();
+        if is_done {
+            self.reloaded_at.set(now());
+        }
+    }
+
+    /// Writes the page, with what there is at this moment.
+    pub fn page(&self, connections: usize, states: &[State]) -> Vec<u8> {
+        let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let gauges = &self.gauges;
+        gauges.connections.set(whole(connections));
+        // A table may be gone since the last look.
+        gauges.in_flight.reset();
+        gauges.cache_entries.reset();
+        gauges.target_up.reset();
+        for state in states {
+            let endpoint = state.endpoint.as_str();
+            gauges
+                .in_flight
+                .with_label_values(&[endpoint])
+                .set(whole(state.in_flight));
+            if let Some(cache) = state.cache {
+                gauges
+                    .cache_entries
+                    .with_label_values(&[endpoint])
+                    .set(whole(cache.entries));
+                let kinds = [
+                    ("hit", cache.hits),
+                    ("miss", cache.misses),
+                    ("stale", cache.stale),
+                ];
+                for (kind, count) in kinds {
+                    let answers = self.cache_answers.with_label_values(&[endpoint, kind]);
+                    answers.reset();
+                    answers.inc_by(count);
+                }
+            }
+            for (target, is_up) in &state.targets {
+                let labels = [endpoint, target.as_str()];
+                gauges
+                    .target_up
+                    .with_label_values(&labels)
+                    .set(i64::from(*is_up));
+            }
+        }
+        let mut page = Vec::new();
+        // What it can fail on, a metric without values, it leaves out.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut page);
+        page
+    }
+}
+
+fn now() -> f64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |time| time.as_secs_f64())
+}

@@ -1,0 +1,223 @@
+//! A program that runs: its sockets served, its configuration read again, its end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::select;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use crate::backend::route::{Live, Route};
+use crate::config::Mode;
+use crate::connections::Connections;
+use crate::health::{self, View};
+use crate::log::{Level, Recorder};
+use crate::metrics::Metrics;
+use crate::notify;
+use crate::program::Program;
+use crate::protocol::Protocol;
+use crate::run::{Exit, Failure, affordable, counted, load, routes};
+use crate::server::{Shared, listen};
+use crate::socket::Socket;
+
+/// A program that runs.
+pub(crate) struct Service {
+    pub(crate) program: Program,
+    pub(crate) path: PathBuf,
+    /// Of the sockets it serves.
+    pub(crate) names: Vec<String>,
+    /// The most connections.
+    pub(crate) cap: Arc<AtomicUsize>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) level: Level,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Service {
+    /// Serves the sockets until a signal says stop.
+    pub(crate) async fn run<P: Protocol>(
+        &self,
+        sockets: Vec<Socket>,
+        metrics_sockets: Vec<Socket>,
+    ) -> Result<Exit, Failure> {
+        let (stop, stopped) = watch::channel(false);
+        let shared = Shared {
+            connections: Arc::new(Connections::default()),
+            stop: stopped.clone(),
+            recorder: Arc::new(Recorder::new(Arc::clone(&self.metrics))),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let Signals {
+            mut stopping,
+            mut reload,
+            mut clear,
+        } = Signals::new()?;
+        let mut listeners = JoinSet::new();
+        for socket in sockets {
+            let route = Route::new(Arc::clone(&self.live), &socket.name);
+            let cap = Arc::clone(&self.cap);
+            let cap = move || cap.load(Ordering::Relaxed);
+            let listener = socket
+                .listen()
+                .map_err(|e| (Exit::Software, e.to_string()))?;
+            listeners.spawn(listen::<P, _>(listener, route, cap, shared.clone()));
+        }
+        let mut pages = JoinSet::new();
+        for socket in metrics_sockets {
+            let view = View {
+                live: Arc::clone(&self.live),
+                connections: Arc::clone(&shared.connections),
+                metrics: Arc::clone(&self.metrics),
+            };
+            let listener = socket
+                .listen()
+                .map_err(|e| (Exit::Software, e.to_string()))?;
+            pages.spawn(health::listen(listener, view, stopped.clone()));
+        }
+        let watchdog = tokio::spawn(notify::watchdog());
+        info!("ready: {}", self.status());
+        notify::ready(&self.status());
+        let ended = loop {
+            select! {
+                () = stopping.next() => break Ok(Exit::Done),
+                _ = reload.recv() => self.reload().await,
+                _ = clear.recv() => {
+                    let count = self.live.routes().clear();
+                    info!("cache: emptied of {}", counted(count, "answer"));
+                }
+                Some(ended) = listeners.join_next() => break Err(failed(ended)),
+            }
+        };
+        info!(
+            "stopping: {} left",
+            counted(shared.connections.count(), "connection")
+        );
+        notify::stopping("stopping");
+        // Nobody listens any more if every connection is gone.
+        let _ = stop.send(true);
+        let drain_timeout = self.live.routes().server().drain_timeout;
+        let drained = async { while listeners.join_next().await.is_some() {} };
+        select! {
+            drained = timeout(drain_timeout, drained) => if drained.is_err() {
+                let count = shared.connections.count();
+                warn!("stopped: cut off {}", counted(count, "connection"));
+            },
+            () = stopping.next() => warn!("stopped: at once"),
+        }
+        watchdog.abort();
+        info!("stopped");
+        ended
+    }
+
+    fn status(&self) -> String {
+        let tables = counted(self.live.routes().tables(), "table");
+        format!(
+            "serving {tables} on {}",
+            counted(self.names.len(), "socket")
+        )
+    }
+
+    async fn reload(&self) {
+        info!("reload: reading {}", self.path.display());
+        notify::reloading();
+        let read = self.read_again().await;
+        self.metrics.reload(read.is_ok());
+        match read {
+            Ok(()) => info!("reload: done: {}", self.status()),
+            Err(problems) => {
+                for problem in &problems {
+                    warn!("reload: {problem}");
+                }
+                warn!("reload: refused: the configuration before it stays");
+            }
+        }
+        notify::ready(&self.status());
+    }
+
+    /// Reads the file and goes over to it; says what is wrong with it if that can't be.
+    async fn read_again(&self) -> Result<(), Vec<String>> {
+        let (program, path) = (self.program, self.path.clone());
+        let (before, metrics) = (self.live.routes(), Arc::clone(&self.metrics));
+        let names = self.names.clone();
+        // Files may be slow, and connections are not to wait for them.
+        let reading = tokio::task::spawn_blocking(move || {
+            let (config, report) = load(program, &path, Mode::Serve);
+            let problems = report.problems().iter().map(|p| p.line.clone()).collect();
+            let Some(config) = config else {
+                return Err(problems);
+            };
+            let routes = routes(program, &config, Some(&before), &metrics)
+                .map_err(|(_, text)| vec![text])?;
+            match routes.misfits(names.iter().map(String::as_str)).first() {
+                None => Ok((config, routes, problems)),
+                Some(name) => Err(vec![format!("socket \"{name}\" would fit no table")]),
+            }
+        });
+        let (config, routes, warnings) =
+            reading.await.map_err(|error| vec![error.to_string()])??;
+        self.level.set(config.level);
+        for warning in warnings {
+            warn!("reload: {warning}");
+        }
+        self.cap
+            .store(affordable(config.server.max_connections), Ordering::Relaxed);
+        self.live.exchange(routes);
+        Ok(())
+    }
+}
+
+fn failed(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
+    let cause = match ended {
+        Ok(Ok(())) => "it ended".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    error!("a socket cannot be served any more: {cause}");
+    (
+        Exit::Software,
+        format!("a socket cannot be served any more: {cause}"),
+    )
+}
+
+/// The signals a program listens to.
+struct Signals {
+    stopping: Stopping,
+    reload: Signal,
+    /// Empties the caches.
+    clear: Signal,
+}
+
+/// Those that ask to stop.
+struct Stopping {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| (Exit::Software, format!("no signals: {error}")));
+        Ok(Self {
+            stopping: Stopping {
+                terminate: listen(SignalKind::terminate())?,
+                interrupt: listen(SignalKind::interrupt())?,
+            },
+            reload: listen(SignalKind::hangup())?,
+            clear: listen(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+impl Stopping {
+    async fn next(&mut self) {
+        select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

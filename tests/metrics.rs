@@ -1,0 +1,210 @@
+//! The pages on sockets named `metrics`, and the papers that name what stands on them.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use support::{
+    backend::{Backend, good, response, status},
+    peer::question,
+    program::{ALL, Binary, Launch, Program},
+};
+
+/// Fetches a page; its status line, its headers and its text.
+async fn page(program: &Program, target: &str) -> (String, String) {
+    let mut peer = program.peer_at(1).await;
+    peer.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    ))
+    .await;
+    let answer = String::from_utf8(peer.everything().await).expect("text");
+    let (head, text) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.to_owned(), text.to_owned())
+}
+
+async fn serve(binary: Binary, url: &str, keys: &str) -> Program {
+    let name = binary.name();
+    Launch::new(binary)
+        .config(format!("[{name}.t]\ntarget = \"{url}\"\n{keys}\n"))
+        .tcp4("t")
+        .tcp4("metrics")
+        .ready()
+        .await
+}
+
+fn value(page: &str, sample: &str) -> f64 {
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
+        .unwrap_or_else(|| panic!("no {sample} in\n{page}"));
+    line.parse().expect("a number")
+}
+
+#[tokio::test]
+async fn requests_and_calls_are_counted_by_what_they_ended_in() {
+    for binary in ALL {
+        let name = binary.name();
+        let backend = Backend::in_turn([good(binary, "DUNNO"), status(503), status(503)]);
+        let program = serve(binary, &backend.url("/"), "").await;
+        let mut peer = program.peer().await;
+        for _ in 0..3 {
+            peer.ask(question(binary, "t", "secret-key@example.org"))
+                .await;
+        }
+        let (head, text) = page(&program, "/metrics").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+        let of = |metric: &str, label: &str| {
+            value(
+                &text,
+                &format!("postgate_{metric}{{endpoint=\"t\",{label},program=\"{name}\"}}"),
+            )
+        };
+        assert_eq!(of("requests_total", "outcome=\"found\""), 1.0);
+        assert_eq!(of("requests_total", "outcome=\"temporary\""), 2.0);
+        assert_eq!(
+            of("request_duration_seconds_count", "outcome=\"found\""),
+            1.0
+        );
+        assert_eq!(of("backend_calls_total", "status=\"2xx\""), 1.0);
+        assert_eq!(of("backend_calls_total", "status=\"5xx\""), 2.0);
+        let alone = format!("{{program=\"{name}\"}}");
+        assert_eq!(value(&text, &format!("postgate_connections{alone}")), 1.0);
+        assert_eq!(
+            value(&text, &format!("postgate_connections_taken_total{alone}")),
+            1.0
+        );
+        assert!(!text.contains("secret-key"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_is_down_can_be_seen() {
+    let backend = Backend::always(status(503));
+    let keys = "breaker = { failures = 1, pause = \"1h\" }";
+    let program = serve(Binary::Socketmap, &backend.url("/secret?path={key}"), keys).await;
+    let target = backend.url("");
+    let target = target.trim_end_matches('/');
+    let (_, text) = page(&program, "/ready?backends").await;
+    assert_eq!(text, format!("ready\nt {target} up\n"));
+    let mut peer = program.peer().await;
+    peer.ask(question(Binary::Socketmap, "t", "k")).await;
+    let (_, text) = page(&program, "/ready?backends").await;
+    assert_eq!(text, format!("ready\nt {target} down\n"));
+    let (_, text) = page(&program, "/metrics").await;
+    let sample =
+        format!("postgate_target_up{{endpoint=\"t\",target=\"{target}\",program=\"socketmap\"}}");
+    assert_eq!(value(&text, &sample), 0.0);
+    assert!(!text.contains("secret"), "{text}");
+    assert_eq!(page(&program, "/ready").await.1, "ready\n");
+}
+
+#[tokio::test]
+async fn a_cache_is_seen_at_work() {
+    let backend = Backend::always(good(Binary::TcpLookup, "v"));
+    let program = serve(Binary::TcpLookup, &backend.url("/"), "cache = {}").await;
+    let mut peer = program.peer().await;
+    for key in ["a", "a", "b", "a"] {
+        peer.ask(question(Binary::TcpLookup, "t", key)).await;
+    }
+    let (_, text) = page(&program, "/metrics").await;
+    let of = |metric: &str, label: &str| {
+        value(
+            &text,
+            &format!("postgate_{metric}{{endpoint=\"t\"{label},program=\"tcp-lookup\"}}"),
+        )
+    };
+    assert_eq!(of("cache_entries", ""), 2.0);
+    assert_eq!(of("cache_answers_total", ",kind=\"hit\""), 2.0);
+    assert_eq!(of("cache_answers_total", ",kind=\"miss\""), 2.0);
+    assert_eq!(of("cache_answers_total", ",kind=\"stale\""), 0.0);
+}
+
+#[tokio::test]
+async fn the_page_has_nothing_but_what_it_has() {
+    let backend = Backend::always(response(200, &[], "x"));
+    let program = serve(Binary::Policy, &backend.url("/"), "").await;
+    assert_eq!(page(&program, "/health").await.1, "alive\n");
+    let (head, _) = page(&program, "/nothing").await;
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    let mut peer = program.peer_at(1).await;
+    peer.send(
+        "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    let answer = String::from_utf8(peer.everything().await).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn a_program_with_nothing_but_metrics_has_nothing_to_serve() {
+    let backend = Backend::always(status(200));
+    let end = Launch::new(Binary::Socketmap)
+        .config(format!(
+            "[socketmap.t]\ntarget = \"{}\"\n",
+            backend.url("/")
+        ))
+        .tcp4("metrics")
+        .end()
+        .await;
+    end.status(69).says("no socket from systemd");
+}
+
+/// Every name that begins as ours do.
+fn names(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices("postgate_")
+        .map(|(at, _)| {
+            text[at..]
+                .split(|c| !is_part(c))
+                .next()
+                .expect("a name")
+                .to_owned()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn dashboard_and_alerts_name_what_there_is() {
+    let backend = Backend::always(good(Binary::TcpLookup, "v"));
+    let program = serve(Binary::TcpLookup, &backend.url("/"), "cache = {}").await;
+    program
+        .peer()
+        .await
+        .ask(question(Binary::TcpLookup, "t", "k"))
+        .await;
+    let there = names(&page(&program, "/metrics").await.1);
+    let mut named = BTreeSet::new();
+    for paper in ["dashboard.json", "alerts.yml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("docs/monitoring")
+            .join(paper);
+        let text = std::fs::read_to_string(path).expect("the paper");
+        if paper.ends_with("json") {
+            serde_json::from_str::<serde_json::Value>(&text).expect("JSON");
+        }
+        let names = names(&text);
+        assert!(names.len() > 3, "{paper} names only {names:?}");
+        assert!(
+            names.is_subset(&there),
+            "{paper}: {:?}",
+            names.difference(&there)
+        );
+        named.extend(names);
+    }
+    // And every metric is of use to somebody.
+    let base = |name: &String| {
+        let ends = ["_bucket", "_count", "_sum"];
+        let end = ends.iter().find_map(|end| name.strip_suffix(end));
+        end.unwrap_or(name).to_owned()
+    };
+    let named: BTreeSet<_> = named.iter().map(base).collect();
+    let unused: Vec<_> = there
+        .iter()
+        .map(base)
+        .filter(|name| !named.contains(name))
+        .collect();
+    assert!(unused.is_empty(), "on no panel: {unused:?}");
+}
