@@ -1,5 +1,6 @@
 # Postgate: build, try, test, install. `make install` takes what `make build`
-# left, so it needs no cargo and may be run by another user.
+# left, so it needs no cargo and may be run by another user. `make deb` builds a
+# Debian package, `make man` the manual pages.
 
 PREFIX   = /usr
 DESTDIR  =
@@ -8,15 +9,22 @@ CARGO    = cargo
 
 PROGRAMS = tcp-lookup socketmap policy
 UNITS    = $(wildcard units/*.socket units/*.service)
+PAGES    = $(wildcard docs/man/*.5 docs/man/*.8)
 
 libexec  = $(PREFIX)/libexec/postgate
 sbin     = $(PREFIX)/sbin
 unitdir  = $(PREFIX)/lib/systemd/system
 sysusers = $(PREFIX)/lib/sysusers.d/postgate.conf
 docdir   = $(PREFIX)/share/doc/postgate
+mandir   = $(PREFIX)/share/man
 config   = /etc/postgate/config.toml
 
-.PHONY: build demo test check install uninstall
+# For `make deb`: what cargo-deb is told besides, and which version is fetched where there is none.
+DEB_FLAGS =
+CARGO_DEB = 3.8.0
+TOOLS     = target/tools
+
+.PHONY: build demo test bench check man deb install uninstall
 
 build:
 	$(CARGO) build --release --locked
@@ -29,9 +37,28 @@ demo:
 test:
 	$(CARGO) test --locked
 
+# What a request costs, and beside it what is the least it could: about six minutes on an idle
+# machine. BENCH_SECONDS=0.3 BENCH_ROUNDS=1 is a short look; benches/bridge/main.rs has the rest.
+# The programs are those of `make build`; cargo bench would make them with the tests' features.
+bench:
+	$(CARGO) build --release --locked
+	$(CARGO) bench --locked --target-dir target/bench --bench codecs
+	BENCH_PROGRAMS="$(BUILD)" $(CARGO) bench --locked --target-dir target/bench --bench bridge
+
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+# From what --help says, and from config.toml.example.
+man:
+	@mkdir -p docs/man
+	$(CARGO) run --quiet --locked --example man -- docs/man
+
+deb:
+	@PATH="$$PATH:$(abspath $(TOOLS))/bin"; command -v cargo-deb >/dev/null || { \
+	  echo 'deb: no cargo-deb: installing version $(CARGO_DEB) in $(TOOLS)' >&2; \
+	  $(CARGO) install cargo-deb --locked --version $(CARGO_DEB) --root $(TOOLS); }
+	PATH="$$PATH:$(abspath $(TOOLS))/bin" cargo-deb --locked $(DEB_FLAGS)
 
 install:
 	@for p in $(PROGRAMS); do test -x "$(BUILD)/$$p" || \
@@ -45,6 +72,8 @@ install:
 	  chmod 0644 "$(DESTDIR)$(unitdir)/$${u##*/}" || exit 1; done
 	install -D -m 0644 units/postgate.sysusers "$(DESTDIR)$(sysusers)"
 	install -D -m 0644 config.toml.example "$(DESTDIR)$(docdir)/config.toml.example"
+	for m in $(PAGES); do \
+	  install -D -m 0644 "$$m" "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}" || exit 1; done
 ifeq ($(DESTDIR),)
 	if [ "$$(id -u)" = 0 ] && command -v systemd-sysusers >/dev/null; then systemd-sysusers "$(sysusers)"; fi
 endif
@@ -61,5 +90,6 @@ endif
 uninstall:
 	for p in $(PROGRAMS); do rm -f "$(DESTDIR)$(sbin)/postgate-$$p" "$(DESTDIR)$(libexec)/$$p"; done
 	for u in $(UNITS); do rm -f "$(DESTDIR)$(unitdir)/$${u##*/}"; done
+	for m in $(PAGES); do rm -f "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}"; done
 	rm -f "$(DESTDIR)$(sysusers)" "$(DESTDIR)$(docdir)/config.toml.example"
 	-rmdir "$(DESTDIR)$(libexec)" "$(DESTDIR)$(docdir)" 2>/dev/null

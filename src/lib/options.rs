@@ -157,10 +157,17 @@ impl Usage {
             Program::Socketmap => (
                 "socketmap_table(5) lookups",
                 "virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases",
-                vec![(
-                    "postgate-socketmap.socket",
-                    "the unit that listens on /var/spool/postfix/private/postgate-socketmap",
-                )],
+                vec![
+                    (
+                        "postgate-socketmap.socket",
+                        "the unit that listens on /var/spool/postfix/private/postgate-socketmap",
+                    ),
+                    (
+                        "postgate-socketmap@NAME.socket",
+                        "the unit that listens on \
+                         /var/spool/postfix/private/postgate-socketmap-NAME",
+                    ),
+                ],
             ),
             Program::Policy => (
                 "policy delegation (SMTPD_POLICY_README)",
