@@ -15,7 +15,7 @@ fn table(program: Program, keys: &str) -> Table {
     ));
     let text = format!("[{}.users]\n{keys}\n", program.name());
     std::fs::write(&path, text).expect("a file");
-    let (config, report) = load(&path, Mode::Serve);
+    let (config, report) = load(&path, Mode::Serve(Program::Socketmap));
     std::fs::remove_file(&path).expect("the file");
     let config = config.unwrap_or_else(|| panic!("{keys}: {:?}", report.problems()));
     config.tables.into_iter().next().expect("a table")

@@ -39,7 +39,7 @@ fn shown(report: &Report, path: &Path) -> String {
 }
 
 fn load_well(path: &Path) -> Config {
-    let (config, report) = load(path, Mode::Serve);
+    let (config, report) = load(path, Mode::Serve(Program::Socketmap));
     assert_eq!(shown(&report, path), "", "{}", path.display());
     config.expect("a configuration without problems")
 }
@@ -60,7 +60,7 @@ fn load_text(text: &str) -> Config {
 #[test]
 fn bad_configurations_say_what_is_wrong_with_them() {
     for path in files("bad") {
-        let (config, report) = load(&path, Mode::Serve);
+        let (config, report) = load(&path, Mode::Serve(Program::Socketmap));
         let expected = std::fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
         assert_eq!(shown(&report, &path), expected, "{}", path.display());
         assert!(config.is_none(), "{} is taken all the same", path.display());
@@ -148,6 +148,23 @@ fn the_examples_comments_show_the_defaults() {
             assert!(real.contains(&value), "{key}: {value} is none of {real:?}");
         }
     }
+}
+
+#[test]
+fn a_program_needs_the_secrets_of_its_own_tables_only() {
+    let path = folder("bad").join("credentials.toml");
+    let of = |mode| {
+        let (_, report) = load(&path, mode);
+        shown(&report, &path)
+    };
+    let missing = "file \"/nowhere/at/all\" cannot be read";
+    assert!(of(Mode::Serve(Program::Socketmap)).contains(missing));
+    assert!(!of(Mode::Serve(Program::Policy)).contains(missing));
+    let looked = of(Mode::Look);
+    assert!(
+        looked.contains("warning: socketmap.nowhere.auth-token: file"),
+        "{looked}"
+    );
 }
 
 #[test]

@@ -56,19 +56,22 @@ const PAUSE: Duration = Duration::from_secs(2);
 ///
 /// To be called first thing in `main`, before there are threads.
 pub fn run(program: Program) -> ExitCode {
-    let exit = match Options::parse(program, std::env::args_os().skip(1)) {
-        Ok(options) => match obey(program, &options) {
-            Ok(exit) => exit,
-            Err((exit, text)) => {
-                complain(program, &text);
-                exit
-            }
-        },
-        Err(text) => {
-            complain(program, &format!("{text}; see {} --help", program.name()));
-            Exit::Usage
+    let has_sockets = socket::is_activated();
+    let options = Options::parse(program, std::env::args_os().skip(1)).map_err(|text| {
+        let text = format!("{text}; see {} --help", program.name());
+        (Exit::Usage, text)
+    });
+    let obeyed = options.and_then(|options| {
+        std::panic::catch_unwind(|| obey(program, &options))
+            .unwrap_or_else(|_| Err((Exit::Software, "a fault of this program".to_owned())))
+    });
+    let exit = obeyed.unwrap_or_else(|(exit, text)| {
+        complain(program, &text);
+        if has_sockets && [Exit::Usage, Exit::Unavailable, Exit::Config].contains(&exit) {
+            std::thread::sleep(PAUSE);
         }
-    };
+        exit
+    });
     ExitCode::from(exit as u8)
 }
 
@@ -90,7 +93,7 @@ fn obey(program: Program, options: &Options) -> Result<Exit, Failure> {
             print(&text);
         }
         Command::Query { name, key } => {
-            let config = read(program, &options.config, Mode::Serve)?;
+            let config = read(program, &options.config, Mode::Serve(program))?;
             return ask(program, &config, name, key.as_deref());
         }
         Command::Serve(addresses) => {
@@ -153,7 +156,7 @@ fn summary(report: &Report, mode: Mode) -> String {
     let count = counted(report.errors(), "problem");
     match mode {
         Mode::Look => count,
-        Mode::Serve => format!("{count}, not started"),
+        Mode::Serve(_) => format!("{count}, not started"),
     }
 }
 
@@ -224,17 +227,7 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         return Err((Exit::Usage, text.to_owned()));
     }
     let metrics = metrics(program)?;
-    let has_handed = !handed.is_empty();
-    let started = start(program, path, addresses, handed, &metrics);
-    let (config, routes, sockets) = match started {
-        Ok(started) => started,
-        Err((exit, text)) if has_handed => {
-            complain(program, &text);
-            std::thread::sleep(PAUSE);
-            return Ok(exit);
-        }
-        Err(failure) => return Err(failure),
-    };
+    let (config, routes, sockets) = start(program, path, addresses, handed, &metrics)?;
     let (metrics_sockets, sockets): (Vec<_>, Vec<_>) = sockets
         .into_iter()
         .partition(|socket| socket.name == METRICS_SOCKET);
@@ -272,7 +265,7 @@ fn start(
     handed: Vec<Socket>,
     metrics: &Arc<Metrics>,
 ) -> Result<(Config, Routes, Vec<Socket>), Failure> {
-    let config = read(program, path, Mode::Serve)?;
+    let config = read(program, path, Mode::Serve(program))?;
     let routes = routes(program, &config, None, metrics)?;
     let is_served = |name: &str| name != METRICS_SOCKET;
     let is_any = handed.iter().any(|socket| is_served(&socket.name))

@@ -146,7 +146,7 @@ impl Service {
         let names = self.names.clone();
         // Files may be slow, and connections are not to wait for them.
         let reading = tokio::task::spawn_blocking(move || {
-            let (config, report) = load(program, &path, Mode::Serve);
+            let (config, report) = load(program, &path, Mode::Serve(program));
             let problems = report.problems().iter().map(|p| p.line.clone()).collect();
             let Some(config) = config else {
                 return Err(problems);

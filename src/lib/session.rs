@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::backend::{Backend, Table};
 use crate::connections::Presence;
@@ -21,6 +21,9 @@ use crate::request::Request;
 /// How much is read at a time, and how much of what a peer sends ahead is kept during a call.
 const READ: usize = 2 * 1024;
 const READ_AHEAD: usize = 64 * 1024;
+
+/// How long a connection that has asked nothing yet is kept when the program stops.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// Why a connection is over.
 #[derive(Debug)]
@@ -70,6 +73,7 @@ where
         surroundings,
         input: BytesMut::new(),
         first_byte: None,
+        has_asked: false,
         has_ended: false,
     };
     match session.run(P::default()).await {
@@ -85,6 +89,8 @@ struct Session<'s, B, S> {
     input: BytesMut,
     /// When the request that is on its way began.
     first_byte: Option<Instant>,
+    /// Whether anything has been asked on this connection.
+    has_asked: bool,
     /// Whether the peer has closed its side.
     has_ended: bool,
 }
@@ -140,16 +146,23 @@ where
     }
 
     /// What was asked before the stop is answered: it may have arrived without being noticed yet.
+    /// Who has just connected is about to ask.
     async fn last_look(&mut self) -> Result<io::Result<usize>, End> {
+        let grace = if self.has_asked {
+            Duration::ZERO
+        } else {
+            GRACE
+        };
         tokio::task::yield_now().await;
         select! {
             biased;
             read = self.stream.read_buf(&mut self.input) => Ok(read),
-            () = std::future::ready(()) => Err(End::Stopped),
+            () = sleep(grace) => Err(End::Stopped),
         }
     }
 
     async fn ask<P: Protocol>(&mut self, request: &Request) -> Result<(), End> {
+        self.has_asked = true;
         let started = Instant::now();
         let id = RequestId::next();
         let table = self.backend.table(request.map());

@@ -125,14 +125,18 @@ fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// Tells whether systemd has handed sockets over to this process, as long as nobody has taken them.
+///
+/// listenfd would take sockets without a LISTEN_PID, which may be meant for a parent of ours.
+pub fn is_activated() -> bool {
+    std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string())
+}
+
 /// Takes the sockets that systemd has handed over; none if it has not.
 ///
 /// To be called before there are threads: it takes the variables out of the environment.
 pub fn from_systemd() -> Result<Vec<Socket>, String> {
-    // listenfd would take sockets without a LISTEN_PID, which may be meant for a parent of ours.
-    let is_ours =
-        std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
-    if !is_ours {
+    if !is_activated() {
         return Ok(Vec::new());
     }
     let names: Vec<_> = sd_notify::listen_fds_with_names()

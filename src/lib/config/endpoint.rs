@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::file::{Entry, Section, entries};
 use super::problem::Report;
-use super::resolve::Mode;
+use super::resolve::Secrecy;
 use super::secret::Secret;
 use super::target::Target;
 use super::template::{Template, Vocabulary};
@@ -30,7 +30,7 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(90);
 pub(super) fn endpoint(
     section: Section<'_>,
     programs: &[Program],
-    mode: Mode,
+    secrecy: Secrecy,
     report: &mut Report,
 ) -> Option<Endpoint> {
     let is_default = programs.len() > 1;
@@ -40,7 +40,7 @@ pub(super) fn endpoint(
         is_policy: programs.contains(&Program::Policy),
         is_socketmap: programs == [Program::Socketmap],
         extra_attributes: Vec::new(),
-        mode,
+        secrecy,
         section,
         report,
     };
@@ -163,7 +163,7 @@ pub(super) struct Reader<'r, 't> {
     pub(super) is_policy: bool,
     is_socketmap: bool,
     extra_attributes: Vec<String>,
-    pub(super) mode: Mode,
+    pub(super) secrecy: Secrecy,
     pub(super) section: Section<'t>,
     pub(super) report: &'r mut Report,
 }
@@ -407,7 +407,7 @@ impl<'t> Reader<'_, 't> {
             }
             let value = match entry.value.get_ref() {
                 DeValue::String(text) => self.header(text, &entry),
-                _ => values::secret(&entry, self.mode, self.report).map(HeaderText::Fixed),
+                _ => values::secret(&entry, self.secrecy, self.report).map(HeaderText::Fixed),
             };
             headers.extend(value.map(|value| (name, value)));
         }
@@ -439,7 +439,7 @@ impl<'t> Reader<'_, 't> {
 
     fn secret(&mut self, name: &'static str) -> Option<Secret> {
         let entry = self.section.take(name)?;
-        values::secret(&entry, self.mode, self.report)
+        values::secret(&entry, self.secrecy, self.report)
     }
 
     fn user_agent(&mut self) -> String {

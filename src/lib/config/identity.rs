@@ -28,7 +28,9 @@ impl<'t> Reader<'_, 't> {
                 .error(second.key_span.clone(), &second.path, text);
         }
         match entry.key {
-            "bearer-token" => values::secret(entry, self.mode, self.report).map(Credential::Bearer),
+            "bearer-token" => {
+                values::secret(entry, self.secrecy, self.report).map(Credential::Bearer)
+            }
             "basic-auth" => self.basic(entry),
             _ => self.oauth(entry).map(Credential::OAuth),
         }
@@ -48,8 +50,8 @@ impl<'t> Reader<'_, 't> {
             );
             return None;
         };
-        let user = values::secret(&user_entry, self.mode, self.report);
-        let password = values::secret(&password, self.mode, self.report);
+        let user = values::secret(&user_entry, self.secrecy, self.report);
+        let password = values::secret(&password, self.secrecy, self.report);
         let (user, password) = (user?, password?);
         if user.expose().contains(':') {
             let text = "holds a colon, which ends the name in basic authentication";
@@ -141,7 +143,7 @@ impl<'t> Reader<'_, 't> {
             self.error(oauth.value.span(), &oauth.path, text);
             return None;
         };
-        let value = values::any_secret(&entry, self.mode, self.report)?;
+        let value = values::any_secret(&entry, self.secrecy, self.report)?;
         if is_signed && !is_absent(&value) && signing_key(value.expose()).is_none() {
             let text = "is no private key as PEM: RSA, or as PKCS #8 EC (P-256, P-384) or Ed25519";
             self.error(entry.value.span(), &entry.path, text);

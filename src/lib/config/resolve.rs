@@ -15,10 +15,31 @@ use crate::program::Program;
 /// What the configuration is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// To run on it: every secret has to be there.
-    Serve,
+    /// To run this program on it: every secret of its tables has to be there.
+    Serve(Program),
     /// To look at it, perhaps outside the unit that has the credentials.
     Look,
+}
+
+/// How one table's secrets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    /// They have to be there.
+    Needed,
+    /// It is worth a warning if they are not.
+    Shown,
+    /// They are another program's, which may have them where this one cannot see them.
+    Foreign,
+}
+
+impl Mode {
+    fn secrecy(self, program: Option<Program>) -> Secrecy {
+        match self {
+            Self::Look => Secrecy::Shown,
+            Self::Serve(serving) if program == Some(serving) => Secrecy::Needed,
+            Self::Serve(_) => Secrecy::Foreign,
+        }
+    }
 }
 
 /// Makes a configuration of the text, or reports why there is none.
@@ -39,7 +60,7 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
         .and_then(|e| Some((e.clone(), table(&e, report)?)));
     if let Some((entry, http)) = &http {
         let section = Section::new("http", entry.key_span.clone(), http);
-        endpoint(section, &Program::ALL, mode, report);
+        endpoint(section, &Program::ALL, mode.secrecy(None), report);
     }
     let server = take_section(&mut file, "server", report)
         .map_or_else(Server::default, |section| server(section, report));
@@ -139,7 +160,12 @@ impl<'t> Tables<'t> {
         self.check_name(program, entry, report);
         let mut section = Section::new(&entry.path, entry.key_span.clone(), own).over(self.base);
         let socket = self.socket(program, &mut section, entry, report);
-        let Some(endpoint) = endpoint(section, &[program], self.mode, report) else {
+        let Some(endpoint) = endpoint(
+            section,
+            &[program],
+            self.mode.secrecy(Some(program)),
+            report,
+        ) else {
             return;
         };
         if endpoint.request_timeout > self.drain_timeout {

@@ -132,9 +132,9 @@ impl<'t> Reader<'_, 't> {
         let key_secret = match key.value.get_ref() {
             DeValue::String(path) => {
                 self.report.layout().harmless.push(key.value.span());
-                values::secret_file(&key, path, self.mode, self.report)
+                values::secret_file(&key, path, self.secrecy, self.report)
             }
-            _ => values::any_secret(&key, self.mode, self.report),
+            _ => values::any_secret(&key, self.secrecy, self.report),
         };
         let (cert, key_secret) = (cert?, key_secret?);
         if !is_absent(&key_secret) && client_identity(&cert, &key_secret).is_none() {

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::Pem;
 use super::file::{Entry, Section, table};
 use super::problem::Report;
-use super::resolve::Mode;
+use super::resolve::Secrecy;
 use super::secret::{Secret, Source};
 
 /// Returns a string of a key whose value may be shown.
@@ -169,8 +169,8 @@ pub(super) fn word<T: Copy>(
 }
 
 /// Returns a secret that can stand in a header.
-pub(super) fn secret(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
-    let secret = any_secret(entry, mode, report)?;
+pub(super) fn secret(entry: &Entry<'_>, secrecy: Secrecy, report: &mut Report) -> Option<Secret> {
+    let secret = any_secret(entry, secrecy, report)?;
     if HeaderValue::from_str(secret.expose()).is_err() {
         let text = "holds a character that no header can hold";
         report.error(entry.value.span(), &entry.path, text);
@@ -180,10 +180,14 @@ pub(super) fn secret(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Opti
 }
 
 /// Returns a secret. For a look at a configuration it may be one that is not there.
-pub(super) fn any_secret(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
+pub(super) fn any_secret(
+    entry: &Entry<'_>,
+    secrecy: Secrecy,
+    report: &mut Report,
+) -> Option<Secret> {
     let secret = match entry.value.get_ref() {
         DeValue::String(text) => Secret::text(text),
-        DeValue::Table(_) => fetched(entry, mode, report)?,
+        DeValue::Table(_) => fetched(entry, secrecy, report)?,
         _ => {
             report.error(
                 entry.value.span(),
@@ -193,7 +197,7 @@ pub(super) fn any_secret(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> 
             return None;
         }
     };
-    let may_be_absent = mode == Mode::Look && *secret.source() != Source::Text;
+    let may_be_absent = secrecy != Secrecy::Needed && *secret.source() != Source::Text;
     if secret.expose().is_empty() && !may_be_absent {
         report.error(entry.value.span(), &entry.path, "is empty");
         return None;
@@ -205,10 +209,10 @@ pub(super) fn any_secret(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> 
 pub(super) fn secret_file(
     entry: &Entry<'_>,
     path: &str,
-    mode: Mode,
+    secrecy: Secrecy,
     report: &mut Report,
 ) -> Option<Secret> {
-    fetch(Source::File(path.into()), entry, mode, report)
+    fetch(Source::File(path.into()), entry, secrecy, report)
 }
 
 /// Returns the text of the PEM file of this path.
@@ -227,7 +231,7 @@ pub(super) fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<Pem> {
     }
 }
 
-fn fetched(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
+fn fetched(entry: &Entry<'_>, secrecy: Secrecy, report: &mut Report) -> Option<Secret> {
     let mut section = Section::new(&entry.path, entry.value.span(), table(entry, report)?);
     let mut sources = Vec::new();
     if let Some(from) = section.take("credential") {
@@ -251,14 +255,20 @@ fn fetched(entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret>
         report.error(entry.value.span(), &entry.path, text);
         return None;
     };
-    fetch(source, entry, mode, report)
+    fetch(source, entry, secrecy, report)
 }
 
-fn fetch(source: Source, entry: &Entry<'_>, mode: Mode, report: &mut Report) -> Option<Secret> {
+fn fetch(
+    source: Source,
+    entry: &Entry<'_>,
+    secrecy: Secrecy,
+    report: &mut Report,
+) -> Option<Secret> {
     let place = format!("{source:?}");
     match Secret::fetch(source.clone()) {
         Ok(secret) => Some(secret),
-        Err(error) if mode == Mode::Look => {
+        Err(_) if secrecy == Secrecy::Foreign => Some(Secret::absent(source)),
+        Err(error) if secrecy == Secrecy::Shown => {
             let text = format!("{place} cannot be read here: {}", plain(&error));
             report.warning(entry.value.span(), &entry.path, text);
             Some(Secret::absent(source))
