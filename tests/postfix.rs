@@ -2,13 +2,11 @@
 //! asks Postgate for everything, well or ill.
 
 mod lab;
-
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::sync::mpsc;
-use std::thread;
+#[path = "lab/postfix.rs"]
+mod postfix;
 
 use lab::{Lab, Said, lab};
+use postfix::{MAIN_CF, Smtp};
 
 const CONFIG: &str = r#"
 [http]
@@ -44,32 +42,6 @@ permit-actions = true
 
 const SOCKETS: &str = "postgate-socketmap.socket postgate-tcp-lookup@900{1,2}.socket \
     postgate-policy.socket postgate-policy@{silent,trusting}.socket";
-
-const MAIN_CF: &str = "
-compatibility_level = 3.6
-myhostname = lab.test
-mydestination =
-mynetworks =
-inet_interfaces = loopback-only
-inet_protocols = ipv4
-maillog_file =
-alias_maps =
-alias_database =
-smtpd_tls_security_level = none
-header_checks = regexp:{{/^X-Judged:/ INFO}}
-smtpd_error_sleep_time = 0
-smtpd_soft_error_limit = 1000
-smtpd_hard_error_limit = 1000
-smtpd_policy_service_timeout = 20s
-virtual_mailbox_domains = socketmap:unix:private/postgate-socketmap:domains
-virtual_mailbox_maps = socketmap:unix:private/postgate-socketmap:users
-virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases
-virtual_transport = discard:
-# The policy stands before the relay check on purpose: what it says decides who may relay.
-smtpd_relay_restrictions =
-smtpd_recipient_restrictions = check_recipient_access tcp:127.0.0.1:9002,
-    check_policy_service unix:private/postgate-policy, reject_unauth_destination
-";
 
 /// Every way a backend can be ill that says nothing about the key.
 const ILL: [&str; 8] = [
@@ -382,52 +354,15 @@ fn no_answer_to_a_policy_question_opens_a_relay() {
     use_policy(&lab, "postgate-policy");
 }
 
-#[test]
-fn mail_flows_while_the_programs_restart() {
-    let Some(lab) = start(CONFIG) else { return };
-    let (taken, count) = mpsc::channel();
-    thread::scope(|scope| {
-        let inside = &lab;
-        scope.spawn(move || {
-            // Until nobody counts any more.
-            for n in 0.. {
-                let mut smtp = Smtp::connect(inside);
-                smtp.expect("MAIL FROM:<someone@elsewhere.test>", "250 ");
-                smtp.expect(&format!("RCPT TO:<user{n}@r{n}.lab.test>"), "250 ");
-                smtp.expect("RCPT TO:<nobody@lab.test>", "550 ");
-                smtp.expect("QUIT", "221 ");
-                if taken.send(()).is_err() {
-                    break;
-                }
-            }
-        });
-        for _ in 0..3 {
-            lab.sh("systemctl restart postgate-{socketmap,tcp-lookup,policy}.service");
-            for _ in 0..2 {
-                count.recv().expect("every message is taken");
-            }
-        }
-        drop(count);
-    });
-}
-
 /// The lab with Postfix running and every socket listening.
 fn start(config: &str) -> Option<lab::Turn> {
     let lab = lab(config)?;
-    lab.write("/etc/postfix/main.cf", MAIN_CF);
-    lab.sh(&format!(
-        "d=/run/systemd/system/postgate-socketmap.socket.d
-        [ -e $d ] || {{
+    lab.sh("d=/run/systemd/system/postgate-socketmap.socket.d
+        [ -e $d ] || {
             mkdir -p $d; printf '[Socket]\nListenStream=127.0.0.1:9100\n' > $d/inet.conf
             systemctl daemon-reload
-        }}
-        systemctl start {SOCKETS}
-        systemctl -q is-active postfix@- || {{
-            cp /usr/share/postfix/master.cf.dist /etc/postfix/master.cf
-            systemctl start postfix
-        }}"
-    ));
-    lab.until("(exec 3<>/dev/tcp/127.0.0.1/25) 2>/dev/null");
+        }");
+    postfix::start(&lab, SOCKETS);
     Some(lab)
 }
 
@@ -500,68 +435,4 @@ fn assert_not_found(said: &Said, what: &str) {
 fn assert_query_error(said: &Said) {
     assert_eq!((said.status, said.out.as_str()), (Some(1), ""), "{said:?}");
     assert!(said.err.contains("query error"), "{said:?}");
-}
-
-/// An SMTP client, carried into the lab's network by a shell there.
-struct Smtp {
-    carrier: Child,
-    writer: ChildStdin,
-    reader: BufReader<ChildStdout>,
-}
-
-impl Smtp {
-    fn connect(lab: &Lab) -> Self {
-        let script = "exec 3<>/dev/tcp/127.0.0.1/25; cat <&3 & exec cat >&3";
-        let mut carrier = lab
-            .command(&["timeout", "60", "bash", "-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("lab.sh starts");
-        let writer = carrier.stdin.take().expect("a pipe");
-        let reader = BufReader::new(carrier.stdout.take().expect("a pipe"));
-        let mut smtp = Self {
-            carrier,
-            writer,
-            reader,
-        };
-        let greeting = smtp.reply();
-        assert!(greeting.starts_with("220 "), "{greeting}");
-        smtp.expect("EHLO client.test", "250-");
-        smtp
-    }
-
-    fn reply(&mut self) -> String {
-        let mut reply = String::new();
-        loop {
-            let start = reply.len();
-            assert_ne!(
-                self.reader.read_line(&mut reply).expect("a pipe"),
-                0,
-                "smtpd has gone: {reply}"
-            );
-            if reply.as_bytes().get(start + 3) != Some(&b'-') {
-                return reply;
-            }
-        }
-    }
-
-    fn say(&mut self, line: &str) -> String {
-        write!(self.writer, "{line}\r\n").expect("a pipe");
-        self.reply()
-    }
-
-    fn expect(&mut self, line: &str, reply: &str) -> String {
-        let said = self.say(line);
-        assert!(said.starts_with(reply), "{line}: {said}");
-        said
-    }
-}
-
-impl Drop for Smtp {
-    fn drop(&mut self) {
-        // Killing a carrier that has ended by itself is no error worth a word.
-        let _ = self.carrier.kill();
-        let _ = self.carrier.wait();
-    }
 }

@@ -43,11 +43,11 @@ fn the_units_are_clean() {
     let said = lab.sh("cd /usr/lib/systemd/system
         systemd-analyze verify --recursive-errors=yes 2>&1 postgate-*.service \
             postgate-socketmap.socket postgate-policy.socket \
-            postgate-policy@submission.socket postgate-tcp-lookup@9001.socket");
+            postgate-{policy,socketmap}@submission.socket postgate-tcp-lookup@9001.socket");
     assert_eq!(said, "");
     // Only IPAddressDeny= would make it less, and that depends on where the backend is.
     lab.sh("for program in tcp-lookup socketmap policy; do
-            systemd-analyze --no-pager --offline=yes --threshold=11 \
+            systemd-analyze --no-pager --offline=yes --threshold=10 \
                 security postgate-$program.service || exit 1
         done");
 }
@@ -133,6 +133,73 @@ fn a_socket_is_added_while_the_service_rests() {
 }
 
 #[test]
+fn a_socket_is_where_and_whose_a_drop_in_says() {
+    let Some(lab) = lab(CONFIG) else { return };
+    socket_drop_in(
+        &lab,
+        "postgate-socketmap.socket",
+        "ListenStream=\nListenStream=127.0.0.1:9100",
+    );
+    socket_drop_in(
+        &lab,
+        "postgate-socketmap@.socket",
+        "SocketUser=root\nSocketGroup=postfix\nSocketMode=0660",
+    );
+    lab.sh("systemctl start postgate-socketmap.socket postgate-socketmap@second.socket");
+    assert_eq!(
+        lab.sh(&format!(
+            "stat -c '%U:%G %a' {SOCKETMAP}-second; ls {SOCKETMAP} 2>/dev/null || true"
+        )),
+        "root:postfix 660\n"
+    );
+    for socket in ["inet:127.0.0.1:9100", &format!("unix:{SOCKETMAP}-second")] {
+        let found = lab.sh(&format!("postmap -q a@b socketmap:{socket}:echo"));
+        assert_eq!(found, "a@b\n", "{socket}");
+    }
+    // Opened anew, which systemd does while the service rests.
+    lab.sh(
+        "systemctl stop postgate-socketmap.socket postgate-socketmap.service 2>/dev/null
+        systemctl start postgate-socketmap.socket
+        postmap -q a@b socketmap:inet:127.0.0.1:9100:echo",
+    );
+}
+
+#[test]
+fn at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody() {
+    let Some(lab) = lab(CONFIG) else { return };
+    let unit = |unit: &str, property: &str| {
+        lab.sh(&format!("systemctl show -p {property} --value {unit}"))
+    };
+    for socket in [
+        "postgate-socketmap.socket",
+        "postgate-socketmap@x.socket",
+        "postgate-policy.socket",
+        "postgate-policy@x.socket",
+        "postgate-tcp-lookup@9001.socket",
+    ] {
+        let before = unit(socket, "Before");
+        assert!(before.contains("postfix@-.service"), "{socket}: {before}");
+        assert!(before.contains("sockets.target"), "{socket}: {before}");
+        assert!(!unit(socket, "After").contains("network"), "{socket}");
+    }
+    for program in ["socketmap", "policy", "tcp-lookup"] {
+        let service = format!("postgate-{program}.service");
+        for property in ["Requires", "Requisite", "BindsTo", "Wants"] {
+            let needed = unit(&service, property);
+            for other in needed.split_whitespace() {
+                assert!(
+                    other.ends_with(".mount")
+                        || other.ends_with(".slice")
+                        || other == "sysinit.target",
+                    "{service}: {property}={other}"
+                );
+            }
+        }
+        assert!(!unit(&service, "After").contains("network-online"));
+    }
+}
+
+#[test]
 fn a_socket_that_fits_no_table_is_said() {
     let Some(lab) = lab(CONFIG) else { return };
     lab.sh("systemctl start postgate-tcp-lookup@9003.socket; exec 3<>/dev/tcp/127.0.0.1/9003");
@@ -141,7 +208,7 @@ fn a_socket_that_fits_no_table_is_said() {
 }
 
 #[test]
-fn a_start_without_sockets_is_refused_once() {
+fn a_start_without_sockets_or_with_a_wrong_option_is_refused_once() {
     let Some(lab) = lab(CONFIG) else { return };
     assert_ne!(
         lab.run(&["systemctl", "start", "postgate-policy.service"])
@@ -151,6 +218,15 @@ fn a_start_without_sockets_is_refused_once() {
     assert_eq!(show(&lab, "policy", "ExecMainStatus"), "69");
     assert_eq!(show(&lab, "policy", "SubState"), "failed");
     assert!(messages(&lab, "policy").contains("FileDescriptorName="));
+
+    drop_in(
+        &lab,
+        "policy",
+        "ExecStart=\nExecStart=/usr/libexec/postgate/policy --wrong",
+    );
+    lab.run(&["systemctl", "start", "postgate-policy.service"]);
+    assert_eq!(show(&lab, "policy", "ExecMainStatus"), "64");
+    assert_eq!(show(&lab, "policy", "SubState"), "failed");
 }
 
 #[test]
@@ -179,6 +255,20 @@ fn it_runs_without_any_privilege() {
     assert_eq!(field("CapEff:"), "0000000000000000");
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Seccomp:"), "2");
+
+    // Nor does it see the mail, the homes or what others serve.
+    let seen = lab.sh(
+        "cd /proc/$(systemctl show -p MainPID --value postgate-socketmap)/root
+        ls . var
+        ls run/credentials etc/shadow home srv 2>/dev/null || true",
+    );
+    for hidden in ["home", "srv", "boot", "spool"] {
+        assert!(!seen.lines().any(|line| line == hidden), "{seen}");
+    }
+    assert!(
+        seen.contains("\nvar\n") && seen.contains("\nvar:\ntmp\n"),
+        "{seen}"
+    );
 }
 
 #[test]
@@ -454,6 +544,215 @@ fn a_credential_comes_from_systemd() {
     assert!(!messages(&lab, "socketmap").contains("s3cret"));
 }
 
+#[test]
+fn a_program_at_its_memory_limit_takes_no_other_along() {
+    let config = CONFIG.replace(
+        "8080/echo\"\n[socketmap.wait]",
+        "8080/large\"\ncache = { ttl = \"1h\", max-bytes = \"1GiB\" }\n[socketmap.wait]",
+    );
+    let Some(lab) = lab(&config) else { return };
+    drop_in(
+        &lab,
+        "socketmap",
+        "MemoryMax=48M\nTasksMax=32\nCPUQuota=80%\nLimitNOFILE=4096",
+    );
+    lab.sh("systemctl start postgate-{socketmap,policy}.socket postgate-tcp-lookup@9001.socket");
+    let large = "x".repeat(90_000);
+    lab.backend_says("large", &format!("200 application/json\n\"{large}\""));
+    assert_eq!(ask(&lab, "echo", "first"), format!("OK {large}"));
+    let pid = show(&lab, "socketmap", "MainPID");
+
+    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    let fatal = (0..2000).find(|n| postfix.ask("echo", &format!("{n}")).is_err());
+    assert!(fatal.is_some(), "no limit");
+    assert_eq!(tcp(&lab, 9001, "a"), "200 a");
+    assert_eq!(policy(&lab, "postgate-policy"), "action=DUNNO");
+
+    // The one who is ill comes back by itself, to those who wait as well.
+    assert_eq!(ask(&lab, "echo", "again"), format!("OK {large}"));
+    assert_ne!(show(&lab, "socketmap", "MainPID"), pid);
+    assert_eq!(show(&lab, "socketmap", "NRestarts"), "1");
+    for other in ["policy", "tcp-lookup"] {
+        assert_eq!(show(&lab, other, "NRestarts"), "0");
+    }
+}
+
+#[test]
+fn the_journal_finds_a_mail_by_its_queue_id() {
+    let config = format!("{CONFIG}breaker = {{ failures = 2, pause = \"500ms\" }}\n");
+    let Some(lab) = lab(&config) else { return };
+    lab.sh("systemctl start postgate-policy@submission.socket");
+    let socket = "postgate-policy-submission";
+    assert_eq!(policy(&lab, socket), "action=DUNNO");
+    lab.backend_says("policy", "503 text/plain\nclosed");
+    for _ in 0..2 {
+        assert_eq!(
+            policy(&lab, socket),
+            "action=DEFER_IF_PERMIT 4.3.0 submission"
+        );
+    }
+    until_said(&lab, "postgate-policy", "down");
+    lab.backend_is_well();
+    // Asked again after the pause.
+    lab.sh("sleep 0.6");
+    assert_eq!(policy(&lab, socket), "action=DUNNO");
+
+    // By queue id, at debug; a reload turns that on, and the same process goes on.
+    let pid = show(&lab, "policy", "MainPID");
+    let loud = format!("{config}[log]\nlevel = \"debug\"\n");
+    lab.write("/etc/postgate/config.toml", &loud);
+    lab.sh("systemctl reload postgate-policy");
+    until_said(&lab, "postgate-policy", "reload: done");
+    assert_eq!(policy(&lab, socket), "action=DUNNO");
+    until_said(
+        &lab,
+        "postgate-policy POSTGATE_QUEUE_ID=4XyZ POSTGATE_OUTCOME=found",
+        ".",
+    );
+    assert_eq!(show(&lab, "policy", "MainPID"), pid);
+
+    let found = lab.sh("journalctl -o json --since @$(cat /run/began) \
+        -u postgate-policy POSTGATE_OUTCOME=temporary");
+    let [record] = &*found.lines().collect::<Vec<_>>() else {
+        panic!("{found}")
+    };
+    let record: Value = serde_json::from_str(record).expect("JSON");
+    for (field, value) in [
+        ("PRIORITY", "4"),
+        ("POSTGATE_ENDPOINT", "submission"),
+        ("POSTGATE_REASON", "backend answered 503"),
+        ("POSTGATE_QUEUE_ID", "4XyZ"),
+    ] {
+        assert_eq!(record[field], value, "{record:#?}");
+    }
+    let id = record["POSTGATE_REQUEST_ID"].as_str().expect("text");
+    let asked = lab.sh("journalctl -u lab-backend -o cat");
+    assert!(asked.contains(&format!("asked {id} /policy")), "{asked}");
+
+    let records = journal(&lab, "policy");
+    for event in [
+        "ready: ",
+        "reload: reading",
+        "reload: done",
+        "submission: down: ",
+        "submission: up: ",
+    ] {
+        let records: Vec<_> = records
+            .iter()
+            .filter(|record| {
+                record["MESSAGE"]
+                    .as_str()
+                    .is_some_and(|text| text.starts_with(event))
+            })
+            .collect();
+        let [record] = records.as_slice() else {
+            panic!("{event}: {records:#?}")
+        };
+        assert_eq!(record["PRIORITY"], "6", "{event}");
+    }
+}
+
+#[test]
+fn no_flood_from_outside_fills_the_journal() {
+    let Some(lab) = lab(CONFIG) else { return };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    assert_eq!(ask(&lab, "echo", "a"), "OK a");
+    let before = journal(&lab, "socketmap").len();
+    let malformed = ["x", "99999999999:", "3:abc;", "70000:", "5:"];
+    for n in 0..2000 {
+        let mut peer = Socketmap::connect(&lab).expect("a connection");
+        peer.0
+            .write_all(malformed[n % malformed.len()].as_bytes())
+            .expect("sent");
+    }
+    lab.backend_says("echo", "500 text/plain\nout of order");
+    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    for n in 0..2000 {
+        let reply = postfix.ask("echo", &format!("{n}")).expect("a reply");
+        assert_eq!(reply, "TEMP backend answered 500");
+        let reply = postfix.ask(&format!("map{n}"), "key").expect("a reply");
+        assert_eq!(reply, "PERM unknown map");
+    }
+    let lines = journal(&lab, "socketmap").len() - before;
+    assert!(
+        (2..=20).contains(&lines),
+        "{lines}: {}",
+        messages(&lab, "socketmap")
+    );
+}
+
+#[test]
+fn a_secret_is_renewed_by_reload_or_restart() {
+    let config = r#"
+        [socketmap.unit]
+        target = "http://127.0.0.1:8080/token"
+        auth-token = { credential = "api-token" }
+        [socketmap.file]
+        target = "http://127.0.0.1:8080/token"
+        auth-token = { file = "/etc/postgate/secret" }
+        [policy.main]
+        target = "http://127.0.0.1:8080/policy"
+        auth-token = { credential = "api-token" }
+    "#;
+    let Some(lab) = lab(config) else { return };
+    lab.sh("systemctl start postgate-socketmap.socket");
+    let write = |secret: &str| {
+        lab.sh(&format!(
+            "echo {secret} > /etc/postgate/secret
+            chgrp postgate /etc/postgate/secret; chmod 640 /etc/postgate/secret
+            printf 'sealed-{secret}' | systemd-creds encrypt --name=api-token - - \\
+                > /etc/systemd/system/postgate-socketmap.service.d/sealed 2>/dev/null"
+        ));
+    };
+    drop_in(
+        &lab,
+        "socketmap",
+        "LoadCredentialEncrypted=api-token:/etc/systemd/system/postgate-socketmap.service.d/sealed",
+    );
+    write("one");
+    assert_eq!(ask(&lab, "unit", "x"), "OK sealed-one");
+    assert_eq!(ask(&lab, "file", "x"), "OK one");
+    write("two");
+    lab.sh("systemctl reload postgate-socketmap");
+    until_said(&lab, "postgate-socketmap", "reload: done");
+    // systemd copies credentials when the program starts.
+    assert_eq!(ask(&lab, "file", "x"), "OK two");
+    assert_eq!(ask(&lab, "unit", "x"), "OK sealed-one");
+    lab.sh("systemctl restart postgate-socketmap");
+    assert_eq!(ask(&lab, "unit", "x"), "OK sealed-two");
+
+    // An operator asks with the unit's credentials.
+    assert_eq!(lab.sh("postgate-socketmap --check 2>/dev/null"), "ok\n");
+    let alone = lab.run(&["postgate-socketmap", "--query", "unit", "x"]);
+    assert_eq!(alone.status, Some(78), "{alone:?}");
+    let asked = lab.sh("systemd-run -qP -p DynamicUser=yes -p Group=postgate \
+        -p LoadCredential=api-token:/etc/postgate/secret postgate-socketmap --query unit x");
+    assert_eq!(asked, "two\n");
+    let asked = lab.sh("systemd-run -qP -p DynamicUser=yes -p Group=postgate \
+        -p LoadCredentialEncrypted=api-token:/etc/systemd/system/postgate-socketmap.service.d/sealed \
+        postgate-policy --query main <<< sender=reject@elsewhere.test");
+    assert_eq!(asked, "REJECT you are on the list\n");
+}
+
+#[test]
+fn a_file_in_another_place_takes_a_line_in_a_drop_in() {
+    let config = r#"
+        [socketmap.file]
+        target = "http://127.0.0.1:8080/token"
+        auth-token = { file = "/srv/postgate-test/token" }
+    "#;
+    let Some(lab) = lab(config) else { return };
+    lab.sh(
+        "mkdir -p /srv/postgate-test; echo found > /srv/postgate-test/token
+        systemctl start postgate-socketmap.socket",
+    );
+    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    postfix.send("file", "x").expect("sent");
+    refused(&lab, "socketmap", 1);
+    drop_in(&lab, "socketmap", "BindReadOnlyPaths=/srv/postgate-test");
+    assert_eq!(postfix.receive().expect("a reply"), "OK found");
+}
+
 /// Waits until a program has refused its configuration so many times; returns how many it were.
 fn refused(lab: &Lab, program: &str, times: u32) -> u32 {
     let count = format!(
@@ -521,7 +820,7 @@ fn policy(lab: &Lab, socket: &str) -> String {
         .set_read_timeout(Some(Duration::from_secs(20)))
         .expect("an open socket");
     stream
-        .write_all(b"request=smtpd_access_policy\nsender=a@b\n\n")
+        .write_all(b"request=smtpd_access_policy\nsender=a@b\nqueue_id=4XyZ\n\n")
         .expect("sent");
     let mut reply = Vec::new();
     while !reply.ends_with(b"\n\n") {
@@ -543,10 +842,17 @@ fn show(lab: &Lab, program: &str, property: &str) -> String {
     .to_owned()
 }
 
+fn socket_drop_in(lab: &Lab, unit: &str, settings: &str) {
+    lab.sh(&format!(
+        "d=/etc/systemd/system/{unit}.d
+        mkdir -p $d; printf '[Socket]\n%b\n' '{settings}' > $d/test.conf; systemctl daemon-reload"
+    ));
+}
+
 fn drop_in(lab: &Lab, program: &str, settings: &str) {
     lab.sh(&format!(
         "d=/etc/systemd/system/postgate-{program}.service.d
-        mkdir -p $d; printf '[Service]\n%s\n' '{settings}' > $d/test.conf; systemctl daemon-reload"
+        mkdir -p $d; printf '[Service]\n%b\n' '{settings}' > $d/test.conf; systemctl daemon-reload"
     ));
 }
 
