@@ -358,8 +358,8 @@ async fn lookups_read_one_line_of_text() {
             ),
             row("two lines", plain("a\nb\n"), NOT_UNDERSTOOD),
             row(
-                "HTML by its type",
-                typed(200, "text/html", "v"),
+                "a page of HTML",
+                typed(200, "text/plain", " <p>v"),
                 NOT_UNDERSTOOD,
             ),
             row("a NUL", plain("a\0b"), CANNOT_BE_SENT),

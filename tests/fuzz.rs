@@ -1,10 +1,18 @@
 //! Feeds each protocol bytes nobody would send, cut anywhere: no panic, bounded memory, and the
-//! same steps however the bytes arrive. Then replies with values nobody would choose: every reply
-//! is one whole frame.
+//! same steps however the bytes arrive and whatever came before them. Then replies with values
+//! nobody would choose: every reply is one whole frame. Then the other side: answers, URLs and
+//! configurations nobody would write.
 //!
 //! The seeds are the files under `tests/fuzz` and what the dialogs send. The runs are the same
 //! every time; `POSTGATE_FUZZ_SEED` and `POSTGATE_FUZZ_RUNS` choose others. What a run fails on
 //! becomes a seed or, better, a dialog.
+
+#[path = "fuzz/answers.rs"]
+mod answers;
+#[path = "fuzz/configs.rs"]
+mod configs;
+#[path = "fuzz/targets.rs"]
+mod targets;
 
 use std::path::Path;
 
@@ -47,6 +55,75 @@ fn policy() {
         "\0",
     ];
     fuzz_requests::<Policy>("policy", &words);
+}
+
+#[test]
+fn a_request_is_the_same_whatever_came_before_it() {
+    let mut rng = Rng::with_seed(seed());
+    for _ in 0..runs() / 10 {
+        alone_and_together::<TcpLookup>(&mut rng, |rng| {
+            let key: String = (0..rng.usize(1..20)).map(|_| word(rng)).collect();
+            let quoted = key.bytes().map(|byte| match byte {
+                b'%' | 0..=b' ' | 0x7f.. => format!("%{byte:02x}"),
+                _ => char::from(byte).to_string(),
+            });
+            format!("get {}\n", quoted.collect::<String>()).into_bytes()
+        });
+        alone_and_together::<Socketmap>(&mut rng, |rng| {
+            let payload: String = (0..rng.usize(..20)).map(|_| word(rng)).collect();
+            format!("{}:{payload},", payload.len()).into_bytes()
+        });
+        alone_and_together::<Policy>(&mut rng, |rng| {
+            let line = |rng: &mut Rng| {
+                let value = word(rng).replace('\n', "");
+                format!("a{}={value}\n", rng.u8(..4))
+            };
+            let lines: String = (0..rng.usize(1..6)).map(|_| line(rng)).collect();
+            format!("{lines}\n").into_bytes()
+        });
+    }
+}
+
+fn word(rng: &mut Rng) -> &'static str {
+    const WORDS: [&str; 16] = [
+        "a",
+        "get ",
+        "\n",
+        "\r",
+        "%",
+        ":",
+        ",",
+        "=",
+        " ",
+        "0:,",
+        "5:",
+        "\0",
+        "\u{fc}",
+        "@",
+        "4:a b,",
+        "request=x",
+    ];
+    WORDS[rng.usize(..WORDS.len())]
+}
+
+/// Several requests in one stream make the steps that each of them makes alone.
+fn alone_and_together<P: Protocol>(rng: &mut Rng, request: impl Fn(&mut Rng) -> Vec<u8>) {
+    let requests: Vec<Vec<u8>> = (0..rng.usize(2..8)).map(|_| request(rng)).collect();
+    let mut alone = Vec::new();
+    for request in &requests {
+        let steps = steps::<P>(request, |_| usize::MAX);
+        assert_eq!(steps.len(), 1, "{}", request.escape_ascii());
+        alone.extend(steps);
+        if let Some(Step::Refuse(_)) = alone.last() {
+            break;
+        }
+    }
+    let size = rng.usize(1..100);
+    let together = requests.concat();
+    for cut in [1, size, usize::MAX] {
+        let seen = steps::<P>(&together, |_| cut);
+        assert_eq!(seen, alone, "{}", together.escape_ascii());
+    }
 }
 
 #[test]

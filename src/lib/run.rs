@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{error, warn};
 
+use crate::backend::http::Check;
 use crate::backend::route::{Live, Routes};
 use crate::config::{self, Config, Mode, Report, Severity};
 use crate::log;
@@ -18,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::options::{Command, Options, help};
 use crate::outcome::Outcome;
 use crate::program::Program;
+use crate::protocol;
 use crate::protocol::policy::Policy;
 use crate::protocol::socketmap::Socketmap;
 use crate::protocol::tcp_lookup::TcpLookup;
@@ -194,7 +196,7 @@ pub(crate) fn routes(
     before: Option<&Routes>,
     metrics: &Arc<Metrics>,
 ) -> Result<Routes, Failure> {
-    Routes::new(program, config, before, metrics).map_err(|error| {
+    Routes::new(program, config, before, check(program), metrics).map_err(|error| {
         let cause = std::iter::successors(std::error::Error::source(&error), |e| e.source())
             .last()
             .map_or_else(|| error.to_string(), ToString::to_string);
@@ -203,6 +205,15 @@ pub(crate) fn routes(
             format!("the HTTP client cannot be set up: {cause}"),
         )
     })
+}
+
+/// What a program can say, for a cache that is to keep nothing else.
+fn check(program: Program) -> Check {
+    match program {
+        Program::TcpLookup => |outcome, words| protocol::say::<TcpLookup>(outcome, words).0,
+        Program::Socketmap => |outcome, words| protocol::say::<Socketmap>(outcome, words).0,
+        Program::Policy => |outcome, words| protocol::say::<Policy>(outcome, words).0,
+    }
 }
 
 fn metrics(program: Program) -> Result<Arc<Metrics>, Failure> {

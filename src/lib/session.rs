@@ -22,7 +22,7 @@ use crate::request::Request;
 const READ: usize = 2 * 1024;
 const READ_AHEAD: usize = 64 * 1024;
 
-/// How long a connection that has asked nothing yet is kept when the program stops.
+/// How long a connection that has asked nothing yet is not taken for an idle one.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// Why a connection is over.
@@ -73,7 +73,9 @@ where
         surroundings,
         input: BytesMut::new(),
         first_byte: None,
+        has_come: false,
         has_asked: false,
+        is_leaving: false,
         has_ended: false,
     };
     match session.run(P::default()).await {
@@ -89,8 +91,12 @@ struct Session<'s, B, S> {
     input: BytesMut,
     /// When the request that is on its way began.
     first_byte: Option<Instant>,
+    /// Whether it was given time for its first byte.
+    has_come: bool,
     /// Whether anything has been asked on this connection.
     has_asked: bool,
+    /// Whether it has to leave as soon as nothing is left to be answered.
+    is_leaving: bool,
     /// Whether the peer has closed its side.
     has_ended: bool,
 }
@@ -120,6 +126,17 @@ where
             return Err(End::Eof);
         }
         let is_resting = self.input.is_empty() && !is_inside_request;
+        if is_resting && self.is_leaving {
+            return Err(End::Evicted);
+        }
+        self.input.reserve(READ);
+        if !self.has_come {
+            // Who has just connected is about to ask, and is not to leave before.
+            self.has_come = true;
+            if let Ok(read) = timeout(GRACE, self.stream.read_buf(&mut self.input)).await {
+                return taken(read);
+            }
+        }
         let patience = self.backend.patience();
         let deadline = if is_resting {
             self.first_byte = None;
@@ -129,7 +146,6 @@ where
             let first_byte = *self.first_byte.get_or_insert_with(Instant::now);
             Some(first_byte + patience.read)
         };
-        self.input.reserve(READ);
         let read = select! {
             biased;
             read = self.stream.read_buf(&mut self.input) => read,
@@ -137,12 +153,9 @@ where
             () = stopped(&mut self.surroundings.stop), if is_resting => self.last_look().await?,
             () = until(deadline) => return Err(if is_resting { End::Idle } else { End::TooSlow }),
         };
-        match read {
-            Ok(0) => Err(End::Eof),
-            Ok(_) if self.surroundings.presence.wake() => Ok(()),
-            Ok(_) => Err(End::Evicted),
-            Err(error) => Err(End::Broken(error)),
-        }
+        // Who is told to leave and asks at the same moment is answered first.
+        self.is_leaving |= !self.surroundings.presence.wake();
+        taken(read)
     }
 
     /// What was asked before the stop is answered: it may have arrived without being noticed yet.
@@ -246,6 +259,14 @@ where
         };
         // The connection is over either way.
         let _ = timeout(LONGEST, drop_the_rest).await;
+    }
+}
+
+fn taken(read: io::Result<usize>) -> Result<(), End> {
+    match read {
+        Ok(0) => Err(End::Eof),
+        Ok(_) => Ok(()),
+        Err(error) => Err(End::Broken(error)),
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Act {
     Send(Vec<u8>),
     /// Sends these bytes one by one, slowly; when they end, the last one again and again.
     Drip(Vec<u8>),
+    /// Sends these bytes in a few pieces, slowly.
+    Crawl(Vec<u8>),
     /// Sends these bytes again and again, until the program has had enough.
     Endless(Vec<u8>),
     /// Waits at a gate.
@@ -194,6 +196,8 @@ struct State {
     requests: Seen<Request>,
     /// Connections the program has left while the backend was still to speak.
     abandoned: Seen<usize>,
+    /// How many requests are being answered, and the most there have been at once.
+    busy: Mutex<(usize, usize)>,
     /// What was no HTTP request, which no program of ours may send.
     faults: Mutex<Vec<String>>,
 }
@@ -201,6 +205,8 @@ struct State {
 /// A running backend.
 pub(crate) struct Backend {
     address: SocketAddr,
+    /// Keeps the address for as long as the backend is away.
+    place: Option<Reserved>,
     state: Arc<State>,
     task: JoinHandle<()>,
 }
@@ -223,15 +229,18 @@ impl Backend {
         answers: impl FnMut(&Request) -> Script + Send + 'static,
     ) -> Self {
         let address = reserved.address();
+        let place = Some(reserved.again());
         let state = Arc::new(State {
             answers: Mutex::new(Box::new(answers)),
             requests: Seen::new(),
             abandoned: Seen::new(),
+            busy: Mutex::default(),
             faults: Mutex::new(Vec::new()),
         });
         let task = tokio::spawn(accept(reserved.listen(), Arc::clone(&state)));
         Self {
             address,
+            place,
             state,
             task,
         }
@@ -264,12 +273,31 @@ impl Backend {
             answers: Mutex::new(Box::new(|_| Script::new())),
             requests: Seen::new(),
             abandoned: Seen::new(),
+            busy: Mutex::default(),
             faults: Mutex::new(Vec::new()),
         });
         Self {
             address,
+            place: None,
             state,
             task,
+        }
+    }
+
+    /// Ends with every connection and begins anew at the same address, answering every request this
+    /// way.
+    pub(crate) async fn restart(mut self, script: Script) -> Self {
+        let place = self.place.take().expect("a place to come back to");
+        self.close().await;
+        Self::at(place, move |_| script.clone())
+    }
+
+    /// Ends with every connection, and listens no more.
+    pub(crate) async fn close(&mut self) {
+        self.task.abort();
+        // Every conversation has a hold on it.
+        while Arc::strong_count(&self.state) > 1 {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -312,6 +340,11 @@ impl Backend {
         self.requests()
     }
 
+    /// The most requests that were being answered at once.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.state.busy.lock().expect("a lock").1
+    }
+
     /// Waits until the program has left so many connections in the middle of an answer, or after
     /// `Finish`.
     pub(crate) async fn left(&self, count: usize) {
@@ -327,6 +360,24 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     while let Ok((stream, _)) = listener.accept().await {
         conversations.spawn(converse(stream, number, Arc::clone(&state)));
         number += 1;
+    }
+}
+
+/// A request that is being answered.
+struct Busy<'s>(&'s State);
+
+impl<'s> Busy<'s> {
+    fn begin(state: &'s State) -> Self {
+        let mut busy = state.busy.lock().expect("a lock");
+        busy.0 += 1;
+        busy.1 = busy.1.max(busy.0);
+        Self(state)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.busy.lock().expect("a lock").0 -= 1;
     }
 }
 
@@ -346,6 +397,7 @@ async fn converse(mut stream: TcpStream, connection: usize, state: Arc<State>) {
             let mut answers = state.answers.lock().expect("a lock");
             answers(&request)
         };
+        let _busy = Busy::begin(&state);
         state.requests.push(request);
         for act in script {
             if play(act, &mut stream).await.is_err() {
@@ -369,6 +421,14 @@ async fn play(act: Act, stream: &mut TcpStream) -> io::Result<()> {
                 pace.tick().await;
                 stream.write_all(&[bytes.next().unwrap_or(last)]).await?;
             }
+        }
+        Act::Crawl(bytes) => {
+            let mut pace = interval(Duration::from_millis(10));
+            for piece in bytes.chunks(bytes.len().div_ceil(5).max(1)) {
+                pace.tick().await;
+                stream.write_all(piece).await?;
+            }
+            Ok(())
         }
         Act::Endless(bytes) => loop {
             stream.write_all(&bytes).await?;

@@ -2,12 +2,13 @@
 //! ill in every way HTTP allows, and peers that speak bytes.
 #![allow(
     dead_code,
-    reason = "three test programs include this, and each needs another part of it"
+    reason = "several test programs include this, and each needs another part of it"
 )]
 
 pub(crate) mod backend;
 pub(crate) mod peer;
 pub(crate) mod program;
+pub(crate) mod tables;
 
 use std::{
     fmt::Debug,

@@ -114,16 +114,23 @@ impl Peer {
 
     /// Reads one whole reply, framing included.
     pub(crate) async fn reply(&mut self) -> Vec<u8> {
+        match self.reply_or_end().await {
+            Ok(reply) => reply,
+            Err(end) => panic!(
+                "no reply, the connection ended ({end}) after {}",
+                shown(&self.buffer)
+            ),
+        }
+    }
+
+    /// Reads one whole reply; an error where the connection ends before it.
+    pub(crate) async fn reply_or_end(&mut self) -> io::Result<Vec<u8>> {
         loop {
             if let Some(length) = frame(self.speaks, &self.buffer) {
-                return self.buffer.split_to(length).to_vec();
+                return Ok(self.buffer.split_to(length).to_vec());
             }
-            match self.read().await {
-                Ok(true) => {}
-                end => panic!(
-                    "no reply, the connection ended ({end:?}) after {}",
-                    shown(&self.buffer)
-                ),
+            if !self.read().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     net::{TcpSocket, UnixDatagram, UnixSocket},
@@ -472,6 +472,43 @@ impl Program {
             .await;
     }
 
+    /// How much memory it holds, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status_of("VmRSS")
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> u64 {
+        self.status_of("Threads")
+    }
+
+    /// A number of proc(5)'s status.
+    fn status_of(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid.as_raw_nonzero());
+        let status = fs::read_to_string(path).expect("a running program");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next());
+        number.expect(name).parse().expect("a number")
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid.as_raw_nonzero());
+        fs::read_dir(path).expect("a running program").count()
+    }
+
+    /// Waits until it has logged this.
+    pub(crate) async fn logged(&self, text: &str) {
+        let has = |lines: &[String]| lines.iter().any(|line| line.contains(text));
+        self.stderr.until(text, has).await;
+    }
+
+    /// How many lines with this it has logged so far.
+    pub(crate) fn lines(&self, text: &str) -> usize {
+        let lines = self.stderr.all();
+        lines.iter().filter(|line| line.contains(text)).count()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("a running program");
     }
@@ -524,17 +561,42 @@ fn text(lines: &[String]) -> String {
     })
 }
 
+/// Lets this test have so many descriptors, and its programs with it.
+pub(crate) fn allow_descriptors(count: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, most).expect("a higher limit of descriptors");
+    let is_enough = limit.maximum.is_none_or(|most| most >= count);
+    assert!(
+        is_enough,
+        "this test needs a hard limit of {count} descriptors"
+    );
+}
+
 /// A port that nobody listens on and nobody else gets: bound, without `listen`.
 pub(crate) struct Reserved(TcpSocket);
 
 impl Reserved {
     pub(crate) fn new() -> Self {
+        Self::at("127.0.0.1:0".parse().expect("an address"))
+    }
+
+    /// The same port once more, so that it is kept when a listener has come and gone.
+    pub(crate) fn again(&self) -> Self {
+        Self::at(self.address())
+    }
+
+    fn at(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        // With this a program may bind the port as well, as long as nobody listens.
+        // With this a program may bind the port as well, as long as nobody listens. A port that is
+        // to be found must not be another test's, so it is found without.
+        let is_known = address.port() != 0;
+        socket.set_reuseaddr(is_known).expect("an option");
+        socket.bind(address).expect("a bound socket");
         socket.set_reuseaddr(true).expect("an option");
-        socket
-            .bind("127.0.0.1:0".parse().expect("an address"))
-            .expect("a bound socket");
         Self(socket)
     }
 

@@ -63,6 +63,13 @@ impl Breaker {
         })
     }
 
+    /// Tells whether a call would be refused at this moment.
+    pub fn is_closed(&self) -> bool {
+        let state = self.lock();
+        let is_down = |until| state.is_probed || Instant::now() < until;
+        state.down_until.is_some_and(is_down)
+    }
+
     /// Tells whether other targets are to be asked first: there was no connection lately. When that
     /// is long enough ago, one call is told to try.
     pub fn is_avoided(&self) -> bool {

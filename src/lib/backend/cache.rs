@@ -100,9 +100,13 @@ impl Cache {
     pub fn new(settings: config::Cache) -> Self {
         let bytes = u64::try_from(settings.max_bytes).unwrap_or(u64::MAX);
         let entries = u64::try_from(settings.max_entries).unwrap_or(u64::MAX);
-        let weighter = ByMemory {
-            least: bytes.div_ceil(entries).max(1),
-        };
+        // So heavy that one more than allowed does not fit, and light enough that one does: the
+        // store takes nothing that fills it alone.
+        let least = (bytes / entries.saturating_add(1)).max(1);
+        let bytes = least
+            .saturating_mul(entries.saturating_add(1))
+            .saturating_sub(1);
+        let weighter = ByMemory { least };
         // One part: a bound is to hold for all answers together, and one thread serves.
         let options = OptionsBuilder::new()
             .shards(1)
@@ -169,6 +173,7 @@ impl Cache {
     where
         F: Future<Output = Answered> + Send + 'static,
     {
+        let generation = self.generation.load(Ordering::Acquire);
         let kept = self.store.get(question);
         let now = Instant::now();
         if let Some(kept) = kept.as_ref().filter(|kept| now < kept.fresh_until) {
@@ -184,6 +189,7 @@ impl Cache {
         match kept {
             Some(kept)
                 if matches!(outcome, Outcome::Temporary(_))
+                    && generation == self.generation.load(Ordering::Acquire)
                     && Instant::now() < kept.stale_until =>
             {
                 self.stale.fetch_add(1, Ordering::Relaxed);
@@ -344,12 +350,8 @@ pub fn lifetime<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Option<Duration
     let date = header("date")
         .and_then(|date| httpdate::parse_http_date(date).ok())
         .unwrap_or_else(SystemTime::now);
-    Some(
-        expires
-            .duration_since(date)
-            .unwrap_or_default()
-            .saturating_sub(age),
-    )
+    let lifetime = expires.duration_since(date).unwrap_or_default();
+    Some(lifetime.saturating_sub(age).min(LONGEST))
 }
 
 fn name(directive: &str) -> &str {

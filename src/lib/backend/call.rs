@@ -227,7 +227,9 @@ impl Values<'_> {
             out.push('/');
             let start = out.len();
             self.put_template(segment, out)?;
-            if segment.has_placeholder() && ["", ".", ".."].contains(&&out[start..]) {
+            // What URL parsers take for a dot counts as one.
+            let plain = out[start..].to_ascii_lowercase().replace("%2e", ".");
+            if segment.has_placeholder() && ["", ".", ".."].contains(&plain.as_str()) {
                 return Err(self.unfit());
             }
         }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Table;
-use super::cache::Cache;
+use super::cache::{Answered, Cache};
 use super::call::{is_special, normal_key};
-use super::http::{Caller, Shared};
+use super::http::{Caller, Check, Shared};
 use crate::config;
 use crate::metrics::State;
 use crate::outcome::Outcome;
@@ -17,6 +17,7 @@ use crate::request::Request;
 pub struct Endpoint {
     caller: Arc<Caller>,
     cache: Option<Arc<Cache>>,
+    check: Check,
 }
 
 impl Endpoint {
@@ -26,6 +27,7 @@ impl Endpoint {
         Ok(Self {
             caller: Arc::new(Caller::new(table, shared)?),
             cache: cache.map(|settings| Arc::new(Cache::new(settings))),
+            check: shared.check,
         })
     }
 
@@ -76,7 +78,16 @@ impl Table for Endpoint {
         };
         let ask = || {
             let (caller, request, id) = (Arc::clone(&self.caller), request.clone(), id.to_owned());
-            async move { caller.ask(&request, &id).await }
+            let check = self.check;
+            async move {
+                let answered = caller.ask(&request, &id).await;
+                // What cannot be said is a failure, and no failure is kept.
+                let words = &caller.table().endpoint.words;
+                Answered {
+                    outcome: check(answered.outcome, words),
+                    ..answered
+                }
+            }
         };
         cache.answer(&question, ask).await
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::write::GzEncoder;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+};
 use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -20,6 +22,7 @@ use super::oauth::Tokens;
 use crate::config::{self, Compression, Credential, Transport, Verdict};
 use crate::metrics::Metrics;
 use crate::outcome::{Failure, Outcome, Reason};
+use crate::reply::Words;
 use crate::request::Request;
 
 /// How often a redirect is followed for one call.
@@ -38,9 +41,14 @@ pub struct Caller {
     metrics: Arc<Metrics>,
 }
 
+/// Turns an outcome into the one that can be said: a value without words is a failure.
+pub type Check = fn(Outcome, &Words) -> Outcome;
+
 /// What endpoints share, as they are made one after the other.
 #[derive(Debug)]
 pub struct Shared {
+    /// What their program can say.
+    pub check: Check,
     metrics: Arc<Metrics>,
     clients: Clients,
     tokens: Vec<(config::OAuth, Transport, Arc<Tokens>)>,
@@ -48,8 +56,9 @@ pub struct Shared {
 
 impl Shared {
     /// Begins with nothing made.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub fn new(check: Check, metrics: Arc<Metrics>) -> Self {
         Self {
+            check,
             metrics,
             clients: Clients::default(),
             tokens: Vec::new(),
@@ -143,6 +152,10 @@ impl Caller {
             Ok(call) => call,
             Err(outcome) => return outcome.into(),
         };
+        // No use to wait for a place if nobody is to be asked.
+        if self.breakers.iter().all(Breaker::is_closed) {
+            return Outcome::Temporary(Reason::Down.into()).into();
+        }
         let deadline = Instant::now() + self.table.endpoint.request_timeout;
         let Ok(_permit) = timeout_at(deadline, self.in_flight.acquire()).await else {
             return Outcome::Temporary(Reason::Busy.into()).into();
@@ -281,9 +294,18 @@ impl Caller {
     /// Returns what the backend says of its answer's lifetime, where that is asked for.
     fn lifetime(&self, response: &reqwest::Response) -> Option<Duration> {
         let cache = self.table.endpoint.cache.as_ref()?;
-        cache
-            .honour_http
-            .then(|| lifetime(|name| header(response, name)))?
+        if !cache.honour_http {
+            return None;
+        }
+        // Of this header several lines are one list.
+        let lines = response.headers().get_all(CACHE_CONTROL).iter();
+        let control: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();
+        let control = control.join(",");
+        lifetime(|name| match name {
+            "cache-control" if control.is_empty() => None,
+            "cache-control" => Some(&control),
+            name => header(response, name),
+        })
     }
 
     /// Sends a call with a token, if one is needed; with a new one after a 401, once.

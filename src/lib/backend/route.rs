@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::endpoint::Endpoint;
-use super::http::Shared;
+use super::http::{Check, Shared};
 use super::{Backend, Patience};
 use crate::config::{Config, Server};
 use crate::metrics::{Metrics, State};
@@ -26,9 +26,10 @@ impl Routes {
         program: Program,
         config: &Config,
         before: Option<&Self>,
+        check: Check,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
-        let mut shared = Shared::new(Arc::clone(metrics));
+        let mut shared = Shared::new(check, Arc::clone(metrics));
         let mut by_name = HashMap::new();
         let mut by_socket = HashMap::new();
         for table in config.tables_of(program) {

@@ -416,12 +416,11 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn header(&mut self, text: &str, entry: &Entry<'_>) -> Option<HeaderText> {
-        let template = match self.parse_template(text) {
-            Ok(template) => template,
-            Err(error) => {
-                self.error(entry.value.span(), &entry.path, error);
-                return None;
-            }
+        // The words for it would repeat what may be a secret.
+        let Ok(template) = self.parse_template(text) else {
+            let text = "has a placeholder that is unknown or not closed; write \"{{\" for a brace";
+            self.error(entry.value.span(), &entry.path, text);
+            return None;
         };
         let literal = template.literal();
         let is_empty = literal.is_empty() && !template.has_placeholder();

@@ -239,7 +239,8 @@ impl<'s> Place<'s> {
 
     /// Shows what stands left of the `=`: the parser cannot say what the rest is.
     fn quote_syntax(&self) -> String {
-        let is_header = |name: &str| self.text.trim_start().starts_with(name);
+        let start = self.text.trim_start();
+        let is_header = |name: &str| start.starts_with(name);
         let headers = [
             "[http",
             "[server",
@@ -248,10 +249,17 @@ impl<'s> Place<'s> {
             "[socketmap",
             "[policy",
         ];
+        let is_bare = |text: &str| {
+            let is_part = |b: u8| b.is_ascii_alphanumeric() || b"-_. \t".contains(&b);
+            text.bytes().all(is_part)
+        };
         let seen = match self.text.find('=') {
-            Some(equals) => equals + 1,
-            None if headers.iter().any(|name| is_header(name)) => self.text.len(),
-            None => 0,
+            Some(equals) if is_bare(&self.text[..equals]) => equals + 1,
+            None if headers.iter().any(|name| is_header(name)) => self
+                .text
+                .find([']', ' ', '\t', '#'])
+                .map_or(self.text.len(), |end| end + 1),
+            _ => 0,
         };
         let mut shown = Shown::default();
         for (i, c) in self.text[..seen].char_indices() {

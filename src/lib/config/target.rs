@@ -38,7 +38,11 @@ impl Target {
                 "has a user's name or password in it; use basic-auth or auth-token".to_owned(),
             ));
         }
-        let shown = if is_secret { "(hidden)" } else { text };
+        let shown = if is_secret {
+            "(hidden)".to_owned()
+        } else {
+            text.escape_debug().to_string()
+        };
         if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
             return Err(fault(format!("\"{shown}\" is neither http nor https")));
         }

@@ -116,6 +116,11 @@ fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, St
     if is_extra || vocabulary.policy && ATTRIBUTES.contains(&name) {
         return Ok(Placeholder::Attribute(name.to_owned()));
     }
+    // What looks like no name may be part of a secret.
+    let is_name = name
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'*');
+    let shown = if is_name { name } else { "…" };
     let known = match (vocabulary.lookup, vocabulary.policy) {
         (true, false) => "lookups have {key}, {name}, {local} and {domain}",
         (false, true) => {
@@ -123,7 +128,7 @@ fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, St
         }
         _ => "it is neither one of lookups nor of policy",
     };
-    Err(format!("\"{{{name}}}\" is not a placeholder: {known}"))
+    Err(format!("\"{{{shown}}}\" is not a placeholder: {known}"))
 }
 
 impl fmt::Display for Template {

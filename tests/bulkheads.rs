@@ -1,0 +1,433 @@
+//! What keeps one trouble from becoming everybody's: limits that hold exactly, and memory that
+//! peers of every kind cannot make grow.
+
+mod support;
+
+use support::{
+    backend::{Act, Backend, Gate, good},
+    peer::{Peer, question},
+    program::{ALL, Binary, Launch, Program, allow_descriptors},
+    same, shown,
+    tables::{
+        LATER, echo, echo_of, echoed, failed, found, key_of, pass_by, serve, table, table_named,
+    },
+};
+
+/// The most memory that a program may take, in KiB, whatever its peers do.
+const MOST_MEMORY: u64 = 100 * 1024;
+
+/// A backend behind a gate.
+fn gated(binary: Binary) -> (Backend, Gate) {
+    let gate = Gate::shut();
+    let mut script = vec![Act::Wait(gate.clone())];
+    script.extend(good(binary, "DUNNO"));
+    (Backend::always(script), gate)
+}
+
+#[tokio::test]
+async fn a_slow_endpoint_delays_nobody_elses() {
+    const SLOW: usize = 40;
+    for binary in ALL {
+        let gate = Gate::shut();
+        // Both tables are at one backend, which the connections are shared to.
+        let backend = {
+            let gate = gate.clone();
+            Backend::new(move |request| {
+                if !request.target.starts_with("/slow") {
+                    return echo_of(binary, &key_of(binary, request));
+                }
+                let mut script = vec![Act::Wait(gate.clone())];
+                script.extend(good(binary, "DUNNO"));
+                script
+            })
+        };
+        let patient = "request-timeout = \"80s\"\nmax-in-flight = 10";
+        let config = table_named(binary, "slow", &backend.url("/slow"), patient)
+            + &table(binary, &backend.url("/"), "max-in-flight = 1");
+        let launch = Launch::new(binary).config(config);
+        let program = launch.tcp4("slow").tcp4("t").ready().await;
+        let mut slow = Vec::new();
+        for _ in 0..SLOW {
+            let mut peer = program.peer_at(0).await;
+            peer.send(question(binary, "slow", "key")).await;
+            slow.push(peer);
+        }
+        backend.asked(10).await;
+        let mut kept = program.peer_at(1).await;
+        for round in 0..30 {
+            let key = format!("key{round}");
+            let mut fresh = program.peer_at(1).await;
+            for peer in [&mut kept, &mut fresh] {
+                let reply = peer.ask(question(binary, "t", &key)).await;
+                same(binary.name(), &reply, &echoed(binary, &key));
+            }
+        }
+        assert_eq!(backend.count(), 10 + 60, "{binary:?}");
+        gate.pass(SLOW);
+        for peer in &mut slow {
+            same(binary.name(), &peer.reply().await, &found(binary, "DUNNO"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn there_are_never_more_calls_than_allowed_and_as_many() {
+    const PEERS: usize = 40;
+    const MOST: usize = 7;
+    for binary in ALL {
+        let (backend, gate) = gated(binary);
+        let keys = format!("request-timeout = \"80s\"\nmax-in-flight = {MOST}");
+        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        let mut peers = Vec::new();
+        for _ in 0..PEERS {
+            let mut peer = program.peer().await;
+            peer.send(question(binary, "t", "key")).await;
+            peers.push(peer);
+        }
+        for answered in 0..PEERS {
+            backend.asked((answered + MOST).min(PEERS)).await;
+            gate.pass(1);
+        }
+        for peer in &mut peers {
+            same(binary.name(), &peer.reply().await, &found(binary, "DUNNO"));
+        }
+        assert_eq!(backend.count(), PEERS, "{binary:?}");
+        assert_eq!(backend.most_at_once(), MOST, "{binary:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_away_gives_its_place_back() {
+    const MOST: usize = 3;
+    for binary in ALL {
+        let (backend, gate) = gated(binary);
+        let keys = format!("request-timeout = \"80s\"\nmax-in-flight = {MOST}");
+        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        for round in 1..=5 {
+            let mut peers = Vec::new();
+            // One is being asked for, one waits for its place.
+            for _ in 0..2 * MOST {
+                let mut peer = program.peer().await;
+                peer.send(question(binary, "t", "key")).await;
+                peers.push(peer);
+            }
+            backend.asked(round * MOST).await;
+            let waiting = peers.split_off(MOST);
+            for peer in waiting.into_iter().chain(peers) {
+                peer.reset();
+            }
+            // The gate is shut, so these calls end only because nobody waits for them.
+            gate.pass(0);
+            let mut peer = program.peer().await;
+            peer.send(question(binary, "t", "key")).await;
+            peer.reset();
+            if round < 5 {
+                continue;
+            }
+            let mut last = program.peer().await;
+            last.send(question(binary, "t", "key")).await;
+            gate.pass(1_000);
+            same(binary.name(), &last.reply().await, &found(binary, "DUNNO"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_more_connections_than_allowed_none_is_closed_before_its_first_answer() {
+    const PEERS: usize = 30;
+    for binary in ALL {
+        let backend = echo(binary);
+        let config = format!(
+            "[server]\nmax-connections = 5\n{}",
+            table(binary, &backend.url("/"), "")
+        );
+        let program = serve(binary, config).await;
+        let mut peers = Vec::new();
+        for _ in 0..PEERS {
+            let mut peer = program.peer().await;
+            peer.send_what_it_takes(question(binary, "t", "key")).await;
+            peers.push(peer);
+        }
+        let mut unanswered = 0;
+        for peer in &mut peers {
+            match peer.reply_or_end().await {
+                Ok(reply) => same(binary.name(), &reply, &echoed(binary, "key")),
+                Err(_) => unanswered += 1,
+            }
+        }
+        assert_eq!(unanswered, 0, "{binary:?}: of {PEERS}");
+    }
+}
+
+#[tokio::test]
+async fn there_are_never_more_connections_than_allowed_and_as_many() {
+    const PEERS: usize = 30;
+    const MOST: usize = 5;
+    for binary in ALL {
+        let (backend, gate) = gated(binary);
+        let keys = "request-timeout = \"80s\"";
+        let config = format!(
+            "[server]\nmax-connections = {MOST}\n{}",
+            table(binary, &backend.url("/"), keys)
+        );
+        let program = serve(binary, config).await;
+        let mut peers = Vec::new();
+        for _ in 0..PEERS {
+            let mut peer = program.peer().await;
+            peer.send(question(binary, "t", "key")).await;
+            peers.push(peer);
+        }
+        for answered in 0..PEERS {
+            backend.asked((answered + MOST).min(PEERS)).await;
+            gate.pass(1);
+        }
+        // Each of them is answered, and most had to make room afterwards.
+        for peer in &mut peers {
+            same(binary.name(), &peer.reply().await, &found(binary, "DUNNO"));
+        }
+        for peer in &mut peers[..PEERS - MOST] {
+            peer.expect_eof().await;
+        }
+        assert_eq!(backend.count(), PEERS, "{binary:?}");
+        assert_eq!(backend.most_at_once(), MOST, "{binary:?}");
+    }
+}
+
+/// A program that peers of every kind sit on, and one that is answered all the while.
+struct Besieged {
+    binary: Binary,
+    program: Program,
+    neighbour: Peer,
+    _backend: Backend,
+}
+
+impl Besieged {
+    /// Over TCP at first, and over a unix socket, for which the kernel holds less.
+    async fn new(binary: Binary, long: &'static str) -> Self {
+        allow_descriptors(10_000);
+        let backend = Backend::new(move |request| match key_of(binary, request).as_str() {
+            "long" => echo_of(binary, long),
+            key => echo_of(binary, key),
+        });
+        let config = format!(
+            "[server]\nmax-connections = 4096\nread-timeout = \"10m\"\n{}",
+            table(binary, &backend.url("/"), "request-timeout = \"30s\"")
+        );
+        let launch = Launch::new(binary).config(config);
+        let program = launch.tcp4("t").unix("t").ready().await;
+        let neighbour = program.peer().await;
+        Self {
+            binary,
+            program,
+            neighbour,
+            _backend: backend,
+        }
+    }
+
+    /// Sees that others are answered, one who was there before and one who comes now.
+    async fn answers_others(&mut self, place: &str) {
+        let mut fresh = self.program.peer().await;
+        for peer in [&mut self.neighbour, &mut fresh] {
+            let reply = peer.ask(question(self.binary, "t", "key")).await;
+            same(place, &reply, &echoed(self.binary, "key"));
+        }
+    }
+
+    /// Tells how much memory it takes by now, which has to be little.
+    fn memory(&self, place: &str) -> u64 {
+        let memory = self.program.memory();
+        let name = self.binary.name();
+        println!("{name}: {place}: {memory} KiB");
+        assert!(memory < MOST_MEMORY, "{name}: {place}: {memory} KiB");
+        memory
+    }
+
+    /// Ends it; nothing may hold it up.
+    async fn stop(self) {
+        drop(self.neighbour);
+        let end = self.program.stop().await;
+        for fault in ["cut off", "fault"] {
+            assert!(!end.stderr.contains(fault), "{end:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_thousand_requests_left_half_way_take_little_and_delay_nobody() {
+    const PEERS: usize = 2_000;
+    for binary in ALL {
+        let mut besieged = Besieged::new(binary, "").await;
+        besieged.answers_others("before").await;
+        besieged.memory("before");
+        let request = question(binary, "t", "somebody@example.com");
+        let mut peers = Vec::with_capacity(PEERS);
+        for number in 0..PEERS {
+            let mut peer = besieged.program.peer().await;
+            peer.send(&request[..1 + number % (request.len() - 1)])
+                .await;
+            peers.push(peer);
+            if number % 100 == 0 {
+                besieged.answers_others("while they come").await;
+            }
+        }
+        besieged.answers_others("with all of them there").await;
+        besieged.memory("2000 requests half-way");
+        // A byte more of each, and again.
+        for round in 0..2 {
+            for (number, peer) in peers.iter_mut().enumerate() {
+                let at = 1 + number % (request.len() - 1) + round;
+                if at + 1 < request.len() {
+                    peer.send(&request[at..=at]).await;
+                }
+                if number % 100 == 0 {
+                    besieged.answers_others("while they trickle").await;
+                }
+            }
+        }
+        besieged.memory("and some bytes more");
+        for (number, peer) in peers.into_iter().enumerate() {
+            if number % 2 == 0 {
+                peer.reset();
+            }
+        }
+        besieged.answers_others("after they have gone").await;
+        besieged.memory("after they have gone");
+        besieged.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_longest_requests_left_half_way_take_what_they_are_long() {
+    // As many as may be, and each a byte too short: what strangers can make a program hold.
+    const PEERS: usize = 500;
+    for binary in ALL {
+        let mut besieged = Besieged::new(binary, "").await;
+        let mut request = question(binary, "t", "a".repeat(60_000));
+        request.pop();
+        request.pop();
+        let mut peers = Vec::with_capacity(PEERS);
+        for _ in 0..PEERS {
+            let mut peer = besieged.program.peer().await;
+            peer.send(&request).await;
+            peers.push(peer);
+        }
+        besieged.answers_others("with all of them there").await;
+        besieged.memory("500 requests of 60 kB half-way");
+        drop(peers);
+        besieged.answers_others("after they have gone").await;
+        besieged.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn fifty_megabytes_without_an_end_are_refused_long_before() {
+    const ALL_OF_IT: usize = 50_000_000;
+    for binary in ALL {
+        let mut besieged = Besieged::new(binary, "").await;
+        let (starts, refused): (&[&str], _) = match binary {
+            Binary::TcpLookup => (&["get ", ""], failed(binary, "request too long")),
+            Binary::Policy => (&["sender=", ""], failed(binary, LATER)),
+            Binary::Socketmap => (
+                &["999999999:", "65537:", "99999999999999999999999999:"],
+                b"21:PERM request too long,".to_vec(),
+            ),
+        };
+        let piece = vec![b'a'; 100_000];
+        for start in starts {
+            let mut peers = Vec::new();
+            for _ in 0..5 {
+                let mut peer = besieged.program.peer().await;
+                peer.send(start).await;
+                peers.push(peer);
+            }
+            let mut sent = vec![0; peers.len()];
+            while let Some(at) = (0..peers.len()).find(|at| sent[*at] < ALL_OF_IT) {
+                // All of them by turns, until the program takes no more.
+                for (at, peer) in peers.iter_mut().enumerate().skip(at) {
+                    if sent[at] < ALL_OF_IT && !peer.send_what_it_takes(&piece).await {
+                        sent[at] = usize::MAX;
+                    } else {
+                        sent[at] = sent[at].saturating_add(piece.len());
+                    }
+                }
+                besieged.answers_others(start).await;
+                besieged.memory(start);
+            }
+            assert_eq!(sent, vec![usize::MAX; peers.len()], "{binary:?}: taken");
+            for peer in &mut peers {
+                let said = peer.everything().await;
+                // What a reset leaves of the reply is the kernel's to say.
+                let is_right = refused.starts_with(&said);
+                assert!(is_right, "{binary:?}: {}", shown(&said));
+            }
+        }
+        besieged.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_length_without_a_netstring_takes_no_memory() {
+    let binary = Binary::Socketmap;
+    let mut besieged = Besieged::new(binary, "").await;
+    besieged.answers_others("before").await;
+    let before = besieged.memory("before");
+    for header in [
+        "999999999:",
+        "65537:",
+        "4294967296:",
+        "9999999999999999999999",
+    ] {
+        for _ in 0..300 {
+            let mut peer = besieged.program.peer().await;
+            peer.send(header).await;
+            peer.expect(b"21:PERM request too long,").await;
+            peer.expect_eof().await;
+        }
+        besieged.answers_others(header).await;
+    }
+    // These are within the limit, and what they announce never comes.
+    let mut peers = Vec::new();
+    for _ in 0..1_000 {
+        let mut peer = besieged.program.peer().await;
+        peer.send("65536:").await;
+        peers.push(peer);
+    }
+    besieged.answers_others("with all of them there").await;
+    let memory = besieged.memory("1000 announcements of 64 KiB");
+    assert!(memory < before + 32 * 1024, "{before} KiB became {memory}");
+    drop(peers);
+    besieged.stop().await;
+}
+
+#[tokio::test]
+async fn peers_that_never_read_take_little_and_delay_nobody() {
+    const PEERS: usize = 200;
+    const VALUE: &str = concat!(
+        "1234567890123456789012345678901234567890123456789012345678901234567890123456789",
+        "1234567890123456789012345678901234567890123456789012345678901234567890123456789"
+    );
+    for binary in ALL {
+        let mut besieged = Besieged::new(binary, VALUE).await;
+        besieged.answers_others("before").await;
+        besieged.memory("before");
+        let many = question(binary, "t", "long").repeat(10_000);
+        let mut deaf = Vec::new();
+        for _ in 0..PEERS {
+            let address = besieged.program.address(1);
+            deaf.push(Peer::connect(&address, binary).await);
+        }
+        for round in 0..3 {
+            for (number, peer) in deaf.iter_mut().enumerate() {
+                let pass = pass_by(&mut besieged.neighbour, binary);
+                peer.stuff(&many, pass).await;
+                if number % 20 == 0 {
+                    besieged.answers_others("while they come").await;
+                }
+            }
+            besieged.memory(&format!("200 that never read, round {round}"));
+        }
+        drop(deaf);
+        besieged.answers_others("after they have gone").await;
+        besieged.stop().await;
+    }
+}

@@ -1,0 +1,204 @@
+//! URLs of any template and any key: a URL keeps scheme, host, port and the number of its path's
+//! segments, and each of them reads back as what was to stand there.
+
+use fastrand::Rng;
+use percent_encoding::percent_decode;
+use postgate::Program;
+use postgate::backend::call::compose;
+use postgate::config::load;
+use postgate::config::{Mode, Parameters, Part, Placeholder, Table, Target, Template, Vocabulary};
+use postgate::outcome::Outcome;
+use postgate::request::Request;
+use reqwest::Url;
+
+const ORIGINS: [&str; 16] = [
+    "http://h",
+    "https://h",
+    "HTTP://H.Example:8080",
+    "http://127.0.0.1:80",
+    "http://[::1]:8080",
+    "https://\u{e4}.example",
+    "http://h:0",
+    "http://h:99999",
+    "http://joe@h",
+    "http://",
+    "ftp://h",
+    "h",
+    "http://h.",
+    "http://%41",
+    "http://0x7f.1",
+    "http://{key}",
+];
+
+const PIECES: [&str; 36] = [
+    "/", "/", "/", "a", "{key}", "{key}", "{local}", "{domain}", "{name}", ".", "..", "%2e", "%2E",
+    "%2F", "%00", "%zz", "%", "?", "?", "&", "=", "+", "{{", "}}", "{", "\u{e4}", "~", "|", "^",
+    "'", ";", "@", ":", "\"", "*", "<",
+];
+
+const KEYS: [&[u8]; 30] = [
+    b"a",
+    b"joe@example.com",
+    b"@",
+    b".",
+    b"..",
+    b"/",
+    b"\\",
+    b"?",
+    b"#",
+    b"%",
+    b"%2e",
+    b"%2E%2e",
+    b" ",
+    b"\t",
+    b"\r\n",
+    b"\0",
+    b"\xff",
+    b"\xc3",
+    "\u{e4}".as_bytes(),
+    b"&",
+    b"=",
+    b"+",
+    b":",
+    b";",
+    b"{key}",
+    b"//evil.example",
+    b"http://evil.example/",
+    b"joe:s@evil",
+    b"*",
+    b"<>",
+];
+
+#[test]
+fn no_key_changes_the_shape_of_a_url() {
+    let mut rng = Rng::with_seed(super::seed());
+    let mut table = table();
+    let mut composed = 0;
+    for run in 0..super::runs() {
+        let text = text(&mut rng);
+        let vocabulary = Vocabulary {
+            lookup: true,
+            policy: false,
+            extra: &[],
+        };
+        let Ok(target) = Target::parse(&text, vocabulary) else {
+            continue;
+        };
+        for _ in 0..3 {
+            let key: Vec<u8> = (0..rng.usize(..4))
+                .flat_map(|_| KEYS[rng.usize(..KEYS.len())])
+                .copied()
+                .collect();
+            let place = || format!("run {run}: {text} and {}", key.escape_ascii());
+            let request = Request::Lookup {
+                map: None,
+                key: key.clone().into(),
+            };
+            table.endpoint.targets = vec![target.clone()];
+            match (compose(&table, &request), expected(&target, &key)) {
+                (Ok(call), Some(expected)) => {
+                    composed += 1;
+                    let [url] = call.urls.as_slice() else {
+                        panic!("{}: {:?}", place(), call.urls);
+                    };
+                    compare(url, &target, &expected, &place);
+                }
+                (Err(Outcome::NotFound), None) => {}
+                (call, expected) => panic!("{}: {call:?}, not {expected:?}", place()),
+            }
+        }
+    }
+    assert!(composed > 1_000, "only {composed} calls");
+}
+
+/// What stands in a URL, as bytes: its segments, and its query if it has one.
+type Shape = (Vec<Vec<u8>>, Option<Vec<u8>>);
+
+fn compare(url: &Url, target: &Target, (segments, query): &Shape, place: &impl Fn() -> String) {
+    let origin = Url::parse(&target.origin).expect("an origin");
+    let of = |url: &Url| {
+        let host = url.host_str().map(str::to_owned);
+        (url.scheme().to_owned(), host, url.port_or_known_default())
+    };
+    assert_eq!(of(url), of(&origin), "{}: {url}", place());
+    assert_eq!(url.fragment(), None, "{}: {url}", place());
+    let is_plain = url.username().is_empty() && url.password().is_none();
+    assert!(is_plain, "{}: {url}", place());
+    let seen: Vec<Vec<u8>> = url
+        .path_segments()
+        .expect("a path")
+        .map(|segment| percent_decode(segment.as_bytes()).collect())
+        .collect();
+    assert_eq!(&seen, segments, "{}: {url}", place());
+    let seen = url
+        .query()
+        .map(|query| percent_decode(query.as_bytes()).collect::<Vec<u8>>());
+    assert_eq!(&seen, query, "{}: {url}", place());
+}
+
+/// What a URL has to say; nothing where none may be made.
+fn expected(target: &Target, key: &[u8]) -> Option<Shape> {
+    let segments = target
+        .segments
+        .iter()
+        .map(|segment| {
+            let bytes = bytes(segment, key)?;
+            let is_dots = [&b""[..], b".", b".."].contains(&bytes.as_slice());
+            (!segment.has_placeholder() || !is_dots).then_some(bytes)
+        })
+        .collect::<Option<Vec<_>>>()?;
+    let query = match &target.query {
+        Some(query) => Some(bytes(query, key)?),
+        None => None,
+    };
+    Some((segments, query))
+}
+
+fn bytes(template: &Template, key: &[u8]) -> Option<Vec<u8>> {
+    let at = key.iter().rposition(|byte| *byte == b'@');
+    let mut bytes = Vec::new();
+    for part in &template.parts {
+        match part {
+            Part::Literal(literal) => bytes.extend(percent_decode(literal.as_bytes())),
+            Part::Placeholder(Placeholder::Key) => bytes.extend_from_slice(key),
+            Part::Placeholder(Placeholder::Name) => bytes.extend_from_slice(b"users"),
+            Part::Placeholder(Placeholder::Local) => {
+                let local = &key[..at.unwrap_or(key.len())];
+                bytes.extend_from_slice(Some(local).filter(|local| !local.is_empty())?);
+            }
+            Part::Placeholder(Placeholder::Domain) => {
+                let domain = &key[at? + 1..];
+                bytes.extend_from_slice(Some(domain).filter(|domain| !domain.is_empty())?);
+            }
+            Part::Placeholder(Placeholder::Attribute(name)) => panic!("{name} in a lookup"),
+        }
+    }
+    Some(bytes)
+}
+
+fn text(rng: &mut Rng) -> String {
+    let origin = match rng.u8(..4) {
+        0 => ORIGINS[rng.usize(..ORIGINS.len())],
+        _ => ORIGINS[rng.usize(..5)],
+    };
+    let pieces = (0..rng.usize(..8)).map(|_| PIECES[rng.usize(..PIECES.len())]);
+    format!("{origin}/{}", pieces.collect::<String>())
+}
+
+/// A table of which only the target matters.
+fn table() -> Table {
+    let name = format!("postgate-fuzz-target-{}.toml", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let text = "[tcp-lookup.users]\ntarget = \"http://h/{key}\"\nspecial-keys = true\n";
+    std::fs::write(&path, text).expect("a file");
+    let (config, report) = load(&path, Mode::Look);
+    std::fs::remove_file(&path).expect("the file");
+    let config = config.unwrap_or_else(|| panic!("{:?}", report.problems()));
+    let mut table = config
+        .tables_of(Program::TcpLookup)
+        .next()
+        .expect("a table")
+        .clone();
+    table.endpoint.query = Parameters::None;
+    table
+}

@@ -1,0 +1,608 @@
+//! What keeps a program steady while its backend is not: targets left in peace and found again,
+//! further targets, deadlines.
+
+mod support;
+
+use rustix::process::Signal;
+use support::{
+    Wrong,
+    backend::{Act, Backend, Gate, Script, good, raw, response, status},
+    peer::{Peer, question},
+    program::{ALL, Binary, Program, Reserved},
+    same, soon,
+    tables::{echo, echoed, failed, found, serve, table, table_named},
+};
+
+/// Leaves a target in peace after so many failures, for longer than any test takes.
+fn down_after(failures: usize) -> String {
+    format!("breaker = {{ failures = {failures}, pause = \"1h\" }}\nretries = 0")
+}
+
+/// The same, but for no longer than a test can wait.
+fn down_shortly_after(failures: usize) -> String {
+    format!(
+        "breaker = {{ failures = {failures}, pause = \"50ms\" }}\nretries = 0\n\
+         request-timeout = \"20s\""
+    )
+}
+
+async fn ask(peer: &mut Peer, binary: Binary) -> Vec<u8> {
+    peer.ask(question(binary, "t", "key")).await
+}
+
+/// Asks until the backend has been asked so often; every answer before says that it is down. The
+/// last question is left without its reply.
+async fn ask_until_asked(peer: &mut Peer, binary: Binary, backend: &Backend, count: usize) {
+    let asking = async {
+        loop {
+            let reply = ask(peer, binary).await;
+            same("before the probe", &reply, &failed(binary, "backend down"));
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        _ = backend.asked(count) => {}
+    }
+}
+
+/// Demands that the log says so often that a target is down, and that it is up again.
+async fn told(program: &Program, down: usize, up: usize) {
+    let count = |lines: &[String], text: &str| {
+        let with = lines.iter().filter(|line| line.contains(text));
+        with.count()
+    };
+    let both = |lines: &[String]| (count(lines, "t: down: "), count(lines, "t: up: "));
+    let is_enough = |lines: &[String]| both(lines).0 >= down && both(lines).1 >= up;
+    let lines = program.stderr.until("lines of targets", is_enough).await;
+    assert_eq!(both(&lines), (down, up), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn a_target_that_fails_in_a_row_is_down_and_not_asked() {
+    for binary in ALL {
+        let backend = Backend::always(status(503));
+        let config = table(binary, &backend.url("/"), &down_after(3));
+        let program = serve(binary, config).await;
+        let mut peer = program.peer().await;
+        for _ in 0..3 {
+            let reply = ask(&mut peer, binary).await;
+            let answered = failed(binary, "backend answered 503");
+            same(binary.name(), &reply, &answered);
+        }
+        for _ in 0..20 {
+            let reply = ask(&mut peer, binary).await;
+            same(binary.name(), &reply, &failed(binary, "backend down"));
+        }
+        assert_eq!(backend.count(), 3, "{binary:?}");
+        program.logged("t: down: ").await;
+        let end = program.stop().await;
+        let origin = format!("t: down: {}", backend.url(""));
+        let lines = end.stderr.lines();
+        assert_eq!(lines.filter(|line| line.contains(&origin)).count(), 1);
+        assert!(!end.stderr.contains("t: up: "), "{end:#?}");
+    }
+}
+
+#[tokio::test]
+async fn by_default_ten_failures_make_a_target_down() {
+    for binary in ALL {
+        let backend = Backend::always(status(503));
+        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let mut peer = program.peer().await;
+        for _ in 0..10 {
+            ask(&mut peer, binary).await;
+        }
+        assert_eq!(backend.count(), 10, "{binary:?}");
+        let reply = ask(&mut peer, binary).await;
+        same(binary.name(), &reply, &failed(binary, "backend down"));
+    }
+}
+
+#[tokio::test]
+async fn without_a_breaker_a_target_is_always_asked() {
+    for binary in ALL {
+        let backend = Backend::always(status(503));
+        let config = table(binary, &backend.url("/"), "breaker = false");
+        let program = serve(binary, config).await;
+        let mut peer = program.peer().await;
+        for count in 1..=30 {
+            let reply = ask(&mut peer, binary).await;
+            let answered = failed(binary, "backend answered 503");
+            same(binary.name(), &reply, &answered);
+            assert_eq!(backend.count(), count, "{binary:?}");
+        }
+        told(&program, 0, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn after_the_pause_one_call_finds_out_and_the_others_are_not_kept_waiting() {
+    for binary in ALL {
+        let gate = Gate::shut();
+        let mut probed = vec![Act::Wait(gate.clone())];
+        probed.extend(status(503));
+        let mut back = vec![Act::Wait(gate.clone())];
+        back.extend(good(binary, "DUNNO"));
+        let scripts = [status(503), probed, back, good(binary, "DUNNO")];
+        let backend = Backend::in_turn(scripts);
+        let config = table(binary, &backend.url("/"), &down_shortly_after(1));
+        let program = serve(binary, config).await;
+        let mut peer = program.peer().await;
+        let mut others = Vec::new();
+        for _ in 0..10 {
+            others.push(program.peer().await);
+        }
+        let answered = failed(binary, "backend answered 503");
+        same("first", &ask(&mut peer, binary).await, &answered);
+        for (count, expected) in [(2, &answered), (3, &found(binary, "DUNNO"))] {
+            ask_until_asked(&mut peer, binary, &backend, count).await;
+            for _ in 0..3 {
+                for other in &mut others {
+                    let reply = ask(other, binary).await;
+                    same("meanwhile", &reply, &failed(binary, "backend down"));
+                }
+            }
+            assert_eq!(backend.count(), count, "{binary:?}: one probe at a time");
+            gate.pass(1);
+            same("the probe", &peer.reply().await, expected);
+        }
+        for other in &mut others {
+            let reply = ask(other, binary).await;
+            same("up again", &reply, &found(binary, "DUNNO"));
+        }
+        told(&program, 1, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_probe_whose_peer_has_gone_away_is_not_waited_for() {
+    for binary in ALL {
+        let scripts = [
+            status(503),
+            vec![Act::Hang],
+            vec![Act::Hang],
+            good(binary, "DUNNO"),
+        ];
+        let backend = Backend::in_turn(scripts);
+        let config = table(binary, &backend.url("/"), &down_shortly_after(1));
+        let program = serve(binary, config).await;
+        ask(&mut program.peer().await, binary).await;
+        for count in [2, 3] {
+            let mut probe = program.peer().await;
+            ask_until_asked(&mut probe, binary, &backend, count).await;
+            probe.reset();
+            backend.left(count - 1).await;
+        }
+        let mut peer = program.peer().await;
+        ask_until_asked(&mut peer, binary, &backend, 4).await;
+        same(binary.name(), &peer.reply().await, &found(binary, "DUNNO"));
+        told(&program, 1, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_hangs_keeps_nobody_waiting_for_its_place() {
+    for binary in ALL {
+        let backend = Backend::in_turn([status(503), vec![Act::Hang]]);
+        let keys = "breaker = { failures = 1, pause = \"50ms\" }\nmax-in-flight = 1\n\
+                    request-timeout = \"3s\"";
+        let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
+        let mut probe = program.peer().await;
+        let mut other = program.peer().await;
+        ask(&mut probe, binary).await;
+        ask_until_asked(&mut probe, binary, &backend, 2).await;
+        let is_answered_before = tokio::select! {
+            biased;
+            _ = probe.reply() => false,
+            reply = ask(&mut other, binary) => {
+                same(binary.name(), &reply, &failed(binary, "backend down"));
+                true
+            }
+        };
+        assert!(is_answered_before, "{binary:?}: it waited for the probe");
+    }
+}
+
+#[tokio::test]
+async fn many_failures_at_once_are_one_line_in_the_log() {
+    for binary in ALL {
+        let gate = Gate::shut();
+        let mut script = vec![Act::Wait(gate.clone())];
+        script.extend(status(503));
+        let backend = Backend::always(script);
+        let config = table(binary, &backend.url("/"), &down_after(3));
+        let program = serve(binary, config).await;
+        let mut peers = Vec::new();
+        for _ in 0..50 {
+            let mut peer = program.peer().await;
+            peer.send(question(binary, "t", "key")).await;
+            peers.push(peer);
+        }
+        backend.asked(50).await;
+        gate.pass(50);
+        let answered = failed(binary, "backend answered 503");
+        for peer in &mut peers {
+            same(binary.name(), &peer.reply().await, &answered);
+        }
+        for peer in &mut peers {
+            let reply = ask(peer, binary).await;
+            same(binary.name(), &reply, &failed(binary, "backend down"));
+        }
+        assert_eq!(backend.count(), 50, "{binary:?}");
+        told(&program, 1, 0).await;
+    }
+}
+
+/// What counts as a failure of the target, with the words for it.
+fn failures() -> Vec<(&'static str, Script)> {
+    vec![
+        ("502", status(502)),
+        ("503", status(503)),
+        ("504", status(504)),
+        ("a closed connection", vec![Act::Close]),
+        ("a reset", vec![Act::Reset]),
+        ("an end before the answer", vec![Act::Finish]),
+        (
+            "half a head",
+            vec![raw("HTTP/1.1 200 OK\r\nContent-"), Act::Close],
+        ),
+        ("no answer in time", vec![Act::Hang]),
+    ]
+}
+
+/// What does not: something answers there.
+fn answers(binary: Binary) -> Vec<(&'static str, Script)> {
+    vec![
+        ("a value", good(binary, "DUNNO")),
+        ("204", status(204)),
+        ("301", status(301)),
+        ("400", status(400)),
+        ("401", status(401)),
+        ("404", status(404)),
+        ("429", status(429)),
+        ("500", status(500)),
+        ("501", status(501)),
+        ("505", status(505)),
+        ("not JSON", response(200, &[], "<html>")),
+        ("not HTTP", vec![raw("220 mail ESMTP\r\n"), Act::Close]),
+    ]
+}
+
+#[tokio::test]
+async fn what_is_no_answer_counts_and_any_answer_does_not() {
+    let mut wrong = Wrong::default();
+    for binary in ALL {
+        let counting = failures().into_iter().map(|row| (row, true));
+        let others = answers(binary).into_iter().map(|row| (row, false));
+        for ((what, script), counts) in counting.chain(others) {
+            let backend = Backend::always(script);
+            let keys = format!("{}\nrequest-timeout = \"300ms\"", down_after(2));
+            let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+            let mut peer = program.peer().await;
+            for _ in 0..4 {
+                ask(&mut peer, binary).await;
+            }
+            let seen = backend.count();
+            let expected = if counts { 2 } else { 4 };
+            wrong.require(&format!("{binary:?}: {what}"), seen == expected, || {
+                format!("asked {seen} times, not {expected}")
+            });
+        }
+    }
+    wrong.none();
+}
+
+#[tokio::test]
+async fn a_refused_connection_counts() {
+    for binary in ALL {
+        let reserved = Reserved::new();
+        let target = format!("http://{}/", reserved.address());
+        let program = serve(binary, table(binary, &target, &down_after(2))).await;
+        let mut peer = program.peer().await;
+        for reason in ["backend unreachable", "backend unreachable", "backend down"] {
+            let reply = ask(&mut peer, binary).await;
+            same(reason, &reply, &failed(binary, reason));
+        }
+    }
+}
+
+#[tokio::test]
+async fn any_answer_makes_the_count_begin_again() {
+    for binary in ALL {
+        let mut scripts = Vec::new();
+        for (_, answer) in answers(binary) {
+            scripts.extend([status(503), status(503), answer]);
+        }
+        scripts.extend([status(503), status(503), status(503)]);
+        let total = scripts.len();
+        let backend = Backend::in_turn(scripts);
+        let config = table(binary, &backend.url("/"), &down_after(3));
+        let program = serve(binary, config).await;
+        let mut peer = program.peer().await;
+        for count in 1..=total {
+            ask(&mut peer, binary).await;
+            assert_eq!(backend.count(), count, "{binary:?}: it was down");
+        }
+        let reply = ask(&mut peer, binary).await;
+        same(binary.name(), &reply, &failed(binary, "backend down"));
+        assert_eq!(backend.count(), total, "{binary:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_leaves_a_target_in_peace_unless_its_endpoint_has_changed() {
+    for binary in ALL {
+        let backend = Backend::always(status(503));
+        let config = |more: &str| {
+            let keys = format!("{}\n{more}", down_after(1));
+            table(binary, &backend.url("/"), &keys)
+        };
+        let program = serve(binary, config("")).await;
+        let mut peer = program.peer().await;
+        ask(&mut peer, binary).await;
+        for (more, reloads, reason) in [
+            ("", 2, "backend down"),
+            ("user-agent = \"other\"", 3, "backend answered 503"),
+        ] {
+            program.rewrite(&config(more));
+            program.signal(Signal::HUP);
+            program.told("READY=1", reloads).await;
+            let reply = ask(&mut peer, binary).await;
+            same(more, &reply, &failed(binary, reason));
+        }
+        assert_eq!(backend.count(), 2, "{binary:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_table_that_is_down_leaves_the_others_alone() {
+    let binary = Binary::Socketmap;
+    let ill = Backend::always(status(503));
+    let well = echo(binary);
+    let config = table_named(binary, "ill", &ill.url("/"), &down_after(1))
+        + &table(binary, &well.url("/"), &down_after(1));
+    let program = serve(binary, config).await;
+    let mut peer = program.peer().await;
+    for round in 0..10 {
+        let reason = if round == 0 {
+            "backend answered 503"
+        } else {
+            "backend down"
+        };
+        let reply = peer.ask(question(binary, "ill", "key")).await;
+        same("ill", &reply, &failed(binary, reason));
+        let reply = ask(&mut peer, binary).await;
+        same("well", &reply, &echoed(binary, "key"));
+    }
+}
+
+/// The table `t` at several targets.
+fn at_targets(binary: Binary, targets: &[String], keys: &str) -> String {
+    format!("[{}.t]\ntarget = {targets:?}\n{keys}\n", binary.name())
+}
+
+#[tokio::test]
+async fn a_dead_first_target_is_not_asked_at_every_question() {
+    for binary in ALL {
+        for (what, keys) in [
+            ("left in peace", down_after(1)),
+            ("asked last", down_after(1_000)),
+        ] {
+            let first = Backend::always(status(503));
+            let second = echo(binary);
+            let targets = [first.url("/"), second.url("/")];
+            let program = serve(binary, at_targets(binary, &targets, &keys)).await;
+            let mut peer = program.peer().await;
+            let reply = ask(&mut peer, binary).await;
+            // A policy request that was sent is not sent to another target.
+            let expected = match binary {
+                Binary::Policy => failed(binary, "backend answered 503"),
+                Binary::TcpLookup | Binary::Socketmap => echoed(binary, "key"),
+            };
+            same(what, &reply, &expected);
+            for _ in 0..30 {
+                let reply = ask(&mut peer, binary).await;
+                same(what, &reply, &echoed(binary, "key"));
+            }
+            assert_eq!(first.count(), 1, "{binary:?}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_the_first_target_refuses_connections_the_second_is_asked() {
+    for binary in ALL {
+        let dead = Reserved::new();
+        let second = echo(binary);
+        let targets = [format!("http://{}/", dead.address()), second.url("/")];
+        let program = serve(binary, at_targets(binary, &targets, &down_after(1))).await;
+        let mut peer = program.peer().await;
+        for count in 1..=10 {
+            let reply = ask(&mut peer, binary).await;
+            same(binary.name(), &reply, &echoed(binary, "key"));
+            assert_eq!(second.count(), count, "{binary:?}");
+        }
+        told(&program, 1, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_first_target_that_comes_back_is_asked_first_again() {
+    for binary in ALL {
+        let dead = Reserved::new();
+        let second = Backend::always(good(binary, "DUNNO"));
+        let targets = [format!("http://{}/", dead.address()), second.url("/")];
+        let keys = down_shortly_after(1);
+        let program = serve(binary, at_targets(binary, &targets, &keys)).await;
+        let mut peer = program.peer().await;
+        let reply = ask(&mut peer, binary).await;
+        same(binary.name(), &reply, &found(binary, "DUNNO"));
+        let first = Backend::at(dead, move |_| good(binary, "REJECT"));
+        let is_back = async {
+            loop {
+                let reply = ask(&mut peer, binary).await;
+                if reply == found(binary, "REJECT") {
+                    break;
+                }
+                same("not yet", &reply, &found(binary, "DUNNO"));
+            }
+        };
+        soon("the first target", is_back).await;
+        let before = second.count();
+        for _ in 0..20 {
+            let reply = ask(&mut peer, binary).await;
+            same("back", &reply, &found(binary, "REJECT"));
+        }
+        assert_eq!((first.count(), second.count()), (21, before), "{binary:?}");
+        told(&program, 1, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn where_every_target_is_down_none_is_asked() {
+    for binary in ALL {
+        let backends = [
+            Backend::always(status(503)),
+            Backend::always(vec![Act::Close]),
+            Backend::always(status(504)),
+        ];
+        let targets = backends.each_ref().map(|backend| backend.url("/"));
+        let program = serve(binary, at_targets(binary, &targets, &down_after(1))).await;
+        let mut peer = program.peer().await;
+        // A policy request ends at the first target that has seen it.
+        for _ in 0..3 {
+            ask(&mut peer, binary).await;
+        }
+        for _ in 0..20 {
+            let reply = ask(&mut peer, binary).await;
+            same(binary.name(), &reply, &failed(binary, "backend down"));
+        }
+        for backend in &backends {
+            assert_eq!(backend.count(), 1, "{binary:?}");
+        }
+        told(&program, 3, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_backend_has_closed_costs_nothing() {
+    for binary in ALL {
+        for (what, end) in [
+            ("closed", Act::Close),
+            ("finished", Act::Finish),
+            ("reset", Act::Reset),
+        ] {
+            let mut script = good(binary, "DUNNO");
+            script.push(end);
+            let backend = Backend::always(script);
+            let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+            let mut peer = program.peer().await;
+            let mut lost = 0;
+            for round in 0..100 {
+                let reply = ask(&mut peer, binary).await;
+                // A policy request that went into a dying connection may have been counted, so it
+                // is not sent again; that it meets one at just that moment is rare.
+                if binary == Binary::Policy && reply == failed(binary, "backend unreachable") {
+                    lost += 1;
+                    continue;
+                }
+                let place = format!("{what}, round {round}");
+                same(&place, &reply, &found(binary, "DUNNO"));
+            }
+            assert!(lost <= 10, "{what}: {lost} of 100 policy requests");
+            told(&program, 0, 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_kept_connections_that_are_closed_at_once_cost_nothing() {
+    for binary in ALL {
+        let dead = Reserved::new();
+        let address = dead.address();
+        let gate = Gate::shut();
+        let mut script = vec![Act::Wait(gate.clone())];
+        script.extend(good(binary, "DUNNO"));
+        let backend = Backend::at(dead, move |_| script.clone());
+        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let mut peers = Vec::new();
+        for _ in 0..50 {
+            let mut peer = program.peer().await;
+            peer.send(question(binary, "t", "key")).await;
+            peers.push(peer);
+        }
+        backend.asked(50).await;
+        gate.pass(50);
+        for peer in &mut peers {
+            same("before", &peer.reply().await, &found(binary, "DUNNO"));
+        }
+        // It starts anew at its address: every connection that was kept is closed.
+        let again = backend.restart(good(binary, "REJECT")).await;
+        assert_eq!(again.address(), address);
+        for peer in &mut peers {
+            peer.send(question(binary, "t", "key")).await;
+        }
+        for peer in &mut peers {
+            same("after", &peer.reply().await, &found(binary, "REJECT"));
+        }
+        told(&program, 0, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_backend_is_given_up_at_the_deadline_under_load() {
+    const PEERS: usize = 200;
+    const AT_ONCE: usize = 20;
+    for binary in ALL {
+        let backend = Backend::always(vec![Act::Hang]);
+        let keys = format!(
+            "request-timeout = \"1s\"\nmax-in-flight = {AT_ONCE}\n{}",
+            down_after(AT_ONCE)
+        );
+        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        let mut peers = Vec::new();
+        for _ in 0..PEERS {
+            let mut peer = program.peer().await;
+            peer.send(question(binary, "t", "key")).await;
+            peers.push(peer);
+        }
+        let [late, busy, down] = ["backend timed out", "backend busy", "backend down"]
+            .map(|reason| failed(binary, reason));
+        let mut timed_out = 0;
+        for peer in &mut peers {
+            let reply = peer.reply().await;
+            timed_out += usize::from(reply == late);
+            let is_right = [&late, &busy, &down].contains(&&reply);
+            assert!(is_right, "{binary:?}: {}", support::shown(&reply));
+        }
+        assert!(timed_out >= AT_ONCE, "{binary:?}: {timed_out}");
+        assert!(backend.most_at_once() <= AT_ONCE, "{binary:?}");
+        // Nothing is left of those calls.
+        backend.left(backend.count()).await;
+        let reply = ask(&mut peers[0], binary).await;
+        same("left in peace", &reply, &down);
+    }
+}
+
+#[tokio::test]
+async fn a_drip_of_bytes_is_given_up_at_the_deadline_under_load() {
+    const PEERS: usize = 50;
+    for binary in ALL {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n \n".to_vec();
+        let backend = Backend::always(vec![Act::Drip(head)]);
+        let keys = "request-timeout = \"1s\"\nbreaker = false";
+        let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
+        let mut peers = Vec::new();
+        for _ in 0..PEERS {
+            let mut peer = program.peer().await;
+            peer.send(question(binary, "t", "key")).await;
+            peers.push(peer);
+        }
+        let late = failed(binary, "backend timed out");
+        for peer in &mut peers {
+            same(binary.name(), &peer.reply().await, &late);
+        }
+        backend.left(PEERS).await;
+        assert_eq!(backend.count(), PEERS, "{binary:?}");
+    }
+}

@@ -1,0 +1,104 @@
+//! Programs with a table, and what they say about it.
+
+use super::{
+    backend::{Backend, Request, Script, json, plain},
+    peer::{Peer, framed, question},
+    program::{Binary, Launch, Program},
+};
+
+/// What policy says for every temporary failure.
+pub(crate) const LATER: &str = "DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable";
+
+/// A key whose answer needs no backend.
+const NO_CALL: &str = "*";
+
+/// One table at this target, with these keys.
+pub(crate) fn table_named(binary: Binary, name: &str, target: &str, keys: &str) -> String {
+    format!(
+        "[{}.{name}]\ntarget = \"{target}\"\n{keys}\n",
+        binary.name()
+    )
+}
+
+/// The table `t` at this target, with these keys.
+pub(crate) fn table(binary: Binary, target: &str, keys: &str) -> String {
+    table_named(binary, "t", target, keys)
+}
+
+pub(crate) async fn serve(binary: Binary, config: impl Into<String>) -> Program {
+    Launch::new(binary).config(config).tcp4("t").ready().await
+}
+
+/// What each program says of a value.
+pub(crate) fn found(binary: Binary, value: &str) -> Vec<u8> {
+    match binary {
+        Binary::TcpLookup => framed(binary, format!("200 {value}")),
+        Binary::Socketmap => framed(binary, format!("OK {value}")),
+        Binary::Policy => framed(binary, value),
+    }
+}
+
+/// What each program says of a key that is not there.
+pub(crate) fn not_found(binary: Binary) -> Vec<u8> {
+    match binary {
+        Binary::TcpLookup => framed(binary, "500 not%20found"),
+        Binary::Socketmap => framed(binary, "NOTFOUND "),
+        Binary::Policy => framed(binary, "DUNNO"),
+    }
+}
+
+/// What each program says of a temporary failure.
+pub(crate) fn failed(binary: Binary, reason: &str) -> Vec<u8> {
+    match binary {
+        Binary::TcpLookup => framed(binary, format!("400 {}", reason.replace(' ', "%20"))),
+        Binary::Socketmap if reason == "backend timed out" => {
+            framed(binary, format!("TIMEOUT {reason}"))
+        }
+        Binary::Socketmap => framed(binary, format!("TEMP {reason}")),
+        Binary::Policy => framed(binary, LATER),
+    }
+}
+
+/// The key that a program asks the backend about, where it asks as it does by default.
+pub(crate) fn key_of(binary: Binary, request: &Request) -> String {
+    let key = match binary {
+        Binary::Policy => {
+            let mut form = request.form().into_iter();
+            form.find(|(name, _)| name == b"recipient")
+        }
+        Binary::TcpLookup | Binary::Socketmap => request.query().pop(),
+    };
+    let (_, key) = key.expect("a key");
+    String::from_utf8(key).expect("UTF-8")
+}
+
+/// The answer that each program says as [`echoed`].
+pub(crate) fn echo_of(binary: Binary, key: &str) -> Script {
+    match binary {
+        Binary::Policy => plain(format!("REJECT {key}")),
+        Binary::TcpLookup | Binary::Socketmap => json(format!("\"{key}\"")),
+    }
+}
+
+/// A backend that answers each key with itself.
+pub(crate) fn echo(binary: Binary) -> Backend {
+    Backend::new(move |request| echo_of(binary, &key_of(binary, request)))
+}
+
+/// What each program says when the backend echoes this key.
+pub(crate) fn echoed(binary: Binary, key: &str) -> Vec<u8> {
+    match binary {
+        Binary::Policy => found(binary, &format!("REJECT {key}")),
+        Binary::TcpLookup | Binary::Socketmap => found(binary, key),
+    }
+}
+
+/// Asks something on a connection of its own, so that whatever was sent before has arrived.
+pub(crate) async fn pass_by(other: &mut Peer, binary: Binary) {
+    let request = match binary {
+        // No policy request is answered without the backend.
+        Binary::Policy => question(binary, "t", "passer-by"),
+        Binary::TcpLookup | Binary::Socketmap => question(binary, "t", NO_CALL),
+    };
+    other.ask(request).await;
+}
