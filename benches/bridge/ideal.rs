@@ -1,0 +1,121 @@
+//! The least a bridge on tokio and hyper can do: one connection to the backend for each of
+//! Postfix's, and no pool, deadline, retry, limit, log or configuration. It is a measure, not a
+//! product.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use memchr::{memchr, memmem};
+use percent_encoding::percent_encode;
+use postgate::backend::call::ESCAPED;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::select;
+
+use crate::wire::{Wire, netstring};
+
+/// Bridges connections until the process ends.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    wire: Wire,
+    backend: SocketAddr,
+) -> io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(connection(stream, wire, backend));
+    }
+}
+
+/// Bridges one connection; whatever goes wrong ends it.
+async fn connection(mut stream: TcpStream, wire: Wire, backend: SocketAddr) -> Option<()> {
+    let upstream = TcpStream::connect(backend).await.ok()?;
+    upstream.set_nodelay(true).ok()?;
+    let (mut sender, upstream) = http1::handshake(TokioIo::new(upstream)).await.ok()?;
+    let mut upstream = pin!(upstream);
+    let mut input = Vec::with_capacity(2048);
+    loop {
+        let (used, call) = loop {
+            if let Some(asked) = call(wire, &input) {
+                break asked;
+            }
+            if stream.read_buf(&mut input).await.ok()? == 0 {
+                return None;
+            }
+        };
+        input.drain(..used);
+        let mut asked = pin!(async {
+            let response = sender.send_request(call).await.ok()?;
+            Some(response.into_body().collect().await.ok()?.to_bytes())
+        });
+        let body = select! {
+            body = &mut asked => body?,
+            _ = &mut upstream => return None,
+        };
+        stream
+            .write_all(reply(wire, &body)?.as_bytes())
+            .await
+            .ok()?;
+    }
+}
+
+/// Returns the length of the question at the front of the input, and the call that it becomes.
+fn call(wire: Wire, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
+    let (used, method, target, body) = match wire {
+        Wire::Http | Wire::TcpLookup => {
+            let end = memchr(b'\n', input)?;
+            let key = escape(input[..end].strip_prefix(b"get ")?);
+            (end + 1, Method::GET, format!("/?key={key}"), String::new())
+        }
+        Wire::Socketmap => {
+            let colon = memchr(b':', input)?;
+            let length: usize = std::str::from_utf8(&input[..colon]).ok()?.parse().ok()?;
+            let end = colon + 1 + length;
+            let (payload, _comma) = (input.get(colon + 1..end)?, input.get(end)?);
+            let blank = memchr(b' ', payload)?;
+            let (map, key) = (escape(&payload[..blank]), escape(&payload[blank + 1..]));
+            let target = format!("/?name={map}&key={key}");
+            (end + 1, Method::GET, target, String::new())
+        }
+        Wire::Policy => {
+            let end = memmem::find(input, b"\n\n")?;
+            let mut form = String::with_capacity(2 * end);
+            for line in input[..end].split(|b| *b == b'\n') {
+                let equals = memchr(b'=', line)?;
+                if !form.is_empty() {
+                    form.push('&');
+                }
+                form.extend(percent_encode(&line[..equals], ESCAPED));
+                form.push('=');
+                form.extend(percent_encode(&line[equals + 1..], ESCAPED));
+            }
+            (end + 2, Method::POST, "/".to_owned(), form)
+        }
+    };
+    let request = Request::builder().method(method).uri(target);
+    let request = request.header("host", "backend");
+    Some((used, request.body(body.into()).ok()?))
+}
+
+fn escape(text: &[u8]) -> String {
+    percent_encode(text, ESCAPED).to_string()
+}
+
+fn reply(wire: Wire, body: &[u8]) -> Option<String> {
+    if wire == Wire::Policy {
+        let action = std::str::from_utf8(body).ok()?;
+        return Some(format!("action={action}\n\n"));
+    }
+    let values: Vec<String> = serde_json::from_slice(body).ok()?;
+    let value = values.join(",");
+    Some(match wire {
+        Wire::Socketmap => netstring(&format!("OK {value}")),
+        _ => format!("200 {value}\n"),
+    })
+}

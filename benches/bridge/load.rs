@@ -1,0 +1,192 @@
+//! Postfix's side: many connections, each with one question outstanding, and every reply checked.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{sleep, timeout};
+
+use crate::process::Process;
+use crate::wire::Question;
+
+/// What a run has shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figures {
+    /// Replies in a second.
+    pub(crate) rate: f64,
+    /// The server's processor time for each, in microseconds.
+    pub(crate) cpu: f64,
+    /// Microseconds from question to reply.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    /// Megabytes.
+    pub(crate) peak: f64,
+}
+
+/// What is asked, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) questions: &'static [Question],
+    pub(crate) connections: usize,
+    pub(crate) measured: Duration,
+    /// Whether every question is to have been asked before.
+    pub(crate) is_repeated: bool,
+}
+
+/// How long a server is asked before it is measured.
+const WARM_UP: Duration = Duration::from_millis(400);
+/// Half of the backlog that the standard library asks for.
+const AT_ONCE: usize = 64;
+/// More than anything that answers at all takes.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// What the connections of a run share.
+struct Tally {
+    questions: &'static [Question],
+    asked: Cell<usize>,
+    is_measuring: Cell<bool>,
+    is_over: Cell<bool>,
+    latencies: RefCell<Vec<Duration>>,
+}
+
+impl Load {
+    /// Puts the load on a server.
+    pub(crate) async fn run(self, server: &Process) -> io::Result<Figures> {
+        let streams = connect(server, self.connections).await?;
+        LocalSet::new()
+            .run_until(measure(server, self, streams))
+            .await
+    }
+}
+
+/// Opens so many connections, a few at a time: an overflow of the backlog would cost a second.
+pub(crate) async fn connect(server: &Process, connections: usize) -> io::Result<Vec<TcpStream>> {
+    let mut streams = Vec::with_capacity(connections);
+    for number in 0..connections {
+        if number % AT_ONCE == AT_ONCE - 1 {
+            sleep(Duration::from_millis(2)).await;
+        }
+        let stream = timeout(LONGEST, TcpStream::connect(server.address)).await??;
+        stream.set_nodelay(true)?;
+        streams.push(stream);
+    }
+    Ok(streams)
+}
+
+async fn measure(server: &Process, load: Load, streams: Vec<TcpStream>) -> io::Result<Figures> {
+    let tally = Rc::new(Tally {
+        questions: load.questions,
+        asked: Cell::new(0),
+        is_measuring: Cell::new(false),
+        is_over: Cell::new(false),
+        latencies: RefCell::default(),
+    });
+    let mut asking = JoinSet::new();
+    for stream in streams {
+        asking.spawn_local(keep_asking(stream, Rc::clone(&tally)));
+    }
+    let warming_up = Instant::now();
+    // Until then bridges still open connections to the backend.
+    let mut at_least = 10 * load.connections;
+    if load.is_repeated {
+        at_least = at_least.max(load.questions.len() + load.connections);
+    }
+    while warming_up.elapsed() < WARM_UP || tally.asked.get() < at_least {
+        if let Some(ended) = asking.try_join_next() {
+            return Err(failure(ended));
+        }
+        if warming_up.elapsed() > 3 * LONGEST {
+            return Err(io::Error::other("too few replies"));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    let before = (Instant::now(), server.cpu()?);
+    tally.is_measuring.set(true);
+    sleep(load.measured).await;
+    tally.is_measuring.set(false);
+    let (time, cpu) = (before.0.elapsed(), server.cpu()?.saturating_sub(before.1));
+    tally.is_over.set(true);
+    let all_ended = async {
+        while let Some(ended) = asking.join_next().await {
+            ended.map_err(io::Error::other)??;
+        }
+        io::Result::Ok(())
+    };
+    timeout(LONGEST, all_ended).await??;
+    let mut latencies = tally.latencies.take();
+    latencies.sort_unstable();
+    let count = latencies.len();
+    let at = |share: f64| match latencies.get((count as f64 * share) as usize) {
+        Some(latency) => latency.as_secs_f64() * 1e6,
+        None => f64::NAN,
+    };
+    Ok(Figures {
+        rate: count as f64 / time.as_secs_f64(),
+        cpu: cpu.as_secs_f64() * 1e6 / count as f64,
+        p50: at(0.5),
+        p99: at(0.99),
+        peak: server.peak_memory()?,
+    })
+}
+
+fn failure(ended: Result<io::Result<()>, tokio::task::JoinError>) -> io::Error {
+    match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => io::Error::other("a connection stopped asking"),
+        Err(error) => io::Error::other(error),
+    }
+}
+
+async fn keep_asking(mut stream: TcpStream, tally: Rc<Tally>) -> io::Result<()> {
+    let mut reply = Vec::with_capacity(512);
+    while !tally.is_over.get() {
+        let number = tally.asked.replace(tally.asked.get() + 1);
+        let question = &tally.questions[number % tally.questions.len()];
+        let asked = Instant::now();
+        exchange(&mut stream, question, &mut reply).await?;
+        if tally.is_measuring.get() {
+            tally.latencies.borrow_mut().push(asked.elapsed());
+        }
+    }
+    Ok(())
+}
+
+/// Asks once. Anything but the right reply is an error.
+async fn exchange(
+    stream: &mut TcpStream,
+    question: &Question,
+    reply: &mut Vec<u8>,
+) -> io::Result<()> {
+    reply.clear();
+    stream.write_all(&question.asked).await?;
+    while *reply != question.expected {
+        if stream.read_buf(reply).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !question.expected.starts_with(reply) {
+            return Err(io::Error::other(format!(
+                "asked {:?}, expected {:?}, got {:?}",
+                String::from_utf8_lossy(&question.asked),
+                String::from_utf8_lossy(&question.expected),
+                String::from_utf8_lossy(reply)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Asks a server its first question as soon as it listens, and returns how long after its start
+/// the answer came.
+pub(crate) async fn first_answer(
+    server: &mut Process,
+    question: &Question,
+) -> io::Result<Duration> {
+    server.wait()?;
+    let mut stream = TcpStream::connect(server.address).await?;
+    timeout(LONGEST, exchange(&mut stream, question, &mut Vec::new())).await??;
+    Ok(server.started.elapsed())
+}

@@ -1,0 +1,395 @@
+//! A load on the release programs over real sockets, and beside it, in turn, what they can be
+//! measured by: the backend asked directly, and an ideal bridge (`ideal`).
+//!
+//! Everything is a process of its own on this machine, so processor time and memory are told
+//! apart. Times are of this machine at this moment; the ratios to the ideal bridge are what can be
+//! compared with another day's. Each figure is the median of all rounds.
+//!
+//! | variable | default | |
+//! |---|---|---|
+//! | `BENCH_SECONDS` | `1` | how long each load is measured |
+//! | `BENCH_ROUNDS` | `3` | how often everything is asked in turn |
+//! | `BENCH_CONNECTIONS` | `1,100,1000` | connections at once |
+//! | `BENCH_LATENCY` | `0,30` | milliseconds that the backend takes |
+//! | `BENCH_PROGRAMS` | what cargo built for this | where the programs are: `make bench` says `target/release` |
+
+mod backend;
+mod ideal;
+mod load;
+mod process;
+mod wire;
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use load::{Figures, Load, connect, first_answer};
+use process::Process;
+use wire::{Question, Wire, key};
+
+/// Different keys that are asked, and how many of them where their answers are kept.
+const KEYS: usize = 10_000;
+const KEPT_KEYS: usize = 1_000;
+/// So many connections rest, as many as the descriptors allow.
+const RESTING: usize = 10_000;
+/// So many tables a large configuration has.
+const TABLES: usize = 1_000;
+
+fn main() -> io::Result<()> {
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    runtime.block_on(async {
+        match arguments.as_slice() {
+            ["backend", latency] => {
+                let latency = Duration::from_millis(parsed(latency)?);
+                backend::serve(listener().await?, latency).await
+            }
+            ["ideal", name, backend] => {
+                let wire = Wire::BRIDGED.into_iter().find(|wire| wire.name() == *name);
+                let wire = wire.ok_or_else(|| io::Error::other("no such protocol"))?;
+                ideal::serve(listener().await?, wire, parsed(backend)?).await
+            }
+            _ => bench(&Options::read()?).await,
+        }
+    })
+}
+
+/// Listens somewhere, and tells the parent where.
+async fn listener() -> io::Result<TcpListener> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    // The backlog of the standard library may be too short for a thousand at once.
+    rustix::net::listen(&listener, 4096)?;
+    println!("{}", listener.local_addr()?);
+    Ok(listener)
+}
+
+/// As root to what all of this takes, else as far as allowed.
+fn raise_descriptor_limit() {
+    let enough = Some(65_536);
+    let to = |limit| Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    if setrlimit(Resource::Nofile, to(enough)).is_err() {
+        // As it was; less then rest, which is said.
+        let _ = setrlimit(Resource::Nofile, to(getrlimit(Resource::Nofile).maximum));
+    }
+}
+
+struct Options {
+    measured: Duration,
+    rounds: usize,
+    connections: Vec<usize>,
+    latencies: Vec<u64>,
+}
+
+impl Options {
+    fn read() -> io::Result<Self> {
+        let list = |name, default| {
+            variable(name, default)
+                .split(',')
+                .map(str::to_owned)
+                .collect()
+        };
+        let connections: Vec<String> = list("BENCH_CONNECTIONS", "1,100,1000");
+        let latencies: Vec<String> = list("BENCH_LATENCY", "0,30");
+        Ok(Self {
+            measured: Duration::from_secs_f64(parsed(&variable("BENCH_SECONDS", "1"))?),
+            rounds: parsed(&variable("BENCH_ROUNDS", "3"))?,
+            connections: connections
+                .iter()
+                .map(|n| parsed(n))
+                .collect::<Result<_, _>>()?,
+            latencies: latencies
+                .iter()
+                .map(|n| parsed(n))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn variable(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+fn parsed<T: FromStr>(text: &str) -> io::Result<T> {
+    let refused = |_| io::Error::other(format!("{text:?} is no number or address"));
+    text.trim().parse().map_err(refused)
+}
+
+/// One of those that are asked in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Backend,
+    Ideal(Wire),
+    Program(Wire),
+    /// The program, asked for what it has kept.
+    Cached(Wire),
+}
+
+impl Subject {
+    fn wire(self) -> Wire {
+        match self {
+            Self::Backend => Wire::Http,
+            Self::Ideal(wire) | Self::Program(wire) | Self::Cached(wire) => wire,
+        }
+    }
+
+    /// Returns what it is measured by.
+    fn measured_by(self) -> Option<Self> {
+        match self {
+            Self::Backend | Self::Ideal(_) => None,
+            Self::Program(wire) => Some(Self::Ideal(wire)),
+            Self::Cached(wire) => Some(Self::Program(wire)),
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Backend => "backend, directly".to_owned(),
+            Self::Ideal(wire) => format!("{}: ideal", wire.name()),
+            Self::Program(wire) => format!("{}: postgate", wire.name()),
+            Self::Cached(wire) => format!("{}: postgate, cached", wire.name()),
+        }
+    }
+}
+
+async fn bench(options: &Options) -> io::Result<()> {
+    println!(
+        "{} rounds of {:?}; x: ratio to the ideal bridge, of cached answers to uncached ones",
+        options.rounds, options.measured
+    );
+    for latency in &options.latencies {
+        let backend = Process::own(&["backend", &latency.to_string()])?;
+        for connections in &options.connections {
+            println!("\nbackend of {latency} ms, connections: {connections}");
+            let load = |subject| Load {
+                questions: questions(subject, "bench"),
+                connections: *connections,
+                measured: options.measured,
+                is_repeated: matches!(subject, Subject::Cached(_)),
+            };
+            let mut subjects = vec![Subject::Backend];
+            for wire in Wire::BRIDGED {
+                subjects.extend([Subject::Ideal(wire), Subject::Program(wire)]);
+                if *latency == 0 {
+                    subjects.push(Subject::Cached(wire));
+                }
+            }
+            let mut rounds = Vec::new();
+            for _ in 0..options.rounds {
+                let mut round = Vec::new();
+                for subject in &subjects {
+                    round.push((*subject, measure(*subject, &backend, load(*subject)).await?));
+                }
+                rounds.push(round);
+            }
+            print!("{}", table(&subjects, &rounds));
+        }
+    }
+    let backend = Process::own(&["backend", "0"])?;
+    rest(options, &backend).await?;
+    grow(options, &backend).await
+}
+
+/// Returns what is asked; made once, since it is the same for every run.
+fn questions(subject: Subject, table: &str) -> &'static [Question] {
+    let keys = match subject {
+        Subject::Cached(_) => KEPT_KEYS,
+        _ => KEYS,
+    };
+    let wire = subject.wire();
+    let questions: Vec<_> = (0..keys).map(|n| wire.question(table, &key(n))).collect();
+    questions.leak()
+}
+
+/// Starts what is to be asked, asks it and ends it.
+async fn measure(subject: Subject, backend: &Process, load: Load) -> io::Result<Figures> {
+    let named = |error: io::Error| io::Error::other(format!("{}: {error}", subject.name()));
+    let server = match subject {
+        Subject::Backend => return load.run(backend).await.map_err(named),
+        Subject::Ideal(wire) => {
+            Process::own(&["ideal", wire.name(), &backend.address.to_string()])?
+        }
+        Subject::Program(wire) => program(wire, backend, &["bench".to_owned()], "")?,
+        Subject::Cached(wire) => {
+            let by = match wire {
+                Wire::Policy => ", by = [\"recipient\"]",
+                _ => "",
+            };
+            let cache = format!("cache = {{ ttl = \"1h\"{by} }}");
+            program(wire, backend, &["bench".to_owned()], &cache)?
+        }
+    };
+    load.run(&server).await.map_err(named)
+}
+
+/// Starts a program with these tables, the last of them behind its socket.
+fn program(wire: Wire, backend: &Process, tables: &[String], keys: &str) -> io::Result<Process> {
+    let mut config =
+        "[server]\nmax-connections = 30000\n[http]\nmax-in-flight = 30000\n".to_owned();
+    for table in tables {
+        let (kind, address) = (wire.name(), backend.address);
+        // Writing into a string does not fail.
+        let _ = writeln!(
+            config,
+            "[{kind}.{table}]\ntarget = \"http://{address}/\"\n{keys}"
+        );
+    }
+    let path = directory()?.join("config.toml");
+    std::fs::write(&path, config)?;
+    let socket = tables.last().map_or("", String::as_str);
+    let mut program = Process::program(wire, &path, socket)?;
+    program.wait()?;
+    Ok(program)
+}
+
+fn directory() -> io::Result<PathBuf> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bridge");
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+type Round = Vec<(Subject, Figures)>;
+
+fn table(subjects: &[Subject], rounds: &[Round]) -> String {
+    let mut out = format!(
+        "{:<28}{:>9}{:>7}{:>9}{:>7}{:>9}{:>9}{:>9}\n",
+        "", "req/s", "x", "CPU us", "x", "p50 us", "p99 us", "peak MB"
+    );
+    for subject in subjects {
+        let middle = |field: fn(&Figures) -> f64| {
+            let figures = rounds.iter().filter_map(|round| figures(round, *subject));
+            median(figures.map(|figures| field(&figures)))
+        };
+        // Of the same round: whatever else the machine does then falls on both.
+        let ratio = |field: fn(&Figures) -> f64| {
+            let Some(measure) = subject.measured_by() else {
+                return String::new();
+            };
+            let ratios = rounds.iter().filter_map(|round| {
+                Some(field(&figures(round, *subject)?) / field(&figures(round, measure)?))
+            });
+            format!("{:.2}", median(ratios))
+        };
+        let _ = writeln!(
+            out,
+            "{:<28}{:>9.0}{:>7}{:>9.1}{:>7}{:>9.0}{:>9.0}{:>9.1}",
+            subject.name(),
+            middle(|f| f.rate),
+            ratio(|f| f.rate),
+            middle(|f| f.cpu),
+            ratio(|f| f.cpu),
+            middle(|f| f.p50),
+            middle(|f| f.p99),
+            middle(|f| f.peak)
+        );
+    }
+    out
+}
+
+fn figures(round: &Round, subject: Subject) -> Option<Figures> {
+    let found = round.iter().find(|(s, _)| *s == subject);
+    found.map(|(_, figures)| *figures)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Starts, rests, holds connections that ask nothing, and is asked while it holds them.
+async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // The program takes care to have two descriptors for each.
+    let resting = RESTING.min(
+        usize::try_from(limit / 2)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(200),
+    );
+    println!("\nstart, rest, and {resting} connections that ask nothing");
+    println!(
+        "{:<28}{:>9}{:>9}{:>9}{:>14}{:>14}",
+        "", "first ms", "idle MB", "held MB", "CPU us alone", "CPU us beside"
+    );
+    for wire in Wire::BRIDGED {
+        let questions = questions(Subject::Program(wire), "bench");
+        let load = Load {
+            questions,
+            connections: 100,
+            measured: options.measured,
+            is_repeated: false,
+        };
+        let mut rounds = Vec::new();
+        for _ in 0..options.rounds {
+            let mut server = program(wire, backend, &["bench".to_owned()], "")?;
+            let first = first_answer(&mut server, &questions[0]).await?;
+            let idle = server.memory()?;
+            let held = connect(&server, resting).await?;
+            sleep(Duration::from_millis(200)).await;
+            let holding = server.memory()?;
+            let beside = load.run(&server).await?.cpu;
+            drop(held);
+            let server = program(wire, backend, &["bench".to_owned()], "")?;
+            let alone = load.run(&server).await?.cpu;
+            rounds.push([first.as_secs_f64() * 1e3, idle, holding, alone, beside]);
+        }
+        let middle = |at: usize| median(rounds.iter().map(|round| round[at]));
+        println!(
+            "{:<28}{:>9.1}{:>9.1}{:>9.1}{:>14.1}{:>14.1}",
+            wire.name(),
+            middle(0),
+            middle(1),
+            middle(2),
+            middle(3),
+            middle(4)
+        );
+    }
+    Ok(())
+}
+
+/// Is asked with one table and with many.
+async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
+    println!("\none table, and {TABLES}, with 100 connections");
+    println!(
+        "{:<28}{:>14}{:>14}{:>7}",
+        "", "CPU us of one", "CPU us of all", "x"
+    );
+    for wire in Wire::BRIDGED {
+        let tables: Vec<_> = (0..TABLES).map(|n| format!("table{n}")).collect();
+        let last = tables.last().map_or("", String::as_str);
+        let load = Load {
+            questions: questions(Subject::Program(wire), last),
+            connections: 100,
+            measured: options.measured,
+            is_repeated: false,
+        };
+        let mut rounds = Vec::new();
+        for _ in 0..options.rounds {
+            let mut cpu = [0.0; 2];
+            for (cpu, tables) in cpu.iter_mut().zip([&tables[TABLES - 1..], &tables[..]]) {
+                let server = program(wire, backend, tables, "")?;
+                *cpu = load.run(&server).await?.cpu;
+            }
+            rounds.push(cpu);
+        }
+        let (one, all) = (
+            median(rounds.iter().map(|cpu| cpu[0])),
+            median(rounds.iter().map(|cpu| cpu[1])),
+        );
+        let ratio = median(rounds.iter().map(|cpu| cpu[1] / cpu[0]));
+        println!("{:<28}{one:>14.1}{all:>14.1}{ratio:>7.2}", wire.name());
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Processes of the bench's own, and what they have cost so far.
+
+use std::io::{self, BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::wire::Wire;
+
+/// A server that ends with its handle.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) started: Instant,
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    /// Starts this program again, as one of the servers it has in itself.
+    pub(crate) fn own(arguments: &[&str]) -> io::Result<Self> {
+        let started = Instant::now();
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let address = line.trim().parse().map_err(io::Error::other)?;
+        Ok(Self {
+            child,
+            started,
+            address,
+        })
+    }
+
+    /// Starts a program under test, with a socket of that name.
+    pub(crate) fn program(wire: Wire, config: &Path, socket: &str) -> io::Result<Self> {
+        let built = Path::new(env!("CARGO_BIN_EXE_socketmap")).with_file_name("");
+        let programs = std::env::var_os("BENCH_PROGRAMS").map_or(built, PathBuf::from);
+        // Free a moment ago; that somebody else takes it meanwhile is noticed by what it answers.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let started = Instant::now();
+        let child = Command::new(programs.join(wire.name()))
+            .arg("--config")
+            .arg(config)
+            .arg("--listen")
+            .arg(format!("{socket}={address}"))
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self {
+            child,
+            started,
+            address,
+        })
+    }
+
+    /// Waits until it listens.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        const LONGEST: Duration = Duration::from_secs(10);
+        while let Err(error) = TcpStream::connect(self.address) {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("did not start: {status}")));
+            }
+            if self.started.elapsed() > LONGEST {
+                return Err(error);
+            }
+            sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
+    /// Returns the time that processors have spent on it.
+    pub(crate) fn cpu(&self) -> io::Result<Duration> {
+        let mut sum = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            let spent = text.split(' ').next().unwrap_or_default();
+            sum += spent.parse::<u64>().map_err(io::Error::other)?;
+        }
+        Ok(Duration::from_nanos(sum))
+    }
+
+    /// Returns the memory that it takes, in megabytes.
+    pub(crate) fn memory(&self) -> io::Result<f64> {
+        self.status("VmRSS:")
+    }
+
+    /// Returns the most memory that it has taken, in megabytes.
+    pub(crate) fn peak_memory(&self) -> io::Result<f64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> io::Result<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kilobytes = text.lines().find_map(|line| {
+            let value = line.strip_prefix(name)?.trim();
+            value.strip_suffix(" kB")?.parse::<f64>().ok()
+        });
+        let kilobytes = kilobytes.ok_or_else(|| io::Error::other("the process is gone"))?;
+        Ok(kilobytes / 1024.0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,206 @@
+//! What one question costs without a socket: grammars, calls and answers, each by itself.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use postgate::Program;
+use postgate::backend::answer::read;
+use postgate::backend::call::compose;
+use postgate::config::{Mode, Table, load};
+use postgate::outcome::{Outcome, Reason};
+use postgate::protocol::frame::{Lines, put_netstring, take_netstring};
+use postgate::protocol::policy::Policy;
+use postgate::protocol::quote::{quote, unquote};
+use postgate::protocol::socketmap::Socketmap;
+use postgate::protocol::tcp_lookup::TcpLookup;
+use postgate::protocol::{MAX_REQUEST, Protocol, Step};
+use postgate::reply::Words;
+use postgate::request::Request;
+
+const KEY: &str = "someone+lists@sender.example";
+const VALUE: &str = "jane@example.org,joe@example.org";
+const ACTION: &str = "PREPEND X-Spam-Score: 3.1";
+
+/// What Postfix sends at RCPT time.
+const POLICY: &str = "request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\n\
+    client_address=192.0.2.17\nclient_name=mail.sender.example\nclient_port=41022\n\
+    reverse_client_name=mail.sender.example\nserver_address=198.51.100.5\nserver_port=25\n\
+    helo_name=mail.sender.example\nsender=someone@sender.example\nrecipient=jane@example.org\n\
+    recipient_count=0\nqueue_id=\ninstance=5c1a.65f0b1c2.8f0a1.0\nsize=18210\netrn_domain=\n\
+    stress=\nsasl_method=plain\nsasl_username=someone\nsasl_sender=\nccert_subject=\n\
+    ccert_issuer=\nccert_fingerprint=\nccert_pubkey_fingerprint=\nencryption_protocol=TLSv1.3\n\
+    encryption_cipher=TLS_AES_256_GCM_SHA384\nencryption_keysize=256\npolicy_context=\n\
+    compatibility_level=3.6\nmail_version=3.8.6\n\n";
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    targets = frames, protocols, calls, answers
+}
+criterion_main!(benches);
+
+fn frames(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame");
+    let line = format!("get {KEY}\n");
+    group.bench_function("line", |b| {
+        let take = |mut input| Lines::default().take(&mut input, MAX_REQUEST);
+        b.iter_batched(|| BytesMut::from(&*line), take, BatchSize::SmallInput);
+    });
+    let netstring = put_netstring(KEY.as_bytes());
+    group.bench_function("netstring", |b| {
+        let take = |mut input| take_netstring(&mut input, MAX_REQUEST);
+        b.iter_batched(|| BytesMut::from(&*netstring), take, BatchSize::SmallInput);
+    });
+    group.bench_function("quote", |b| b.iter(|| quote(black_box(VALUE))));
+    group.bench_function("unquote", |b| b.iter(|| unquote(black_box(KEY.as_bytes()))));
+    group.finish();
+}
+
+fn protocols(criterion: &mut Criterion) {
+    protocol::<TcpLookup>(criterion, Program::TcpLookup, VALUE);
+    protocol::<Socketmap>(criterion, Program::Socketmap, VALUE);
+    protocol::<Policy>(criterion, Program::Policy, ACTION);
+}
+
+fn protocol<P: Protocol>(criterion: &mut Criterion, program: Program, value: &str) {
+    let mut group = criterion.benchmark_group(program.name());
+    let asked = asked(program);
+    group.throughput(Throughput::Bytes(asked.len() as u64));
+    group.bench_function("request", |b| {
+        let step = |mut input| P::default().next_step(&mut input);
+        b.iter_batched(|| BytesMut::from(&*asked), step, BatchSize::SmallInput);
+    });
+    let words = Words::default();
+    for (name, outcome) in [
+        ("reply found", Outcome::Found(value.to_owned())),
+        ("reply not found", Outcome::NotFound),
+        (
+            "reply temporary",
+            Outcome::Temporary(Reason::TimedOut.into()),
+        ),
+    ] {
+        group.bench_function(name, |b| b.iter(|| P::reply(black_box(&outcome), &words)));
+    }
+    group.finish();
+}
+
+fn calls(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("call");
+    for (name, program, keys) in [
+        ("lookup: GET with a query", Program::Socketmap, ""),
+        (
+            "lookup: POST of JSON",
+            Program::Socketmap,
+            "method = \"POST\"\njson = { query = { key = \"{key}\" } }",
+        ),
+        ("policy: POST of a form", Program::Policy, ""),
+        (
+            "policy: POST of JSON",
+            Program::Policy,
+            "json = { mail = \"{*}\" }",
+        ),
+    ] {
+        let table = table(program, keys);
+        let request = request(program);
+        group.bench_function(name, |b| {
+            b.iter(|| compose(&table, black_box(&request)));
+        });
+    }
+    group.finish();
+}
+
+fn answers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("answer");
+    let json = "application/json";
+    let many: Vec<_> = (0..100)
+        .map(|n| format!("\"user{n}@example.org\""))
+        .collect();
+    let many = format!("[{}]", many.join(","));
+    let pointed = "value = \"/data/result\"\nmissing = \"not-found\"";
+    for (name, program, keys, content_type, body) in [
+        (
+            "string",
+            Program::Socketmap,
+            "",
+            json,
+            "\"jane@example.org\"",
+        ),
+        (
+            "list",
+            Program::Socketmap,
+            "",
+            json,
+            r#"["jane@example.org","joe@example.org"]"#,
+        ),
+        ("list of 100", Program::Socketmap, "", json, &many),
+        (
+            "member of an object",
+            Program::Socketmap,
+            pointed,
+            json,
+            r#"{"status":"ok","took":12,"data":{"id":4711,"result":"jane@example.org"}}"#,
+        ),
+        (
+            "no such member",
+            Program::Socketmap,
+            pointed,
+            json,
+            r#"{"status":"ok","took":12,"data":{}}"#,
+        ),
+        ("policy text", Program::Policy, "", "text/plain", ACTION),
+        (
+            "policy object",
+            Program::Policy,
+            "",
+            json,
+            r#"{"action":"PREPEND X-Spam-Score: 3.1","score":3.1}"#,
+        ),
+    ] {
+        let reading = table(program, keys).endpoint.reading;
+        group.bench_function(name, |b| {
+            b.iter(|| read(content_type, black_box(body.as_bytes()), &reading));
+        });
+    }
+    group.finish();
+}
+
+/// What Postfix sends to a program.
+fn asked(program: Program) -> Bytes {
+    match program {
+        Program::TcpLookup => format!("get {KEY}\n").into(),
+        Program::Socketmap => put_netstring(format!("users {KEY}").as_bytes()),
+        Program::Policy => POLICY.into(),
+    }
+}
+
+/// What a program understands of it.
+fn request(program: Program) -> Request {
+    let mut input = BytesMut::from(&*asked(program));
+    let step = match program {
+        Program::TcpLookup => TcpLookup::default().next_step(&mut input),
+        Program::Socketmap => Socketmap.next_step(&mut input),
+        Program::Policy => Policy::default().next_step(&mut input),
+    };
+    match step {
+        Step::Ask(request) => request,
+        step => panic!("{step:?} where a question is due"),
+    }
+}
+
+/// Makes the one table of a configuration.
+fn table(program: Program, keys: &str) -> Table {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("codecs.toml");
+    let text = format!(
+        "[{}.users]\ntarget = \"http://127.0.0.1/users\"\n{keys}\n",
+        program.name()
+    );
+    std::fs::write(&path, text).expect("a file");
+    let (config, report) = load(&path, Mode::Serve(Program::Socketmap));
+    let config = config.unwrap_or_else(|| panic!("{keys}: {:?}", report.problems()));
+    config.tables.into_iter().next().expect("a table")
+}
