@@ -341,3 +341,21 @@ fn bytes_that_are_no_text_are_normalised_as_far_as_they_go() {
     let table = table(Program::TcpLookup, keys);
     assert_eq!(call(&table, &lookup(b"A\xff+x@B")), "http://h/a%FF%40b");
 }
+
+#[test]
+fn a_path_stays_as_it_is_written() {
+    for (target, expected) in [
+        ("http://h", "http://h/?key=k"),
+        ("http://h/", "http://h/?key=k"),
+        ("http://h//x//", "http://h//x//?key=k"),
+        ("http://h/%41%2f/a", "http://h/%41%2f/a?key=k"),
+        ("http://h/a?", "http://h/a?key=k"),
+        ("http://h/a?b&c", "http://h/a?b&c&key=k"),
+        ("http://h//{key}//", "http://h//k//"),
+        ("HTTP://H:80/{key}?b", "http://h/k?b"),
+        ("http://[::1]:8080/{{{key}}}", "http://[::1]:8080/%7Bk%7D"),
+    ] {
+        let table = table(Program::TcpLookup, &format!("target = \"{target}\""));
+        assert_eq!(call(&table, &lookup(b"k")), expected, "{target}");
+    }
+}

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use postgate::backend::{Backend, Patience, Table};
 use postgate::connections::Connections;
-use postgate::log::Recorder;
+use postgate::log::{Recorder, RequestId};
 use postgate::outcome::{Outcome, Reason};
 use postgate::protocol::Protocol;
 use postgate::protocol::policy::Policy;
@@ -186,7 +186,7 @@ impl Table for Script {
         &self.words
     }
 
-    async fn answer(&self, request: &Request, _: &str) -> Outcome {
+    async fn answer(&self, request: &Request, _: RequestId) -> Outcome {
         // Long enough for the client's next pieces to arrive during the call.
         for _ in 0..5 {
             tokio::task::yield_now().await;

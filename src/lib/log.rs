@@ -17,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Meter, Metrics};
 use crate::outcome::{Outcome, Reason};
 use crate::program::Program;
 use crate::request::Request;
@@ -90,21 +90,23 @@ pub fn printable(bytes: &[u8]) -> String {
 }
 
 /// A name for one request, the same in the log and in `X-Request-Id`.
-#[derive(Debug)]
-pub struct RequestId(String);
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId(u64);
+
+/// What this process's names begin with.
+static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
 
 impl RequestId {
     /// Makes a name that no other request has: of this process, or most likely of any other.
     pub fn next() -> Self {
-        static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self(format!("{:016x}-{count:x}", *PROCESS))
+        Self(COUNT.fetch_add(1, Ordering::Relaxed))
     }
+}
 
-    /// Returns it as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}-{:x}", *PROCESS, self.0)
     }
 }
 
@@ -114,7 +116,7 @@ pub struct Record<'r> {
     /// The request, if it was one.
     pub request: Option<&'r Request>,
     /// Its name, if the backend was to be asked.
-    pub id: Option<&'r RequestId>,
+    pub id: Option<RequestId>,
     /// When it was complete.
     pub started: Instant,
 }
@@ -146,18 +148,30 @@ impl Recorder {
     }
 
     /// Records how a request ended: once for each, and here only.
-    pub fn record(&self, table: Option<&str>, outcome: &Outcome, record: &Record<'_>) {
+    pub fn record(
+        &self,
+        table: Option<&str>,
+        meter: Option<&Meter>,
+        outcome: &Outcome,
+        record: &Record<'_>,
+    ) {
         let endpoint = table.unwrap_or("-");
-        let outcome_name = outcome.name();
         let duration = record.started.elapsed();
-        if let Some(metrics) = &self.metrics {
-            metrics.request(endpoint, outcome_name, duration);
+        match (meter, &self.metrics) {
+            (Some(meter), _) => meter.request(outcome.name(), duration),
+            (None, Some(metrics)) => metrics.meter(endpoint).request(outcome.name(), duration),
+            (None, None) => {}
         }
+        let is_debug = tracing::enabled!(tracing::Level::DEBUG);
+        if !is_debug && outcome.failure().is_none() {
+            return;
+        }
+        let outcome_name = outcome.name();
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let request_id = record.id.map(RequestId::as_str);
+        let request_id = record.id.map(|id| id.to_string());
         let queue_id = record.request.and_then(Request::queue_id).map(printable);
         let reason = outcome.failure().map(|failure| failure.reason.to_string());
-        if tracing::enabled!(tracing::Level::DEBUG) {
+        if is_debug {
             let key = record.request.map(subject).unwrap_or_default();
             debug!(
                 endpoint,

@@ -2,11 +2,12 @@
 //!
 //! Labels come from the configuration, or are words of ours; nothing from outside becomes one.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// The metrics of one program.
@@ -38,6 +39,65 @@ struct Gauges {
     in_flight: IntGaugeVec,
     cache_entries: IntGaugeVec,
     target_up: IntGaugeVec,
+}
+
+/// The counters of one table, each found once: to find one takes longer than to count.
+#[derive(Debug)]
+pub struct Meter {
+    endpoint: String,
+    metrics: Metrics,
+    requests: [OnceLock<(IntCounter, Histogram)>; OUTCOMES.len()],
+    calls: [OnceLock<(IntCounter, Histogram)>; CLASSES.len()],
+}
+
+/// The words for outcomes, and for classes of status; "none" is no answer.
+const OUTCOMES: [&str; 4] = ["found", "not-found", "temporary", "permanent"];
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Meter {
+    /// Counts a request.
+    pub fn request(&self, outcome: &str, duration: Duration) {
+        let at = OUTCOMES.iter().position(|word| *word == outcome);
+        let (counters, durations) = (&self.metrics.requests, &self.metrics.request_duration);
+        self.count(at, &self.requests, &OUTCOMES, counters, durations, duration);
+    }
+
+    /// Counts a call; without a status it has brought no answer.
+    pub fn call(&self, status: Option<u16>, duration: Duration) {
+        let class = status.map_or(0, |status| usize::from(status / 100).clamp(1, 5));
+        let (counters, durations) = (&self.metrics.backend_calls, &self.metrics.backend_duration);
+        self.count(
+            Some(class),
+            &self.calls,
+            &CLASSES,
+            counters,
+            durations,
+            duration,
+        );
+    }
+
+    fn count(
+        &self,
+        at: Option<usize>,
+        found: &[OnceLock<(IntCounter, Histogram)>],
+        words: &[&str],
+        counters: &IntCounterVec,
+        durations: &HistogramVec,
+        duration: Duration,
+    ) {
+        let Some((slot, word)) = at.and_then(|at| Some((found.get(at)?, words.get(at)?))) else {
+            return;
+        };
+        let (counter, durations) = slot.get_or_init(|| {
+            let labels = [self.endpoint.as_str(), word];
+            (
+                counters.with_label_values(&labels),
+                durations.with_label_values(&labels),
+            )
+        });
+        counter.inc();
+        durations.observe(duration.as_secs_f64());
+    }
 }
 
 /// What one table looks like at this moment.
@@ -176,30 +236,14 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counts a request.
-    pub fn request(&self, endpoint: &str, outcome: &str, duration: Duration) {
-        let labels = [endpoint, outcome];
-        self.requests.with_label_values(&labels).inc();
-        self.request_duration
-            .with_label_values(&labels)
-            .observe(duration.as_secs_f64());
-    }
-
-    /// Counts a call; without a status it has brought no answer.
-    pub fn call(&self, endpoint: &str, status: Option<u16>, duration: Duration) {
-        let class = match status.map(|status| status / 100) {
-            Some(1) => "1xx",
-            Some(2) => "2xx",
-            Some(3) => "3xx",
-            Some(4) => "4xx",
-            Some(_) => "5xx",
-            None => "none",
-        };
-        let labels = [endpoint, class];
-        self.backend_calls.with_label_values(&labels).inc();
-        self.backend_duration
-            .with_label_values(&labels)
-            .observe(duration.as_secs_f64());
+    /// Returns the counters of one table.
+    pub fn meter(&self, endpoint: &str) -> Meter {
+        Meter {
+            endpoint: endpoint.to_owned(),
+            metrics: self.clone(),
+            requests: Default::default(),
+            calls: Default::default(),
+        }
     }
 
     /// Counts a reload.

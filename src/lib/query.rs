@@ -49,7 +49,7 @@ pub(crate) async fn ask(
         Program::Policy => read_attributes()?,
     };
     let outcome = match table {
-        Some(table) => table.answer(&request, RequestId::next().as_str()).await,
+        Some(table) => table.answer(&request, RequestId::next()).await,
         None => Outcome::Permanent(Reason::UnknownMap.into()),
     };
     Ok(match program {

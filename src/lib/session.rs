@@ -182,7 +182,7 @@ where
         let outcome = match &table {
             None => Outcome::Permanent(Reason::UnknownMap.into()),
             Some(table) => {
-                let mut answer = pin!(table.answer(request, id.as_str()));
+                let mut answer = pin!(table.answer(request, id));
                 loop {
                     select! {
                         biased;
@@ -200,7 +200,7 @@ where
         self.first_byte = None;
         let record = Record {
             request: Some(request),
-            id: Some(&id),
+            id: Some(id),
             started,
         };
         self.say::<P>(table.as_deref(), outcome, record).await
@@ -226,9 +226,12 @@ where
     ) -> Result<(), End> {
         let unknown = Words::default();
         let (outcome, reply) = say::<P>(outcome, table.map_or(&unknown, Table::words));
-        self.surroundings
-            .recorder
-            .record(table.map(Table::name), &outcome, &record);
+        self.surroundings.recorder.record(
+            table.map(Table::name),
+            table.and_then(Table::meter),
+            &outcome,
+            &record,
+        );
         let Reply::Say(bytes) = reply else {
             return Err(End::HungUp);
         };

@@ -138,14 +138,23 @@ impl Values<'_> {
     }
 
     fn url(&self, target: &Target) -> Result<Url, Outcome> {
-        let mut text = target.origin.clone();
-        self.put_path(target, &mut text)?;
-        self.put_query(target, &self.table.endpoint.query, &mut text)?;
-        if text.len() > MAX_URL {
+        let mut url = target.base.clone();
+        if target.segments.iter().any(Template::has_placeholder) {
+            let mut path = String::new();
+            self.put_path(target, &mut path)?;
+            url.set_path(&path);
+        }
+        let parameters = &self.table.endpoint.query;
+        if target.query.is_some() || *parameters != Parameters::None {
+            let mut query = String::new();
+            self.put_query(target, parameters, &mut query)?;
+            url.set_query(Some(&query));
+        }
+        if url.as_str().len() > MAX_URL {
             let failure = Failure::new(Reason::KeyCannotBeSent, "the URL would be too long");
             return Err(Outcome::Temporary(failure));
         }
-        Url::parse(&text).map_err(|_| self.unfit())
+        Ok(url)
     }
 
     fn header(&self, template: &Template) -> Result<HeaderValue, Outcome> {
@@ -228,8 +237,12 @@ impl Values<'_> {
             let start = out.len();
             self.put_template(segment, out)?;
             // What URL parsers take for a dot counts as one.
-            let plain = out[start..].to_ascii_lowercase().replace("%2e", ".");
-            if segment.has_placeholder() && ["", ".", ".."].contains(&plain.as_str()) {
+            let is_dots = |text: &str| {
+                // "%2e%2e" is the longest way to write it.
+                text.len() <= 6
+                    && ["", ".", ".."].contains(&&*text.to_ascii_lowercase().replace("%2e", "."))
+            };
+            if segment.has_placeholder() && is_dots(&out[start..]) {
                 return Err(self.unfit());
             }
         }
@@ -242,13 +255,9 @@ impl Values<'_> {
         parameters: &Parameters,
         out: &mut String,
     ) -> Result<(), Outcome> {
-        if target.query.is_some() || *parameters != Parameters::None {
-            out.push('?');
-        }
         if let Some(query) = &target.query {
-            let start = out.len();
             self.put_template(query, out)?;
-            if *parameters != Parameters::None && out.len() > start {
+            if *parameters != Parameters::None && !out.is_empty() {
                 out.push('&');
             }
         }

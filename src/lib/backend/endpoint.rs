@@ -7,7 +7,8 @@ use super::cache::{Answered, Cache};
 use super::call::{is_special, normal_key};
 use super::http::{Caller, Check, Shared};
 use crate::config;
-use crate::metrics::State;
+use crate::log::RequestId;
+use crate::metrics::{Meter, State};
 use crate::outcome::Outcome;
 use crate::reply::Words;
 use crate::request::Request;
@@ -61,7 +62,11 @@ impl Table for Endpoint {
         &self.table().endpoint.words
     }
 
-    async fn answer(&self, request: &Request, id: &str) -> Outcome {
+    fn meter(&self) -> Option<&Meter> {
+        Some(self.caller.meter())
+    }
+
+    async fn answer(&self, request: &Request, id: RequestId) -> Outcome {
         let Some(cache) = &self.cache else {
             return self.caller.ask(request, id).await.outcome;
         };
@@ -77,10 +82,10 @@ impl Table for Endpoint {
             Request::Policy(_) => cache.question(request, &[]),
         };
         let ask = || {
-            let (caller, request, id) = (Arc::clone(&self.caller), request.clone(), id.to_owned());
+            let (caller, request) = (Arc::clone(&self.caller), request.clone());
             let check = self.check;
             async move {
-                let answered = caller.ask(&request, &id).await;
+                let answered = caller.ask(&request, id).await;
                 // What cannot be said is a failure, and no failure is kept.
                 let words = &caller.table().endpoint.words;
                 Answered {

@@ -20,7 +20,8 @@ use super::call::{Call, compose};
 use super::client::{Clients, cause, headers, is_broken_connection, is_no_http};
 use super::oauth::Tokens;
 use crate::config::{self, Compression, Credential, Transport, Verdict};
-use crate::metrics::Metrics;
+use crate::log::RequestId;
+use crate::metrics::{Meter, Metrics};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::reply::Words;
 use crate::request::Request;
@@ -38,7 +39,7 @@ pub struct Caller {
     tokens: Option<Arc<Tokens>>,
     /// One for each target, in their order.
     breakers: Vec<Breaker>,
-    metrics: Arc<Metrics>,
+    meter: Meter,
 }
 
 /// Turns an outcome into the one that can be said: a value without words is a failure.
@@ -100,7 +101,7 @@ impl Shared {
 struct Sending<'c> {
     call: &'c Call,
     body: Option<Vec<u8>>,
-    id: &'c str,
+    id: HeaderValue,
 }
 
 impl Caller {
@@ -118,7 +119,7 @@ impl Caller {
                 .iter()
                 .map(|_| Breaker::new(endpoint.breaker))
                 .collect(),
-            metrics: Arc::clone(&shared.metrics),
+            meter: shared.metrics.meter(&table.name),
             table,
         })
     }
@@ -126,6 +127,11 @@ impl Caller {
     /// Returns the configuration it was made of.
     pub fn table(&self) -> &config::Table {
         &self.table
+    }
+
+    /// Returns where its calls and requests are counted.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Returns how many calls are under way.
@@ -147,7 +153,7 @@ impl Caller {
     }
 
     /// Asks, if there is anything to be asked, within the time there is for it.
-    pub async fn ask(&self, request: &Request, id: &str) -> Answered {
+    pub async fn ask(&self, request: &Request, id: RequestId) -> Answered {
         let call = match compose(&self.table, request) {
             Ok(call) => call,
             Err(outcome) => return outcome.into(),
@@ -163,7 +169,8 @@ impl Caller {
         let sending = Sending {
             body: self.body(&call),
             call: &call,
-            id,
+            id: HeaderValue::from_str(&id.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("-")),
         };
         self.ask_in_turn(&sending, deadline).await
     }
@@ -186,8 +193,7 @@ impl Caller {
                 let outcome = Outcome::Temporary(Reason::TimedOut.into());
                 (outcome.into(), Health::Ill, false)
             });
-            self.metrics
-                .call(&self.table.name, status, started.elapsed());
+            self.meter.call(status, started.elapsed());
             let change = match health {
                 Health::Well => permit.answered(),
                 Health::Ill => permit.failed(),
@@ -395,9 +401,7 @@ impl Caller {
         let method = &self.table.endpoint.method;
         let mut request = reqwest::Request::new(method.clone(), url.clone());
         let mut headers = self.headers.clone();
-        if let Ok(id) = HeaderValue::from_str(sending.id) {
-            headers.insert(HeaderName::from_static("x-request-id"), id);
-        }
+        headers.insert(HeaderName::from_static("x-request-id"), sending.id.clone());
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, token.clone());
         }

@@ -18,6 +18,8 @@ pub mod route;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::log::RequestId;
+use crate::metrics::Meter;
 use crate::outcome::Outcome;
 use crate::reply::Words;
 use crate::request::Request;
@@ -43,7 +45,12 @@ pub trait Table: Send + Sync + 'static {
     fn words(&self) -> &Words;
 
     /// Asks. There are no errors, only outcomes; the call ends when the future is dropped.
-    fn answer(&self, request: &Request, id: &str) -> impl Future<Output = Outcome> + Send;
+    fn answer(&self, request: &Request, id: RequestId) -> impl Future<Output = Outcome> + Send;
+
+    /// Returns where its requests are counted, if they are.
+    fn meter(&self) -> Option<&Meter> {
+        None
+    }
 }
 
 /// How long a connection waits for its peer.

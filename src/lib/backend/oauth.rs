@@ -268,12 +268,12 @@ fn assertion(id: &str, key: &str, endpoint: &Url) -> Result<String, String> {
         .duration_since(UNIX_EPOCH)
         .map_err(|error| error.to_string())?
         .as_secs();
-    let name = RequestId::next();
+    let name = RequestId::next().to_string();
     let claims = Claims {
         iss: id,
         sub: id,
         aud: endpoint.as_str(),
-        jti: name.as_str(),
+        jti: &name,
         iat: now,
         exp: now + 60,
     };

@@ -11,6 +11,8 @@ use super::template::{Part, Template, Vocabulary};
 pub struct Target {
     /// Scheme, host and port.
     pub origin: String,
+    /// The same as a URL, with the path if that is always the same: parsing it takes time.
+    pub base: Url,
     /// The path, one template for each part between slashes.
     pub segments: Vec<Template>,
     /// What follows the `?`.
@@ -61,8 +63,9 @@ impl Target {
             ));
         }
         let origin = format!("{scheme}://{authority}");
-        let url = Url::parse(&origin).map_err(|error| unsound(&format!("is no URL: {error}")))?;
-        if url.host_str().is_none_or(str::is_empty) {
+        let mut base =
+            Url::parse(&origin).map_err(|error| unsound(&format!("is no URL: {error}")))?;
+        if base.host_str().is_none_or(str::is_empty) {
             return Err(unsound("has no host"));
         }
         let rest = &rest[authority.len()..];
@@ -84,8 +87,13 @@ impl Target {
             .map(|q| template(q, vocabulary))
             .transpose()
             .map_err(fault)?;
+        if !segments.iter().any(Template::has_placeholder) {
+            let path: Vec<_> = segments.iter().map(Template::literal).collect();
+            base.set_path(&format!("/{}", path.join("/")));
+        }
         Ok(Self {
             origin,
+            base,
             segments,
             query,
         })
