@@ -224,8 +224,10 @@ where
         outcome: Outcome,
         record: Record<'_>,
     ) -> Result<(), End> {
-        let unknown = Words::default();
-        let (outcome, reply) = say::<P>(outcome, table.map_or(&unknown, Table::words));
+        let (outcome, reply) = match table {
+            Some(table) => say::<P>(outcome, table.words()),
+            None => say::<P>(outcome, &Words::default()),
+        };
         self.surroundings.recorder.record(
             table.map(Table::name),
             table.and_then(Table::meter),

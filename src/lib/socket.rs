@@ -214,15 +214,23 @@ impl Address {
     /// Listens there.
     pub fn bind(&self) -> Result<Socket, String> {
         let bound = match &self.place {
-            Place::Tcp(address) => {
-                TcpListener::bind(address).and_then(|listener| Socket::tcp(&self.name, listener))
-            }
+            Place::Tcp(address) => TcpListener::bind(address)
+                .and_then(deepen)
+                .and_then(|listener| Socket::tcp(&self.name, listener)),
             Place::Unix(path) => replace_left(path)
                 .and_then(|()| UnixListener::bind(path))
+                .and_then(deepen)
                 .and_then(|listener| Socket::unix(&self.name, listener, Some(path.clone()))),
         };
         bound.map_err(|error| format!("cannot listen on {self}: {}", plain(&error)))
     }
+}
+
+/// Lets as many connections wait as systemd does; with std's 128 a crowd waits a second.
+fn deepen<L: AsFd>(listener: L) -> io::Result<L> {
+    const BACKLOG: i32 = 4096;
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
 }
 
 impl fmt::Display for Address {

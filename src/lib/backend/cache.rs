@@ -145,7 +145,9 @@ impl Cache {
 
     /// Returns what makes this request a question of its own.
     pub fn question(&self, request: &Request, key: &[u8]) -> Question {
-        let mut bytes = Vec::new();
+        /// For the names and keys of most questions.
+        const MOST: usize = 128;
+        let mut bytes = Vec::with_capacity(MOST);
         let mut put = |part: &[u8]| {
             bytes.extend_from_slice(&part.len().to_le_bytes());
             bytes.extend_from_slice(part);

@@ -79,12 +79,19 @@ fn cut_payload(input: &mut BytesMut, start: usize, length: usize) -> Frame {
     }
 }
 
-/// Appends a netstring.
-pub fn put_netstring(payload: &[u8]) -> Bytes {
-    let mut out = format!("{}:", payload.len()).into_bytes();
-    out.extend_from_slice(payload);
-    out.push(b',');
-    out.into()
+/// Makes a netstring of these parts, one after the other.
+pub fn put_netstring(parts: &[&[u8]]) -> Bytes {
+    /// The digits of any length, a colon and a comma.
+    const AROUND: usize = 24;
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut out = BytesMut::with_capacity(length.saturating_add(AROUND));
+    out.extend_from_slice(length.to_string().as_bytes());
+    out.extend_from_slice(b":");
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(b",");
+    out.freeze()
 }
 
 #[cfg(test)]
@@ -135,7 +142,7 @@ mod tests {
     #[test]
     fn a_netstring_put_is_a_netstring_taken() {
         for payload in ["", "a", "a:b,", "\u{20ac}"] {
-            let mut input = BytesMut::from(&put_netstring(payload.as_bytes())[..]);
+            let mut input = BytesMut::from(&put_netstring(&[payload.as_bytes()])[..]);
             let frame = take_netstring(&mut input, 20);
             assert_eq!(frame, Frame::Whole(Bytes::from(payload.to_owned())));
             assert!(input.is_empty());

@@ -6,9 +6,9 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 /// What is quoted: controls, blank, `%`, DEL, and every byte from 0x80 on (hex_quote.c).
 const QUOTED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
-/// Quotes text for a reply.
-pub fn quote(text: &str) -> String {
-    percent_encode(text.as_bytes(), QUOTED).to_string()
+/// Quotes text for a reply, at the end of what there is of it.
+pub fn quote(text: &str, out: &mut String) {
+    out.extend(percent_encode(text.as_bytes(), QUOTED));
 }
 
 /// Undoes the quoting of a request's key, exactly once.
@@ -46,7 +46,9 @@ mod tests {
             ("a\tb\r\nc\u{7f}\0", "a%09b%0D%0Ac%7F%00"),
             ("\"<>\\@*/?#[]", "\"<>\\@*/?#[]"),
         ] {
-            assert_eq!(quote(plain), quoted);
+            let mut out = String::new();
+            quote(plain, &mut out);
+            assert_eq!(out, quoted);
             assert_eq!(unquote(quoted.as_bytes()).unwrap(), plain);
         }
     }

@@ -12,6 +12,8 @@
 //!
 //! A reply's payload has at most 100,000 bytes: a longer one also spoils the replies after it.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
@@ -43,22 +45,22 @@ impl Protocol for Socketmap {
             Outcome::Found(value) if value.contains(['\0', '\n']) => {
                 return Err(Unsayable(Reason::ValueCannotBeSent.into()));
             }
-            Outcome::Found(value) => ("OK", value.as_str()),
-            Outcome::NotFound => ("NOTFOUND", ""),
+            Outcome::Found(value) => ("OK", Cow::Borrowed(value.as_str())),
+            Outcome::NotFound => ("NOTFOUND", Cow::Borrowed("")),
             Outcome::Temporary(failure) => {
                 let status = match failure.reason {
                     Reason::TimedOut => "TIMEOUT",
                     _ => "TEMP",
                 };
-                (status, &*failure.reason.to_string())
+                (status, Cow::Owned(failure.reason.to_string()))
             }
-            Outcome::Permanent(failure) => ("PERM", &*failure.reason.to_string()),
+            Outcome::Permanent(failure) => ("PERM", Cow::Owned(failure.reason.to_string())),
         };
-        let payload = format!("{status} {text}");
-        if payload.len() > MAX_REPLY {
+        let payload = [status.as_bytes(), b" ", text.as_bytes()];
+        if payload.iter().map(|part| part.len()).sum::<usize>() > MAX_REPLY {
             return Err(Unsayable(Reason::ValueCannotBeSent.into()));
         }
-        Ok(Reply::Say(put_netstring(payload.as_bytes())))
+        Ok(Reply::Say(put_netstring(&payload)))
     }
 }
 

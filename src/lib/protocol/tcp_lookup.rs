@@ -62,7 +62,11 @@ fn refuse(reason: Reason) -> Step {
 }
 
 fn line(code: &str, text: &str) -> Result<Reply, Unsayable> {
-    let line = format!("{code} {}\n", quote(text));
+    let mut line = String::with_capacity(text.len().saturating_add(code.len()).saturating_add(2));
+    line.push_str(code);
+    line.push(' ');
+    quote(text, &mut line);
+    line.push('\n');
     if line.len() > MAX_REPLY {
         return Err(Unsayable(Reason::ValueCannotBeSent.into()));
     }
