@@ -24,7 +24,7 @@ DEB_FLAGS =
 CARGO_DEB = 3.8.0
 TOOLS     = target/tools
 
-.PHONY: build demo test bench check man deb install uninstall
+.PHONY: build demo test bench fuzz check man deb install uninstall
 
 build:
 	$(CARGO) build --release --locked
@@ -44,6 +44,15 @@ bench:
 	$(CARGO) build --release --locked
 	$(CARGO) bench --locked --target-dir target/bench --bench codecs
 	BENCH_PROGRAMS="$(BUILD)" $(CARGO) bench --locked --target-dir target/bench --bench bridge
+
+# Another seed for every run, until TIME seconds have passed; the seed of a failure is shown.
+TIME = 60
+fuzz:
+	@end=$$(( $$(date +%s) + $(TIME) )); seed=$$(date +%s); \
+	while [ "$$(date +%s)" -lt "$$end" ]; do \
+	  echo "POSTGATE_FUZZ_SEED=$$seed"; \
+	  POSTGATE_FUZZ_SEED=$$seed $(CARGO) test --quiet --locked --test fuzz || exit 1; \
+	  seed=$$((seed + 1)); done
 
 check:
 	$(CARGO) fmt --check
