@@ -55,7 +55,7 @@ fn a_restart_or_a_reload_costs_no_message_and_no_lookup() {
         }
     });
     assert_eq!(sent.put_off, Vec::<String>::new());
-    let failed: Vec<_> = sent.complaints.lines().filter(is_serious).collect();
+    let failed: Vec<_> = sent.complaints.lines().collect();
     assert_eq!(failed, Vec::<&str>::new());
     assert!(sent.messages >= 27 && sent.lookups > 50, "{sent:?}");
     all_delivered(&lab, sent.messages);
