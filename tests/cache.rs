@@ -7,8 +7,8 @@ mod support;
 mod model;
 
 use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    Arc, Barrier, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use std::time::Duration;
 
@@ -239,6 +239,94 @@ async fn a_call_goes_on_while_anybody_waits_for_it_and_ends_with_the_last() {
     assert_eq!(ended.load(Ordering::Relaxed), 2, "nobody waits for it");
     // Whoever asks next is not left with what is gone.
     assert_eq!(ask(&cache, "b", value("2")).await, (is_value("2"), 1));
+}
+
+/// Runs this in threads with a loop each, as the programs do, and waits for all of them.
+fn in_threads<F: Future<Output = ()>>(count: usize, work: impl Fn() -> F + Sync) {
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.expect("a loop").block_on(work());
+            });
+        }
+    });
+}
+
+const THREADS: usize = 4;
+
+#[test]
+fn threads_that_ask_the_same_at_once_share_one_call() {
+    const ROUNDS: usize = 2_000;
+    let cache = cache(settings());
+    let calls: Vec<_> = (0..ROUNDS).map(|_| AtomicUsize::new(0)).collect();
+    let calls = Arc::new(calls);
+    let start = Barrier::new(THREADS);
+    in_threads(THREADS, || async {
+        for round in 0..ROUNDS {
+            let calls = Arc::clone(&calls);
+            start.wait();
+            let call = move || async move {
+                calls[round].fetch_add(1, Ordering::Relaxed);
+                value("1")
+            };
+            let outcome = cache.answer(&asks(&round.to_string()), call).await;
+            assert_eq!(outcome, is_value("1"));
+        }
+    });
+    for (round, calls) in calls.iter().enumerate() {
+        assert_eq!(calls.load(Ordering::Relaxed), 1, "round {round}");
+    }
+}
+
+#[test]
+fn what_one_thread_throws_away_is_not_brought_back_by_another() {
+    const ROUNDS: usize = 8_000;
+    let cache = cache(settings());
+    let version = Arc::new(AtomicUsize::new(0));
+    let ask = async || {
+        let version = Arc::clone(&version);
+        let call = || async move {
+            let seen = version.load(Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            value(seen.to_string())
+        };
+        match cache.answer(&asks("a"), call).await {
+            Outcome::Found(seen) => seen.parse::<usize>().expect("a version"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let threads = AtomicUsize::new(0);
+    let is_over = AtomicBool::new(false);
+    in_threads(THREADS, || async {
+        if threads.fetch_add(1, Ordering::Relaxed) > 0 {
+            while !is_over.load(Ordering::Relaxed) {
+                ask().await;
+            }
+            return;
+        }
+        let _over = Over(&is_over);
+        for _ in 0..ROUNDS {
+            // Twice, so that the second time falls into calls that the first one has brought about.
+            for _ in 0..2 {
+                version.fetch_add(1, Ordering::Relaxed);
+                cache.clear();
+                for _ in 0..fastrand::usize(..2_000) {
+                    std::hint::spin_loop();
+                }
+            }
+            assert_eq!(ask().await, version.load(Ordering::Relaxed));
+        }
+    });
+}
+
+/// Says that it is over, also if a check fails.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[tokio::test(start_paused = true)]

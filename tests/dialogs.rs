@@ -29,7 +29,6 @@ use postgate::reply::{Said, Words};
 use postgate::request::Request;
 use postgate::session::{End, Surroundings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 
 /// How the client's bytes are cut: whole, or into pieces of so many.
 const CUTS: [usize; 5] = [usize::MAX, 1, 2, 3, 7];
@@ -116,11 +115,9 @@ impl Dialog {
         let asked = scripted.clone();
         let (ours, mut client) = tokio::io::duplex(1 << 20);
         let serving = tokio::spawn(async move {
-            let (_stop, stop) = watch::channel(false);
             let presence = Arc::new(Connections::default()).admit(|| 1).await;
             let surroundings = Surroundings {
                 presence: &presence,
-                stop,
                 recorder: &Recorder::default(),
             };
             serve::<P, _, _>(ours, &scripted, surroundings).await

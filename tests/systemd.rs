@@ -561,6 +561,8 @@ fn a_program_at_its_memory_limit_takes_no_other_along() {
     lab.backend_says("large", &format!("200 application/json\n\"{large}\""));
     assert_eq!(ask(&lab, "echo", "first"), format!("OK {large}"));
     let pid = show(&lab, "socketmap", "MainPID");
+    // Less than two processors are worth one thread that serves.
+    assert_eq!(lab.sh(&format!("ls /proc/{pid}/task | wc -l")).trim(), "1");
 
     let mut postfix = Socketmap::connect(&lab).expect("a connection");
     let fatal = (0..2000).find(|n| postfix.ask("echo", &format!("{n}")).is_err());

@@ -1,7 +1,7 @@
 //! Who is connected: the cap on connections, and who has to leave for the next one.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -14,6 +14,9 @@ pub struct Connections {
     clock: AtomicU64,
     /// A connection has come to rest or has left.
     changed: Notify,
+    /// How many wait for that.
+    waiting: AtomicUsize,
+    is_stopping: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -26,7 +29,8 @@ struct Open {
 #[derive(Debug)]
 struct Seat {
     resting_since: AtomicU64,
-    evicted: Notify,
+    /// It has to leave, or all have to.
+    told: Notify,
 }
 
 const BUSY: u64 = 0;
@@ -41,7 +45,10 @@ impl Connections {
     /// Waits for a place under the cap and takes it. At the cap the connection that has rested
     /// longest has to leave; where none rests, one has to end or to come to rest.
     pub async fn admit(self: &Arc<Self>, cap: impl Fn() -> usize) -> Presence {
-        let mut has_evicted = false;
+        if let Some(presence) = self.try_enter(cap()) {
+            return presence;
+        }
+        let _waiting = Waiting::new(&self.waiting);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -49,9 +56,7 @@ impl Connections {
             if let Some(presence) = self.try_enter(cap()) {
                 return presence;
             }
-            if !has_evicted {
-                has_evicted = self.evict();
-            }
+            self.evict();
             changed.await;
         }
     }
@@ -66,7 +71,7 @@ impl Connections {
         let seat = Arc::new(Seat {
             // Who has just come is about to ask.
             resting_since: AtomicU64::new(BUSY),
-            evicted: Notify::new(),
+            told: Notify::new(),
         });
         open.seats.insert(id, Arc::clone(&seat));
         Some(Presence {
@@ -76,21 +81,53 @@ impl Connections {
         })
     }
 
-    /// Tells the connection that has rested longest to leave, if any rests.
-    fn evict(&self) -> bool {
+    /// Tells the connection that has rested longest to leave, if any rests, unless there are as
+    /// many on their way out as wait to come in.
+    fn evict(&self) {
         let open = self.lock();
         loop {
-            let resting = open.seats.values().filter_map(|seat| {
-                let since = seat.resting_since.load(Ordering::Acquire);
-                (since != BUSY && since != EVICTED).then_some((since, seat))
-            });
-            let Some((since, seat)) = resting.min_by_key(|(since, _)| *since) else {
-                return false;
+            let mut leaving = 0;
+            let mut longest: Option<(u64, &Seat)> = None;
+            for seat in open.seats.values() {
+                match seat.resting_since.load(Ordering::SeqCst) {
+                    BUSY => {}
+                    EVICTED => leaving += 1,
+                    since if longest.is_none_or(|(longest, _)| since < longest) => {
+                        longest = Some((since, seat));
+                    }
+                    _ => {}
+                }
+            }
+            if leaving >= self.waiting.load(Ordering::SeqCst) {
+                return;
+            }
+            let Some((since, seat)) = longest else {
+                return;
             };
             if seat.change(since, EVICTED) {
-                seat.evicted.notify_one();
-                return true;
+                seat.told.notify_one();
+                return;
             }
+        }
+    }
+
+    /// Tells every connection that the program stops.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        for seat in self.lock().seats.values() {
+            seat.told.notify_one();
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    /// Who waits has said so before it looks, and whoever calls this has changed something before:
+    /// one of the two sees the other.
+    fn tell_waiting(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.changed.notify_waiters();
         }
     }
 
@@ -106,9 +143,34 @@ impl Connections {
 impl Seat {
     fn change(&self, from: u64, to: u64) -> bool {
         self.resting_since
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
+}
+
+/// Somebody who waits, until this is dropped.
+struct Waiting<'c>(&'c AtomicUsize);
+
+impl<'c> Waiting<'c> {
+    fn new(count: &'c AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What a connection is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// To make room for another one.
+    Leave,
+    /// The program stops.
+    Stop,
 }
 
 /// One connection's place, given back when it is dropped.
@@ -123,26 +185,32 @@ impl Presence {
     /// Comes to rest: nothing has been asked that is not answered.
     pub fn rest(&self) {
         if self.seat.change(BUSY, self.connections.tick()) {
-            self.connections.changed.notify_waiters();
+            self.connections.tell_waiting();
         }
     }
 
     /// Gets busy. Fails if it was told to leave before.
     pub fn wake(&self) -> bool {
-        let since = self.seat.resting_since.load(Ordering::Acquire);
+        let since = self.seat.resting_since.load(Ordering::SeqCst);
         since == BUSY || since != EVICTED && self.seat.change(since, BUSY)
     }
 
-    /// Waits until the connection is told to leave.
-    pub async fn evicted(&self) {
-        self.seat.evicted.notified().await;
+    /// Waits until the connection is told to leave, and tells why.
+    pub async fn told(&self) -> Told {
+        if !self.connections.is_stopping() {
+            self.seat.told.notified().await;
+        }
+        match self.connections.is_stopping() {
+            true => Told::Stop,
+            false => Told::Leave,
+        }
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
         self.connections.lock().seats.remove(&self.id);
-        self.connections.changed.notify_waiters();
+        self.connections.tell_waiting();
     }
 }
 
@@ -161,7 +229,7 @@ mod tests {
             let connections = Arc::clone(&connections);
             async move { connections.admit(|| 2).await }
         });
-        second.evicted().await;
+        assert_eq!(second.told().await, Told::Leave);
         assert!(!second.wake());
         assert!(first.wake());
         assert_eq!(connections.count(), 2);
@@ -181,8 +249,54 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!second.is_finished());
         first.rest();
-        first.evicted().await;
+        assert_eq!(first.told().await, Told::Leave);
         drop(first);
         second.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn when_the_program_stops_all_are_told_whenever_they_listen() {
+        let connections = Arc::new(Connections::default());
+        let first = connections.admit(|| 9).await;
+        let listening = tokio::spawn(async move { first.told().await });
+        let second = connections.admit(|| 9).await;
+        tokio::task::yield_now().await;
+        connections.stop();
+        assert_eq!(listening.await.unwrap(), Told::Stop);
+        assert_eq!(second.told().await, Told::Stop);
+        assert_eq!(second.told().await, Told::Stop);
+        assert_eq!(connections.admit(|| 9).await.told().await, Told::Stop);
+    }
+
+    #[test]
+    fn connections_of_several_threads_make_room_for_each_other() {
+        const THREADS: usize = 4;
+        const ALL: usize = 10_000;
+        let connections = Arc::new(Connections::default());
+        let admitted = AtomicUsize::new(0);
+        // Each leaves only when it is told, so all would wait for ever if a word were lost.
+        let come_and_go = async || {
+            loop {
+                let presence = connections.admit(|| 2).await;
+                assert!(connections.count() <= 2);
+                if admitted.fetch_add(1, Ordering::Relaxed) == ALL {
+                    connections.stop();
+                }
+                presence.rest();
+                if presence.told().await == Told::Stop {
+                    break;
+                }
+                assert!(!presence.wake());
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build();
+                    runtime.unwrap().block_on(come_and_go());
+                });
+            }
+        });
+        assert_eq!(connections.count(), 0);
     }
 }

@@ -22,7 +22,7 @@ use tracing::debug;
 use crate::backend::route::Live;
 use crate::connections::Connections;
 use crate::metrics::Metrics;
-use crate::socket::{Listener, Stream};
+use crate::socket::{Listener, Stream, Taken};
 
 /// What the pages show.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ pub async fn listen(listener: Listener, view: View, mut stop: watch::Receiver<bo
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
+        let stream = match accepted.and_then(Taken::attach) {
             Ok(stream) => stream,
             Err(error) => {
                 debug!("metrics: connection lost: {error}");

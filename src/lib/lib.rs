@@ -14,7 +14,7 @@
 //! Data moves to the right only. Read in this order: [`outcome`], [`request`], [`reply`] (what is
 //! passed on), [`protocol`] (three grammars, no I/O), [`backend`] (what is sent, what an answer
 //! means), [`session`] (one connection), [`server`] and [`connections`] (all of them), `run` (a
-//! program from start to stop), and beside it [`health`] with [`metrics`]. [`config`] makes the values everything runs on.
+//! program from start to stop), beside it [`health`] with [`metrics`], and below it the threads of [`workers`]. [`config`] makes the values everything runs on.
 //!
 //! # Laws
 //!
@@ -34,8 +34,12 @@
 //!
 //! # Why
 //!
-//! - *Why one thread?* A bridge waits. One loop has half the latency of two at a hundred
-//!   connections, needs no lock that is ever contended, and its watchdog tells the truth.
+//! - *Why threads with a loop each, and no pool of threads for all?* A bridge waits: what it does
+//!   between two waits takes less than waking another thread for it. So a connection stays in one
+//!   loop, with its calls and their connections, and what the loops share is small and rarely held.
+//!   Two do almost half as much again as one; more would only take memory.
+//! - *Why is the watchdog fed after every loop has gone round?* One that hangs would keep half of
+//!   Postfix waiting, and nobody would notice.
 //! - *Why are values read with their places, by hand, and not by serde?* Every mistake in the file
 //!   is to be shown at once, with its line and a caret; serde stops at the first.
 //! - *Why is JSON not read into a tree?* A number is passed on as it is written, and an answer of
@@ -62,6 +66,8 @@ pub mod server;
 mod service;
 pub mod session;
 pub mod socket;
+pub mod timers;
+pub mod workers;
 
 pub use program::Program;
 pub use run::run;

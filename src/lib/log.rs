@@ -94,7 +94,8 @@ pub fn printable(bytes: &[u8]) -> String {
 pub struct RequestId(u64);
 
 /// What this process's names begin with.
-static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+static PROCESS: LazyLock<String> =
+    LazyLock::new(|| format!("{:016x}-", RandomState::new().hash_one(0)));
 
 impl RequestId {
     /// Makes a name that no other request has: of this process, or most likely of any other.
@@ -106,7 +107,8 @@ impl RequestId {
 
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}-{:x}", *PROCESS, self.0)
+        f.write_str(&PROCESS)?;
+        write!(f, "{:x}", self.0)
     }
 }
 

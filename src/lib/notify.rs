@@ -1,10 +1,13 @@
 //! What systemd is told: ready, reloading, stopping, alive (sd_notify(3)).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
+
+use crate::workers::Workers;
 
 /// Says that the sockets are being served, and in words how many.
 pub(crate) fn ready(status: &str) {
@@ -24,9 +27,9 @@ pub(crate) fn stopping(status: &str) {
     send(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// Says "alive" twice as often as systemd wants to hear it, for as long as the loop that serves
+/// Says "alive" twice as often as systemd wants to hear it, for as long as every loop that serves
 /// goes round. Never ends.
-pub(crate) async fn watchdog() {
+pub(crate) async fn watchdog(workers: Arc<Workers>) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
@@ -34,6 +37,7 @@ pub(crate) async fn watchdog() {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        workers.have_gone_round().await;
         send(&[NotifyState::Watchdog]);
     }
 }

@@ -223,7 +223,7 @@ fn metrics(program: Program) -> Result<Arc<Metrics>, Failure> {
     }
 }
 
-/// One thread serves: a bridge waits more than it works, and what it does can be reasoned about.
+/// The loop of this thread; `Workers` has those of the others.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -17,7 +17,8 @@ use crate::log::{Recorder, WARN_EVERY};
 use crate::metrics::Metrics;
 use crate::protocol::Protocol;
 use crate::session::{End, Surroundings, serve};
-use crate::socket::{Listener, Stream};
+use crate::socket::{Listener, Stream, Taken};
+use crate::workers::Workers;
 
 /// What every connection of a program shares.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Shared {
     pub recorder: Arc<Recorder>,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
+    /// The threads that serve them.
+    pub workers: Arc<Workers>,
 }
 
 /// How long to wait when the system has no descriptor or memory for a connection.
@@ -65,15 +68,19 @@ where
             }
         };
         match accepted {
-            Ok(stream) => {
+            Ok(taken) => {
                 shared.metrics.connections_taken.inc();
                 // At the cap this one waits, and all after it in the socket's backlog.
                 let presence = shared.connections.admit(&cap).await;
+                let place = shared.workers.place();
+                let handle = place.handle.clone();
                 let backend = backend.clone();
                 let shared = shared.clone();
-                connections.spawn(async move {
-                    connection::<P, B>(stream, &presence, &backend, &shared).await
-                });
+                let serve = async move {
+                    let _place = place;
+                    connection::<P, B>(taken, &presence, &backend, &shared).await
+                };
+                connections.spawn_on(serve, &handle);
             }
             Err(error) if is_peers_fault(&error) => debug!("connection: lost: {error}"),
             Err(error) if is_shortage(&error) => {
@@ -94,19 +101,19 @@ where
     Ok(())
 }
 
-async fn connection<P, B>(stream: Stream, presence: &Presence, backend: &B, shared: &Shared) -> End
+async fn connection<P, B>(taken: Taken, presence: &Presence, backend: &B, shared: &Shared) -> End
 where
     P: Protocol,
     B: Backend,
 {
     let surroundings = Surroundings {
         presence,
-        stop: shared.stop.clone(),
         recorder: &shared.recorder,
     };
-    match stream {
-        Stream::Tcp(stream) => serve::<P, B, _>(stream, backend, surroundings).await,
-        Stream::Unix(stream) => serve::<P, B, _>(stream, backend, surroundings).await,
+    match taken.attach() {
+        Ok(Stream::Tcp(stream)) => serve::<P, B, _>(stream, backend, surroundings).await,
+        Ok(Stream::Unix(stream)) => serve::<P, B, _>(stream, backend, surroundings).await,
+        Err(error) => End::Broken(error),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::protocol::Protocol;
 use crate::run::{Exit, Failure, affordable, counted, load, routes};
 use crate::server::{Shared, listen};
 use crate::socket::Socket;
+use crate::workers::Workers;
 
 /// A program that runs.
 pub(crate) struct Service {
@@ -46,11 +47,14 @@ impl Service {
         metrics_sockets: Vec<Socket>,
     ) -> Result<Exit, Failure> {
         let (stop, stopped) = watch::channel(false);
+        let workers = Workers::start()
+            .map_err(|error| (Exit::Software, format!("no threads to serve: {error}")))?;
         let shared = Shared {
             connections: Arc::new(Connections::default()),
             stop: stopped.clone(),
             recorder: Arc::new(Recorder::new(Arc::clone(&self.metrics))),
             metrics: Arc::clone(&self.metrics),
+            workers: Arc::new(workers),
         };
         let Signals {
             mut stopping,
@@ -79,7 +83,7 @@ impl Service {
                 .map_err(|e| (Exit::Software, e.to_string()))?;
             pages.spawn(health::listen(listener, view, stopped.clone()));
         }
-        let watchdog = tokio::spawn(notify::watchdog());
+        let watchdog = tokio::spawn(notify::watchdog(Arc::clone(&shared.workers)));
         info!("ready: {}", self.status());
         notify::ready(&self.status());
         let ended = loop {
@@ -100,6 +104,7 @@ impl Service {
         notify::stopping("stopping");
         // Nobody listens any more if every connection is gone.
         let _ = stop.send(true);
+        shared.connections.stop();
         let drain_timeout = self.live.routes().server().drain_timeout;
         let drained = async { while listeners.join_next().await.is_some() {} };
         select! {

@@ -1,17 +1,16 @@
 //! One connection, first byte to last: frame, request, backend call, outcome, reply, in a loop.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::backend::{Backend, Table};
-use crate::connections::Presence;
+use crate::connections::{Presence, Told};
 use crate::log::{Record, Recorder, RequestId};
 use crate::outcome::{Outcome, Reason};
 use crate::protocol::{Protocol, Step, say};
@@ -51,8 +50,6 @@ pub enum End {
 pub struct Surroundings<'s> {
     /// Its place among the connections.
     pub presence: &'s Presence,
-    /// Turns true when the program stops.
-    pub stop: watch::Receiver<bool>,
     /// Where every request is recorded.
     pub recorder: &'s Recorder,
 }
@@ -77,6 +74,7 @@ where
         has_asked: false,
         is_leaving: false,
         has_ended: false,
+        timer: Box::pin(sleep(GRACE)),
     };
     match session.run(P::default()).await {
         Ok(never) => match never {},
@@ -99,6 +97,8 @@ struct Session<'s, B, S> {
     is_leaving: bool,
     /// Whether the peer has closed its side.
     has_ended: bool,
+    /// Goes off when it has asked nothing for too long.
+    timer: Pin<Box<Sleep>>,
 }
 
 impl<B, S> Session<'_, B, S>
@@ -149,9 +149,11 @@ where
         let read = select! {
             biased;
             read = self.stream.read_buf(&mut self.input) => read,
-            () = self.surroundings.presence.evicted(), if is_resting => return Err(End::Evicted),
-            () = stopped(&mut self.surroundings.stop), if is_resting => self.last_look().await?,
-            () = until(deadline) => return Err(if is_resting { End::Idle } else { End::TooSlow }),
+            told = self.surroundings.presence.told(), if is_resting => match told {
+                Told::Leave => return Err(End::Evicted),
+                Told::Stop => self.last_look().await?,
+            },
+            () = until(self.timer.as_mut(), deadline) => return Err(if is_resting { End::Idle } else { End::TooSlow }),
         };
         // Who is told to leave and asks at the same moment is answered first.
         self.is_leaving |= !self.surroundings.presence.wake();
@@ -275,16 +277,13 @@ fn taken(read: io::Result<usize>) -> Result<(), End> {
     }
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that nobody is left to say stop.
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
+async fn until(mut timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
     match deadline {
-        Some(deadline) => sleep_until(deadline).await,
+        Some(deadline) => {
+            // It runs on from request to request: to move it is cheaper than to set it anew.
+            timer.as_mut().reset(deadline);
+            timer.await;
+        }
         None => std::future::pending().await,
     }
 }

@@ -37,7 +37,26 @@ impl Drop for Left {
     }
 }
 
-/// A connection that was taken from a socket.
+/// A connection that was taken from a socket, and that no loop serves yet.
+#[derive(Debug)]
+pub enum Taken {
+    /// Over TCP.
+    Tcp(std::net::TcpStream),
+    /// Over a unix socket.
+    Unix(UnixStream),
+}
+
+impl Taken {
+    /// Hands the connection over to the loop that this is called in.
+    pub fn attach(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(tokio::net::TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(tokio::net::UnixStream::from_std(stream)?),
+        })
+    }
+}
+
+/// A connection in the loop that serves it.
 #[derive(Debug)]
 pub enum Stream {
     /// Over TCP.
@@ -61,15 +80,18 @@ enum Waiting {
 
 impl Listener {
     /// Waits for the next connection. Nothing is lost when the future is dropped.
-    pub async fn accept(&self) -> io::Result<Stream> {
+    pub async fn accept(&self) -> io::Result<Taken> {
         match &self.0 {
             Waiting::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // A connection that has been reset already takes no options, and needs none.
                 let _ = tune(&stream);
-                Ok(Stream::Tcp(stream))
+                Ok(Taken::Tcp(stream.into_std()?))
             }
-            Waiting::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
+            Waiting::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Taken::Unix(stream.into_std()?))
+            }
         }
     }
 }

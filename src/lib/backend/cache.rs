@@ -49,7 +49,8 @@ pub struct Cache {
     settings: config::Cache,
     store: Store<Question, Kept, ByMemory>,
     flights: Mutex<Flights>,
-    /// Goes up when everything is thrown away: calls that began before are not kept.
+    /// Goes up when everything is thrown away: calls that began before are not kept. Changed and
+    /// obeyed under the lock of the flights.
     generation: AtomicU64,
     /// How requests were answered: from what is kept, by asking, from what was too old.
     hits: AtomicU64,
@@ -62,6 +63,13 @@ pub struct Cache {
 struct Flights {
     last: u64,
     by_question: HashMap<Question, (u64, WeakShared<Call>)>,
+}
+
+/// What becomes of a question that has to be asked.
+enum Flight {
+    Under(Shared<Call>),
+    /// Its answer came a moment ago.
+    Landed(Outcome),
 }
 
 /// An answer that is kept.
@@ -107,7 +115,7 @@ impl Cache {
             .saturating_mul(entries.saturating_add(1))
             .saturating_sub(1);
         let weighter = ByMemory { least };
-        // One part: a bound is to hold for all answers together, and one thread serves.
+        // One part: a bound is to hold for all answers together.
         let options = OptionsBuilder::new()
             .shards(1)
             .estimated_items_capacity(settings.max_entries.min(1_000))
@@ -179,15 +187,21 @@ impl Cache {
         let kept = self.store.get(question);
         let now = Instant::now();
         if let Some(kept) = kept.as_ref().filter(|kept| now < kept.fresh_until) {
-            if now >= kept.renew_at && !self.is_flying(question) {
+            if now >= kept.renew_at
+                && !self.is_flying(question)
+                && let Flight::Under(call) = self.fly(question, ask)
+            {
                 // It ends by its own deadline, whether anybody waits for it or not.
-                tokio::spawn(self.fly(question, ask));
+                tokio::spawn(call);
             }
             self.hits.fetch_add(1, Ordering::Relaxed);
             return kept.outcome.clone();
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.fly(question, ask).await;
+        let outcome = match self.fly(question, ask) {
+            Flight::Under(call) => call.await,
+            Flight::Landed(outcome) => outcome,
+        };
         match kept {
             Some(kept)
                 if matches!(outcome, Outcome::Temporary(_))
@@ -203,8 +217,9 @@ impl Cache {
 
     /// Throws everything away, and tells how much there was.
     pub fn clear(&self) -> usize {
+        let mut flights = self.lock();
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.lock().by_question.clear();
+        flights.by_question.clear();
         let count = self.store.len();
         self.store.clear();
         count
@@ -231,7 +246,7 @@ impl Cache {
     }
 
     /// Joins the call that asks this, or makes one. It ends when nobody waits for it any more.
-    fn fly<F>(self: &Arc<Self>, question: &Question, ask: impl FnOnce() -> F) -> Shared<Call>
+    fn fly<F>(self: &Arc<Self>, question: &Question, ask: impl FnOnce() -> F) -> Flight
     where
         F: Future<Output = Answered> + Send + 'static,
     {
@@ -239,7 +254,12 @@ impl Cache {
         if let Some((_, call)) = flights.by_question.get(question)
             && let Some(call) = call.upgrade()
         {
-            return call;
+            return Flight::Under(call);
+        }
+        // It may have landed on another thread since the store was looked at.
+        let now = Instant::now();
+        if let Some(kept) = self.store.get(question).filter(|kept| now < kept.renew_at) {
+            return Flight::Landed(kept.outcome);
         }
         flights.last += 1;
         let landing = Landing {
@@ -262,7 +282,7 @@ impl Cache {
                 .by_question
                 .insert(Arc::clone(question), (flight, weak));
         }
-        call
+        Flight::Under(call)
     }
 
     fn lock(&self) -> MutexGuard<'_, Flights> {
@@ -292,6 +312,7 @@ impl Landing {
             _ => default,
         };
         let stale = settings.stale_if_error.unwrap_or_default();
+        let _one_step = self.cache.lock();
         if self.generation != self.cache.generation.load(Ordering::Acquire) {
             return;
         }

@@ -1,4 +1,5 @@
-//! HTTP clients: one for each way to connect, shared by the endpoints that agree in it.
+//! HTTP clients: for each way to connect one in each thread that serves, shared by the endpoints
+//! that agree in it.
 
 use std::error::Error;
 use std::time::Duration;
@@ -12,38 +13,41 @@ use reqwest::{Certificate, Client, Identity, redirect, tls};
 use crate::config::{
     Body, Compression, Credential, Endpoint, HeaderText, Proxy, Response, TlsVersion, Transport,
 };
+use crate::workers::Each;
 
 /// How often an HTTP/2 connection is asked for a sign of life, and how long it may take for it.
 const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 
 /// The clients made so far.
 #[derive(Debug, Default)]
-pub struct Clients(Vec<(Transport, bool, Client)>);
+pub struct Clients(Vec<(Transport, bool, Each<Client>)>);
 
 impl Clients {
-    /// Returns a client for this way to connect.
-    pub fn client(
+    /// Returns the clients for this way to connect. Each thread that serves has one: a connection
+    /// of another thread's would have to wake that thread for every call.
+    pub fn clients(
         &mut self,
         transport: &Transport,
         is_https: bool,
-    ) -> Result<Client, reqwest::Error> {
+    ) -> Result<Each<Client>, reqwest::Error> {
         let found = self
             .0
             .iter()
             .find(|(t, https, _)| t == transport && *https == is_https);
-        if let Some((_, _, client)) = found {
-            return Ok(client.clone());
+        if let Some((_, _, clients)) = found {
+            return Ok(clients.clone());
         }
-        let client = build(transport, is_https)?;
-        self.0.push((transport.clone(), is_https, client.clone()));
-        Ok(client)
+        let clients = Each::make(|| build(transport, is_https))?;
+        self.0.push((transport.clone(), is_https, clients.clone()));
+        Ok(clients)
     }
 }
 
 fn build(transport: &Transport, is_https: bool) -> Result<Client, reqwest::Error> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
-        .retry(reqwest::retry::never())
+        // With no retry allowed it keeps no copy of the request for one.
+        .retry(reqwest::retry::never().max_retries_per_request(0))
         .referer(false)
         .gzip(transport.compression != Compression::None)
         .connect_timeout(transport.connect_timeout)

@@ -1,12 +1,14 @@
 //! One endpoint's calls: the only code that asks a backend.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::write::GzEncoder;
 use reqwest::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    AUTHORIZATION, AsHeaderName, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    LOCATION,
 };
 use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::Semaphore;
@@ -25,6 +27,8 @@ use crate::metrics::{Meter, Metrics};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::reply::Words;
 use crate::request::Request;
+use crate::timers::Timers;
+use crate::workers::Each;
 
 /// How often a redirect is followed for one call.
 const MOST_REDIRECTS: usize = 5;
@@ -33,7 +37,8 @@ const MOST_REDIRECTS: usize = 5;
 #[derive(Debug)]
 pub struct Caller {
     table: config::Table,
-    client: Client,
+    clients: Each<Client>,
+    timers: Each<Timers>,
     headers: HeaderMap,
     in_flight: Semaphore,
     tokens: Option<Arc<Tokens>>,
@@ -87,10 +92,10 @@ impl Shared {
         if let Some((_, _, tokens)) = found {
             return Ok(Some(Arc::clone(tokens)));
         }
-        let client = self.clients.client(&transport, true)?;
+        let clients = self.clients.clients(&transport, true)?;
         // A call that has to wait for a token needs time of its own afterwards.
         let patience = endpoint.request_timeout / 2;
-        let tokens = Arc::new(Tokens::new(settings.clone(), client, patience));
+        let tokens = Arc::new(Tokens::new(settings.clone(), clients, patience));
         self.tokens
             .push((settings.clone(), transport, Arc::clone(&tokens)));
         Ok(Some(tokens))
@@ -110,7 +115,8 @@ impl Caller {
         let endpoint = &table.endpoint;
         let is_https = endpoint.targets.iter().any(config::Target::is_https);
         Ok(Self {
-            client: shared.clients.client(&endpoint.transport, is_https)?,
+            clients: shared.clients.clients(&endpoint.transport, is_https)?,
+            timers: Each::default(),
             headers: headers(endpoint),
             in_flight: Semaphore::new(endpoint.max_in_flight),
             tokens: shared.tokens(endpoint)?,
@@ -169,7 +175,7 @@ impl Caller {
         let sending = Sending {
             body: self.body(&call),
             call: &call,
-            id: HeaderValue::from_str(&id.to_string())
+            id: HeaderValue::try_from(id.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("-")),
         };
         self.ask_in_turn(&sending, deadline).await
@@ -188,8 +194,9 @@ impl Caller {
             };
             let started = Instant::now();
             let mut status = None;
-            let asked = timeout_at(deadline, self.ask_one(url, sending, &mut status)).await;
-            let (answered, health, may_go_on) = asked.unwrap_or_else(|_| {
+            let asked = self.ask_one(url, sending, &mut status);
+            let asked = self.timers.here().until(deadline, asked).await;
+            let (answered, health, may_go_on) = asked.unwrap_or_else(|| {
                 let outcome = Outcome::Temporary(Reason::TimedOut.into());
                 (outcome.into(), Health::Ill, false)
             });
@@ -287,7 +294,7 @@ impl Caller {
                 );
             }
         }
-        let content_type = header(&response, CONTENT_TYPE.as_str())
+        let content_type = header(&response, CONTENT_TYPE)
             .unwrap_or_default()
             .to_owned();
         let outcome = match body(response, self.table.endpoint.max_response).await {
@@ -346,15 +353,15 @@ impl Caller {
     ) -> Result<reqwest::Response, Trouble> {
         let mut retries = self.table.endpoint.retries;
         let mut redirects = 0;
-        let mut url = url.clone();
+        let mut url = Cow::Borrowed(url);
         loop {
             let request = self.request(&url, sending, token);
-            match self.client.execute(request).await {
+            match self.clients.here().execute(request).await {
                 Ok(response) => match self.redirect(&url, &response) {
                     Some(next) if redirects < MOST_REDIRECTS => {
                         drain(response);
                         redirects += 1;
-                        url = next;
+                        url = Cow::Owned(next);
                     }
                     _ => return Ok(response),
                 },
@@ -441,7 +448,7 @@ enum Health {
     Unknown,
 }
 
-fn header<'r>(response: &'r reqwest::Response, name: &str) -> Option<&'r str> {
+fn header(response: &reqwest::Response, name: impl AsHeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
 }
 

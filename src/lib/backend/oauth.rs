@@ -22,6 +22,7 @@ use super::http::body;
 use crate::config::{OAuth, Proof, TokenServer, signing_key};
 use crate::log::RequestId;
 use crate::outcome::{Failure, Reason};
+use crate::workers::Each;
 
 /// The most bytes of an answer of the server's.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -36,7 +37,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 #[derive(Debug)]
 pub struct Tokens {
     settings: OAuth,
-    client: Client,
+    clients: Each<Client>,
     /// What a fetch may take.
     patience: Duration,
     state: Mutex<State>,
@@ -66,10 +67,10 @@ struct Token {
 
 impl Tokens {
     /// Makes a source of tokens that has none yet.
-    pub fn new(settings: OAuth, client: Client, patience: Duration) -> Self {
+    pub fn new(settings: OAuth, clients: Each<Client>, patience: Duration) -> Self {
         Self {
             settings,
-            client,
+            clients,
             patience,
             state: Mutex::default(),
             fetched: Notify::new(),
@@ -164,7 +165,8 @@ impl Tokens {
         let endpoint = self.endpoint().await?;
         let (form, authorization) = self.form(&endpoint)?;
         let mut request = self
-            .client
+            .clients
+            .here()
             .post(endpoint)
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -210,7 +212,7 @@ impl Tokens {
         let mut place = issuer.clone();
         let path = issuer.path().trim_end_matches('/');
         place.set_path(&format!("{path}/.well-known/openid-configuration"));
-        let found: Discovery = read(self.client.get(place)).await?;
+        let found: Discovery = read(self.clients.here().get(place)).await?;
         let plain = |text: &str| text.trim_end_matches('/').to_owned();
         if plain(&found.issuer) != plain(issuer.as_str()) {
             return Err("the issuer calls itself by another name".to_owned());

@@ -1,0 +1,83 @@
+//! Deadlines of calls, with timers that are used again.
+//!
+//! To set a timer anew costs a lock and, while little else is going on, waking the loop that sets
+//! it; to move one that runs already to a later moment costs next to nothing.
+
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::select;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// The timers of one loop that run although nobody waits for them at this moment.
+#[derive(Debug, Default)]
+pub struct Timers(Mutex<Vec<Pin<Box<Sleep>>>>);
+
+impl Timers {
+    /// Waits for something until its deadline; nothing comes of it afterwards.
+    pub async fn until<T>(&self, deadline: Instant, awaited: impl Future<Output = T>) -> Option<T> {
+        let left = self.lock().pop();
+        let mut timer = match left {
+            Some(mut timer) => {
+                timer.as_mut().reset(deadline);
+                timer
+            }
+            None => Box::pin(sleep_until(deadline)),
+        };
+        let output = select! {
+            biased;
+            output = awaited => Some(output),
+            () = &mut timer => None,
+        };
+        self.lock().push(timer);
+        output
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Pin<Box<Sleep>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_is_used_again_goes_off_in_time() {
+        let timers = Timers::default();
+        let start = Instant::now();
+        // Later, earlier, as it was, and over already.
+        for milliseconds in [50, 200, 60, 60, 0] {
+            let begun = Instant::now();
+            let deadline = begun + MS * milliseconds;
+            assert_eq!(timers.until(deadline, pending::<()>()).await, None);
+            assert!((deadline..=deadline + MS).contains(&Instant::now()));
+            assert_eq!(timers.lock().len(), 1);
+        }
+        assert!(start.elapsed() >= 370 * MS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_done_in_time_is_not_cut_off_by_an_older_deadline() {
+        let timers = Timers::default();
+        for _ in 0..10 {
+            let deadline = Instant::now() + 50 * MS;
+            let work = async {
+                tokio::time::sleep(40 * MS).await;
+                7
+            };
+            assert_eq!(timers.until(deadline, work).await, Some(7));
+        }
+        advance(100 * MS).await;
+        let deadline = Instant::now() + 50 * MS;
+        assert_eq!(timers.until(deadline, ready(8)).await, Some(8));
+        assert_eq!(timers.lock().len(), 1);
+    }
+}
