@@ -20,6 +20,8 @@ pub(crate) struct Figures {
     pub(crate) rate: f64,
     /// The server's processor time for each, in microseconds.
     pub(crate) cpu: f64,
+    /// The part of it that is not the kernel's.
+    pub(crate) user: f64,
     /// Microseconds from question to reply.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
@@ -104,11 +106,12 @@ async fn measure(server: &Process, load: Load, streams: Vec<TcpStream>) -> io::R
         }
         sleep(Duration::from_millis(20)).await;
     }
-    let before = (Instant::now(), server.cpu()?);
+    let before = (Instant::now(), server.cpu()?, server.user()?);
     tally.is_measuring.set(true);
     sleep(load.measured).await;
     tally.is_measuring.set(false);
     let (time, cpu) = (before.0.elapsed(), server.cpu()?.saturating_sub(before.1));
+    let user = server.user()?.saturating_sub(before.2);
     tally.is_over.set(true);
     let all_ended = async {
         while let Some(ended) = asking.join_next().await {
@@ -127,6 +130,7 @@ async fn measure(server: &Process, load: Load, streams: Vec<TcpStream>) -> io::R
     Ok(Figures {
         rate: count as f64 / time.as_secs_f64(),
         cpu: cpu.as_secs_f64() * 1e6 / count as f64,
+        user: user.as_secs_f64() * 1e6 / count as f64,
         p50: at(0.5),
         p99: at(0.99),
         peak: server.peak_memory()?,

@@ -83,6 +83,19 @@ impl Process {
         Ok(Duration::from_nanos(sum))
     }
 
+    /// Returns the part of that time that is not the kernel's (proc_pid_stat(5)).
+    pub(crate) fn user(&self) -> io::Result<Duration> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name in brackets may hold anything.
+        let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        let ticks = fields
+            .split(' ')
+            .nth(11)
+            .and_then(|utime| utime.parse().ok());
+        let ticks: u64 = ticks.ok_or_else(|| io::Error::other("no time in its stat"))?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// Returns the memory that it takes, in megabytes.
     pub(crate) fn memory(&self) -> io::Result<f64> {
         self.status("VmRSS:")
