@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::backend::{Backend, Table};
 use crate::connections::{Presence, Told};
@@ -74,7 +74,7 @@ where
         has_asked: false,
         is_leaving: false,
         has_ended: false,
-        timer: Box::pin(sleep(GRACE)),
+        timer: None,
     };
     match session.run(P::default()).await {
         Ok(never) => match never {},
@@ -97,8 +97,8 @@ struct Session<'s, B, S> {
     is_leaving: bool,
     /// Whether the peer has closed its side.
     has_ended: bool,
-    /// Goes off when it has asked nothing for too long.
-    timer: Pin<Box<Sleep>>,
+    /// Goes off when the peer is too slow, or idle for too long, if anything is.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B, S> Session<'_, B, S>
@@ -153,7 +153,7 @@ where
                 Told::Leave => return Err(End::Evicted),
                 Told::Stop => self.last_look().await?,
             },
-            () = until(self.timer.as_mut(), deadline) => return Err(if is_resting { End::Idle } else { End::TooSlow }),
+            () = until(&mut self.timer, deadline) => return Err(if is_resting { End::Idle } else { End::TooSlow }),
         };
         // Who is told to leave and asks at the same moment is answered first.
         self.is_leaving |= !self.surroundings.presence.wake();
@@ -277,13 +277,13 @@ fn taken(read: io::Result<usize>) -> Result<(), End> {
     }
 }
 
-async fn until(mut timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => {
-            // It runs on from request to request: to move it is cheaper than to set it anew.
-            timer.as_mut().reset(deadline);
-            timer.await;
-        }
-        None => std::future::pending().await,
-    }
+/// Waits for a deadline, with a timer that runs on from request to request: to move it is cheaper
+/// than to set it anew.
+async fn until(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Option<Instant>) {
+    let Some(deadline) = deadline else {
+        return std::future::pending().await;
+    };
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+    timer.as_mut().reset(deadline);
+    timer.await;
 }

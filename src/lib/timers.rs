@@ -14,8 +14,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Timers(Mutex<Vec<Pin<Box<Sleep>>>>);
 
 impl Timers {
-    /// Waits for something until its deadline; nothing comes of it afterwards.
-    pub async fn until<T>(&self, deadline: Instant, awaited: impl Future<Output = T>) -> Option<T> {
+    /// Waits for something until a deadline. It is borrowed, so that every connection has room for
+    /// it once and not twice.
+    pub async fn until<F: Future>(
+        &self,
+        deadline: Instant,
+        awaited: Pin<&mut F>,
+    ) -> Option<F::Output> {
         let left = self.lock().pop();
         let mut timer = match left {
             Some(mut timer) => {
@@ -41,6 +46,7 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::pin::pin;
     use std::time::Duration;
 
     use tokio::time::advance;
@@ -57,7 +63,7 @@ mod tests {
         for milliseconds in [50, 200, 60, 60, 0] {
             let begun = Instant::now();
             let deadline = begun + MS * milliseconds;
-            assert_eq!(timers.until(deadline, pending::<()>()).await, None);
+            assert_eq!(timers.until(deadline, pin!(pending::<()>())).await, None);
             assert!((deadline..=deadline + MS).contains(&Instant::now()));
             assert_eq!(timers.lock().len(), 1);
         }
@@ -73,11 +79,11 @@ mod tests {
                 tokio::time::sleep(40 * MS).await;
                 7
             };
-            assert_eq!(timers.until(deadline, work).await, Some(7));
+            assert_eq!(timers.until(deadline, pin!(work)).await, Some(7));
         }
         advance(100 * MS).await;
         let deadline = Instant::now() + 50 * MS;
-        assert_eq!(timers.until(deadline, ready(8)).await, Some(8));
+        assert_eq!(timers.until(deadline, pin!(ready(8))).await, Some(8));
         assert_eq!(timers.lock().len(), 1);
     }
 }

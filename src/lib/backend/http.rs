@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,8 +195,10 @@ impl Caller {
             };
             let started = Instant::now();
             let mut status = None;
-            let asked = self.ask_one(url, sending, &mut status);
-            let asked = self.timers.here().until(deadline, asked).await;
+            let asked = {
+                let asked = pin!(self.ask_one(url, sending, &mut status));
+                self.timers.here().until(deadline, asked).await
+            };
             let (answered, health, may_go_on) = asked.unwrap_or_else(|| {
                 let outcome = Outcome::Temporary(Reason::TimedOut.into());
                 (outcome.into(), Health::Ill, false)
