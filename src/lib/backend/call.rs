@@ -120,6 +120,9 @@ pub fn is_special(key: &[u8]) -> bool {
     matches!(key, b"*" | b"<>" | b"\"<>\"")
 }
 
+/// What most queries and most forms have room in.
+const USUAL: (usize, usize) = (128, 1024);
+
 /// Where the values of placeholders come from.
 struct Values<'r> {
     table: &'r Table,
@@ -146,7 +149,7 @@ impl Values<'_> {
         }
         let parameters = &self.table.endpoint.query;
         if target.query.is_some() || *parameters != Parameters::None {
-            let mut query = String::new();
+            let mut query = String::with_capacity(USUAL.0);
             self.put_query(target, parameters, &mut query)?;
             url.set_query(Some(&query));
         }
@@ -174,7 +177,7 @@ impl Values<'_> {
         match body {
             Body::None => Ok(None),
             Body::Form(form) => {
-                let mut text = String::new();
+                let mut text = String::with_capacity(USUAL.1);
                 self.put_parameters(form, &mut text)?;
                 Ok(Some(text.into_bytes()))
             }

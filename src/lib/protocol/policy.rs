@@ -18,6 +18,9 @@ use crate::outcome::{Outcome, Reason};
 use crate::reply::{Reply, Said, Words};
 use crate::request::{Attributes, Request};
 
+/// As many attributes as Postfix 3.8 sends, or a few more.
+const USUAL: usize = 32;
+
 /// The server's side of policy delegation.
 #[derive(Debug, Default)]
 pub struct Policy {
@@ -43,10 +46,13 @@ impl Protocol for Policy {
             }
             match memchr(b'=', &line) {
                 None | Some(0) => return refuse(Reason::RequestNotUnderstood),
-                Some(equals) => self
-                    .attributes
-                    .0
-                    .push((line.slice(..equals), line.slice(equals.saturating_add(1)..))),
+                Some(equals) => {
+                    let attributes = &mut self.attributes.0;
+                    if attributes.is_empty() {
+                        attributes.reserve(USUAL);
+                    }
+                    attributes.push((line.slice(..equals), line.slice(equals.saturating_add(1)..)));
+                }
             }
         }
     }
@@ -88,5 +94,5 @@ fn refuse(reason: Reason) -> Step {
 }
 
 fn say(action: &str) -> Reply {
-    Reply::Say(Bytes::from(format!("action={action}\n\n")))
+    Reply::Say(Bytes::from(["action=", action, "\n\n"].concat()))
 }
