@@ -200,9 +200,10 @@ impl Presence {
         if !self.connections.is_stopping() {
             self.seat.told.notified().await;
         }
-        match self.connections.is_stopping() {
-            true => Told::Stop,
-            false => Told::Leave,
+        if self.connections.is_stopping() {
+            Told::Stop
+        } else {
+            Told::Leave
         }
     }
 }

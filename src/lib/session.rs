@@ -153,7 +153,9 @@ where
                 Told::Leave => return Err(End::Evicted),
                 Told::Stop => self.last_look().await?,
             },
-            () = until(&mut self.timer, deadline) => return Err(if is_resting { End::Idle } else { End::TooSlow }),
+            () = until(&mut self.timer, deadline) => {
+                return Err(if is_resting { End::Idle } else { End::TooSlow });
+            }
         };
         // Who is told to leave and asks at the same moment is answered first.
         self.is_leaving |= !self.surroundings.presence.wake();
