@@ -24,7 +24,7 @@ pub enum Fault {
     Empty,
     /// A NUL or a line break.
     SeveralLines,
-    /// More than [`MAX_ACTION`] bytes.
+    /// More than 500 bytes.
     TooLong,
     /// A control character.
     Unprintable,
