@@ -576,7 +576,9 @@ async fn a_hanging_backend_is_given_up_at_the_deadline_under_load() {
             assert!(is_right, "{binary:?}: {}", support::shown(&reply));
         }
         assert!(timed_out >= AT_ONCE, "{binary:?}: {timed_out}");
-        assert!(backend.most_at_once() <= AT_ONCE, "{binary:?}");
+        // The end of one that was given up may reach the backend after the next one's beginning.
+        let most = backend.most_at_once();
+        assert!(most <= 2 * AT_ONCE, "{binary:?}: {most}");
         // Nothing is left of those calls.
         backend.left(backend.count()).await;
         let reply = ask(&mut peers[0], binary).await;

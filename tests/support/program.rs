@@ -4,11 +4,12 @@
 use std::{
     ffi::{OsStr, OsString},
     fmt::Write as _,
-    fs,
+    fs, io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::Stdio,
+    time::Instant,
 };
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -21,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Directory, Seen,
+    Directory, LOST, Seen,
     peer::{Address, Peer},
     soon,
 };
@@ -595,7 +596,14 @@ impl Reserved {
         // to be found must not be another test's, so it is found without.
         let is_known = address.port() != 0;
         socket.set_reuseaddr(is_known).expect("an option");
-        socket.bind(address).expect("a bound socket");
+        // A listener that has been closed is still there while another test starts a program: until
+        // its exec the child has every descriptor.
+        let started = Instant::now();
+        while let Err(error) = socket.bind(address) {
+            let may_pass = is_known && error.kind() == io::ErrorKind::AddrInUse;
+            assert!(may_pass && started.elapsed() < LOST, "{address}: {error}");
+            std::thread::yield_now();
+        }
         socket.set_reuseaddr(true).expect("an option");
         Self(socket)
     }
