@@ -847,15 +847,15 @@ async fn a_shared_call_outlives_the_peer_that_made_it_and_ends_with_the_last() {
         let backend = gated(binary, &gate, &script);
         let long = format!("{}\nrequest-timeout = \"80s\"", keys(binary, FOR_LONG));
         let program = serve(binary, table(binary, &backend.url("/"), &long)).await;
-        let mut first = program.peer().await;
-        let mut second = program.peer().await;
-        let mut other = program.peer().await;
+        // Where two threads serve, they take turns: each of the first two has a neighbour, whose
+        // answer shows that what was sent before has been noticed.
+        let [mut first, mut second, mut of_first, mut of_second] = program.peers().await;
         first.send(question(binary, "t", "joe")).await;
         backend.asked(1).await;
         second.send(question(binary, "t", "joe")).await;
-        other.ask(question(binary, "t", "warm")).await;
+        of_second.ask(question(binary, "t", "warm")).await;
         first.reset();
-        other.ask(question(binary, "t", "warm")).await;
+        of_first.ask(question(binary, "t", "warm")).await;
         gate.pass(1);
         same(binary.name(), &second.reply().await, &echoed(binary, "joe"));
         assert_eq!(backend.count(), 2, "{binary:?}: joe and warm");
@@ -866,7 +866,7 @@ async fn a_shared_call_outlives_the_peer_that_made_it_and_ends_with_the_last() {
         third.send(question(binary, "t", "jim")).await;
         backend.asked(3).await;
         second.send(question(binary, "t", "jim")).await;
-        other.ask(question(binary, "t", "warm")).await;
+        of_second.ask(question(binary, "t", "warm")).await;
         third.reset();
         second.reset();
         backend.left(1).await;

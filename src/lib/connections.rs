@@ -78,6 +78,7 @@ impl Connections {
             connections: Arc::clone(self),
             id,
             seat,
+            last_said: AtomicU64::new(BUSY),
         })
     }
 
@@ -179,12 +180,25 @@ pub struct Presence {
     connections: Arc<Connections>,
     id: u64,
     seat: Arc<Seat>,
+    /// When it has last said something, if it has not come to rest since.
+    last_said: AtomicU64,
 }
 
 impl Presence {
+    /// Says something: its rest, if that follows, counts from here. A peer that has got its reply
+    /// has been idle for longer than those it makes ask afterwards, in whichever thread.
+    pub fn say(&self) {
+        self.last_said
+            .store(self.connections.tick(), Ordering::Relaxed);
+    }
+
     /// Comes to rest: nothing has been asked that is not answered.
     pub fn rest(&self) {
-        if self.seat.change(BUSY, self.connections.tick()) {
+        let since = match self.last_said.swap(BUSY, Ordering::Relaxed) {
+            BUSY => self.connections.tick(),
+            said => said,
+        };
+        if self.seat.change(BUSY, since) {
             self.connections.tell_waiting();
         }
     }

@@ -241,6 +241,7 @@ where
         let Reply::Say(bytes) = reply else {
             return Err(End::HungUp);
         };
+        self.surroundings.presence.say();
         match timeout(self.backend.patience().read, self.stream.write_all(&bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(End::Broken(error)),

@@ -421,6 +421,15 @@ impl Program {
         self.peer_at(0).await
     }
 
+    /// Connects to the first socket so many times, in their order.
+    pub(crate) async fn peers<const COUNT: usize>(&self) -> [Peer; COUNT] {
+        let mut peers = Vec::new();
+        for _ in 0..COUNT {
+            peers.push(self.peer().await);
+        }
+        peers.try_into().ok().expect("as many")
+    }
+
     /// Connects to the socket with this number.
     pub(crate) async fn peer_at(&self, number: usize) -> Peer {
         let address = self.addresses[number]
