@@ -106,29 +106,35 @@ pub struct Permit<'b> {
 }
 
 impl Permit<'_> {
-    /// Says that the target has answered.
-    pub fn answered(self) -> Option<Change> {
+    /// Says that the target has answered. A change is told before the next one can come about.
+    pub fn answered(self, tell: impl FnOnce(Change)) {
         let mut state = self.breaker.lock();
         state.failures = 0;
         state.avoided_until = None;
-        state.down_until.take().map(|_| Change::Up)
+        if state.down_until.take().is_some() {
+            tell(Change::Up);
+        }
     }
 
-    /// Says that it has not.
-    pub fn failed(self) -> Option<Change> {
+    /// Says that it has not. A change is told before the next one can come about.
+    pub fn failed(self, tell: impl FnOnce(Change)) {
         let mut state = self.breaker.lock();
         state.avoided_until = Some(Instant::now() + self.breaker.pause());
-        let settings = self.breaker.settings?;
+        let Some(settings) = self.breaker.settings else {
+            return;
+        };
         state.failures = state.failures.saturating_add(1);
         if state.failures < settings.failures {
-            return None;
+            return;
         }
         let was_up = state.down_until.is_none();
         // Calls that began before it was down do not prolong its peace.
         if was_up || self.is_probe {
             state.down_until = Some(Instant::now() + settings.pause);
         }
-        was_up.then_some(Change::Down)
+        if was_up {
+            tell(Change::Down);
+        }
     }
 }
 
@@ -144,6 +150,18 @@ impl Drop for Permit<'_> {
 mod tests {
     use super::*;
 
+    fn answered(permit: Permit<'_>) -> Option<Change> {
+        let mut told = None;
+        permit.answered(|change| told = Some(change));
+        told
+    }
+
+    fn failed(permit: Permit<'_>) -> Option<Change> {
+        let mut told = None;
+        permit.failed(|change| told = Some(change));
+        told
+    }
+
     fn breaker() -> Breaker {
         Breaker::new(Some(config::Breaker {
             failures: 2,
@@ -154,36 +172,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_target_that_fails_in_a_row_is_left_in_peace_and_probed_by_one() {
         let breaker = breaker();
-        assert_eq!(breaker.permit().unwrap().failed(), None);
-        assert_eq!(breaker.permit().unwrap().answered(), None);
-        assert_eq!(breaker.permit().unwrap().failed(), None);
+        assert_eq!(failed(breaker.permit().unwrap()), None);
+        assert_eq!(answered(breaker.permit().unwrap()), None);
+        assert_eq!(failed(breaker.permit().unwrap()), None);
         let late = breaker.permit().unwrap();
-        assert_eq!(breaker.permit().unwrap().failed(), Some(Change::Down));
+        assert_eq!(failed(breaker.permit().unwrap()), Some(Change::Down));
         assert!(breaker.permit().is_none());
-        assert_eq!(late.failed(), None);
+        assert_eq!(failed(late), None);
         tokio::time::advance(Duration::from_secs(5)).await;
         let probe = breaker.permit().unwrap();
         assert!(breaker.permit().is_none());
-        assert_eq!(probe.failed(), None);
+        assert_eq!(failed(probe), None);
         assert!(breaker.permit().is_none());
         tokio::time::advance(Duration::from_secs(5)).await;
         // A probe whose peer has gone away tells nothing.
         drop(breaker.permit().unwrap());
         let probe = breaker.permit().unwrap();
-        assert_eq!(probe.answered(), Some(Change::Up));
-        assert_eq!(breaker.permit().unwrap().answered(), None);
+        assert_eq!(answered(probe), Some(Change::Up));
+        assert_eq!(answered(breaker.permit().unwrap()), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_target_without_a_connection_comes_last_and_is_tried_by_one() {
         let breaker = breaker();
         assert!(!breaker.is_avoided());
-        breaker.permit().unwrap().failed();
+        failed(breaker.permit().unwrap());
         assert!(breaker.is_avoided());
         tokio::time::advance(Duration::from_secs(5)).await;
         assert!(!breaker.is_avoided());
         assert!(breaker.is_avoided());
-        breaker.permit().unwrap().answered();
+        answered(breaker.permit().unwrap());
         assert!(!breaker.is_avoided());
     }
 
@@ -191,7 +209,7 @@ mod tests {
     fn without_settings_nobody_is_left_in_peace() {
         let breaker = Breaker::new(None);
         for _ in 0..100 {
-            assert_eq!(breaker.permit().unwrap().failed(), None);
+            assert_eq!(failed(breaker.permit().unwrap()), None);
         }
     }
 }

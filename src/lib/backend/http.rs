@@ -204,13 +204,11 @@ impl Caller {
                 (outcome.into(), Health::Ill, false)
             });
             self.meter.call(status, started.elapsed());
-            let change = match health {
-                Health::Well => permit.answered(),
-                Health::Ill => permit.failed(),
-                Health::Unknown => None,
-            };
-            if let Some(change) = change {
-                self.tell(change, at);
+            let tell = |change| self.tell(change, at);
+            match health {
+                Health::Well => permit.answered(tell),
+                Health::Ill => permit.failed(tell),
+                Health::Unknown => {}
             }
             if !may_go_on {
                 return answered;
