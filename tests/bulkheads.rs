@@ -78,12 +78,7 @@ async fn there_are_never_more_calls_than_allowed_and_as_many() {
         let (backend, gate) = gated(binary);
         let keys = format!("request-timeout = \"80s\"\nmax-in-flight = {MOST}");
         let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
-        let mut peers = Vec::new();
-        for _ in 0..PEERS {
-            let mut peer = program.peer().await;
-            peer.send(question(binary, "t", "key")).await;
-            peers.push(peer);
-        }
+        let mut peers = program.asking(PEERS).await;
         for answered in 0..PEERS {
             backend.asked((answered + MOST).min(PEERS)).await;
             gate.pass(1);
@@ -171,12 +166,7 @@ async fn there_are_never_more_connections_than_allowed_and_as_many() {
             table(binary, &backend.url("/"), keys)
         );
         let program = serve(binary, config).await;
-        let mut peers = Vec::new();
-        for _ in 0..PEERS {
-            let mut peer = program.peer().await;
-            peer.send(question(binary, "t", "key")).await;
-            peers.push(peer);
-        }
+        let mut peers = program.asking(PEERS).await;
         for answered in 0..PEERS {
             backend.asked((answered + MOST).min(PEERS)).await;
             gate.pass(1);

@@ -692,12 +692,7 @@ async fn where_all_are_busy_a_new_connection_waits_and_is_served() {
             table(binary, &backend.url("/"), "request-timeout = \"80s\"")
         );
         let program = serve(binary, config).await;
-        let mut busy = Vec::new();
-        for _ in 0..2 {
-            let mut peer = program.peer().await;
-            peer.send(question(binary, "t", "key")).await;
-            busy.push(peer);
-        }
+        let mut busy = program.asking(2).await;
         backend.asked(2).await;
         let mut third = program.peer().await;
         third.send(question(binary, "t", "key")).await;

@@ -553,12 +553,7 @@ async fn one_token_is_fetched_for_many_callers_at_once() {
         let backend = taking("token-1");
         let keys = format!("{}request-timeout = \"60s\"\n", oauth(&tokens.url("/"), ""));
         let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
-        let mut peers = Vec::new();
-        for _ in 0..CALLERS {
-            let mut peer = program.peer().await;
-            peer.send(question(binary, "t", "key")).await;
-            peers.push(peer);
-        }
+        let peers = program.asking(CALLERS).await;
         tokens.asked(1).await;
         gate.pass(CALLERS);
         for mut peer in peers {
@@ -745,12 +740,7 @@ async fn a_token_that_many_callers_saw_refused_is_renewed_once() {
     });
     let keys = format!("{}request-timeout = \"60s\"\n", oauth(&tokens.url("/"), ""));
     let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
-    let mut peers = Vec::new();
-    for _ in 0..CALLERS {
-        let mut peer = program.peer().await;
-        peer.send(question(binary, "t", "key")).await;
-        peers.push(peer);
-    }
+    let peers = program.asking(CALLERS).await;
     backend.asked(CALLERS).await;
     gate.pass(CALLERS);
     for mut peer in peers {
@@ -892,12 +882,7 @@ async fn many_callers_at_once_ask_an_ill_endpoint_once() {
     let backend = Backend::always(dunno());
     let keys = format!("{}request-timeout = \"60s\"\n", oauth(&tokens.url("/"), ""));
     let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
-    let mut peers = Vec::new();
-    for _ in 0..CALLERS {
-        let mut peer = program.peer().await;
-        peer.send(question(binary, "t", "key")).await;
-        peers.push(peer);
-    }
+    let peers = program.asking(CALLERS).await;
     tokens.asked(1).await;
     gate.pass(CALLERS);
     for mut peer in peers {

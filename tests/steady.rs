@@ -212,12 +212,7 @@ async fn many_failures_at_once_are_one_line_in_the_log() {
         let backend = Backend::always(script);
         let config = table(binary, &backend.url("/"), &down_after(3));
         let program = serve(binary, config).await;
-        let mut peers = Vec::new();
-        for _ in 0..50 {
-            let mut peer = program.peer().await;
-            peer.send(question(binary, "t", "key")).await;
-            peers.push(peer);
-        }
+        let mut peers = program.asking(50).await;
         backend.asked(50).await;
         gate.pass(50);
         let answered = failed(binary, "backend answered 503");
@@ -525,12 +520,7 @@ async fn many_kept_connections_that_are_closed_at_once_cost_nothing() {
         script.extend(good(binary, "DUNNO"));
         let backend = Backend::at(dead, move |_| script.clone());
         let program = serve(binary, table(binary, &backend.url("/"), "")).await;
-        let mut peers = Vec::new();
-        for _ in 0..50 {
-            let mut peer = program.peer().await;
-            peer.send(question(binary, "t", "key")).await;
-            peers.push(peer);
-        }
+        let mut peers = program.asking(50).await;
         backend.asked(50).await;
         gate.pass(50);
         for peer in &mut peers {
@@ -560,12 +550,7 @@ async fn a_hanging_backend_is_given_up_at_the_deadline_under_load() {
             down_after(AT_ONCE)
         );
         let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
-        let mut peers = Vec::new();
-        for _ in 0..PEERS {
-            let mut peer = program.peer().await;
-            peer.send(question(binary, "t", "key")).await;
-            peers.push(peer);
-        }
+        let mut peers = program.asking(PEERS).await;
         let [late, busy, down] = ["backend timed out", "backend busy", "backend down"]
             .map(|reason| failed(binary, reason));
         let mut timed_out = 0;
@@ -594,12 +579,7 @@ async fn a_drip_of_bytes_is_given_up_at_the_deadline_under_load() {
         let backend = Backend::always(vec![Act::Drip(head)]);
         let keys = "request-timeout = \"1s\"\nbreaker = false";
         let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
-        let mut peers = Vec::new();
-        for _ in 0..PEERS {
-            let mut peer = program.peer().await;
-            peer.send(question(binary, "t", "key")).await;
-            peers.push(peer);
-        }
+        let mut peers = program.asking(PEERS).await;
         let late = failed(binary, "backend timed out");
         for peer in &mut peers {
             same(binary.name(), &peer.reply().await, &late);

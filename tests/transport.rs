@@ -575,12 +575,7 @@ async fn a_connection_of_http_2_carries_many_calls_at_once() {
 
     let gate = Arc::new(Semaphore::new(0));
     server.set(Answer::After(Arc::clone(&gate), Box::new(Answer::dunno())));
-    let mut peers = Vec::new();
-    for _ in 0..CALLS {
-        let mut peer = program.peer().await;
-        peer.send(question(binary, "t", "key")).await;
-        peers.push(peer);
-    }
+    let peers = program.asking(CALLS).await;
     let visits = server.asked(1 + CALLS).await;
     // Each of the two threads that serve has its own.
     let used: HashSet<_> = visits.iter().map(|visit| visit.connection).collect();

@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     Directory, LOST, Seen,
-    peer::{Address, Peer},
+    peer::{Address, Peer, question},
     soon,
 };
 
@@ -428,6 +428,17 @@ impl Program {
             peers.push(self.peer().await);
         }
         peers.try_into().ok().expect("as many")
+    }
+
+    /// Connects to the first socket so many times, and asks table "t" for "key" on each connection.
+    pub(crate) async fn asking(&self, count: usize) -> Vec<Peer> {
+        let mut peers = Vec::new();
+        for _ in 0..count {
+            let mut peer = self.peer().await;
+            peer.send(question(self.binary, "t", "key")).await;
+            peers.push(peer);
+        }
+        peers
     }
 
     /// Connects to the socket with this number.
