@@ -825,10 +825,11 @@ async fn a_hundred_equal_questions_at_once_are_one_call() {
                 peer.send(question(binary, "t", "joe")).await;
             }
             backend.asked(2).await;
-            // What was sent before this has arrived with it.
-            let mut other = program.peer().await;
-            for _ in 0..3 {
-                other.ask(question(binary, "t", "warm")).await;
+            // Where two threads serve, each has one of these: what was sent before has arrived too.
+            for mut other in program.peers::<2>().await {
+                for _ in 0..3 {
+                    other.ask(question(binary, "t", "warm")).await;
+                }
             }
             gate.pass(100);
             for peer in &mut peers {
