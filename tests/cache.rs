@@ -622,9 +622,37 @@ fn the_backends_word_on_lifetimes_is_understood() {
             let mut values = pairs.filter(|(name, _)| *name == wanted);
             values.next().map(|(_, value)| value)
         };
-        let seen = lifetime(header).map(|lifetime| lifetime.as_secs());
+        let seen = lifetime(header).fresh.map(|fresh| fresh.as_secs());
         let text = || format!("expected {expected:?}, seen {seen:?}");
         wrong.require(&headers.join("; "), seen == expected, text);
+    }
+    wrong.none();
+}
+
+#[test]
+fn the_backends_word_on_old_answers_is_understood() {
+    let mut wrong = support::Wrong::default();
+    for (control, expected) in [
+        ("", None),
+        ("max-age=60", None),
+        ("max-age=60, must-revalidate", Some(0)),
+        ("Must-Revalidate", Some(0)),
+        ("max-age=60, proxy-revalidate", Some(0)),
+        // RFC 9111, section 5.2.2.10: it says proxy-revalidate, too.
+        ("s-maxage=60", Some(0)),
+        ("max-age=60, stale-if-error=600", Some(600)),
+        ("Stale-If-Error = \"600\"", Some(600)),
+        ("stale-if-error=600, must-revalidate", Some(0)),
+        ("stale-if-error=", Some(0)),
+        ("stale-if-error=x", Some(0)),
+        ("stale-if-error", None),
+        ("stale-while-revalidate=600", None),
+        ("stale-if-error=99999999999999999999999", Some(86_400)),
+    ] {
+        let header = |wanted: &str| (wanted == "cache-control").then_some(control);
+        let seen = lifetime(header).stale.map(|stale| stale.as_secs());
+        let text = || format!("expected {expected:?}, seen {seen:?}");
+        wrong.require(control, seen == expected, text);
     }
     wrong.none();
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
-use postgate::backend::cache::{Answered, Cache, Question};
+use postgate::backend::cache::{Answered, Cache, Lifetime, Question};
 use postgate::config;
 use postgate::outcome::{Failure, Outcome, Reason};
 use tokio::task::JoinSet;
@@ -154,10 +154,13 @@ impl Tables {
             Outcome::NotFound => self.settings.negative_ttl,
             Outcome::Temporary(_) | Outcome::Permanent(_) => return,
         };
-        let lifetime = match answered.lifetime {
-            Some(lifetime) if self.settings.honour_http => lifetime,
-            _ => default,
+        let said = if self.settings.honour_http {
+            answered.lifetime
+        } else {
+            Lifetime::default()
         };
+        let lifetime = said.fresh.unwrap_or(default);
+        let stale = said.stale.or(self.settings.stale_if_error);
         if lifetime.is_zero() {
             self.kept[flight.key] = None;
             return;
@@ -168,7 +171,7 @@ impl Tables {
             outcome: answered.outcome.clone(),
             renew_at: self.settings.refresh_ahead.map(ahead),
             fresh_until,
-            stale_until: fresh_until + self.settings.stale_if_error.unwrap_or_default(),
+            stale_until: fresh_until + stale.unwrap_or_default(),
         });
     }
 
@@ -197,10 +200,14 @@ impl Tables {
                 Outcome::Temporary(Failure::new(reason, format!("call {call}")))
             }
         };
-        let lifetime = match self.rng.u8(..4) {
+        let mut some_word = || match self.rng.u8(..4) {
             0 => Some(Duration::ZERO),
             1 => Some(some_time(&mut self.rng, 150)),
             _ => None,
+        };
+        let lifetime = Lifetime {
+            fresh: some_word(),
+            stale: some_word(),
         };
         let takes = match self.rng.u8(..3) {
             0 => Duration::ZERO,

@@ -28,15 +28,24 @@ pub type Question = Arc<[u8]>;
 pub struct Answered {
     /// Its outcome.
     pub outcome: Outcome,
-    /// How long the backend says it is good; nothing if it does not say.
-    pub lifetime: Option<Duration>,
+    /// How long the backend says it is good.
+    pub lifetime: Lifetime,
+}
+
+/// How long an answer is good by a backend's own word; nothing where it does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// From when it was asked for.
+    pub fresh: Option<Duration>,
+    /// After that, in place of a failure.
+    pub stale: Option<Duration>,
 }
 
 impl From<Outcome> for Answered {
     fn from(outcome: Outcome) -> Self {
         Self {
             outcome,
-            lifetime: None,
+            lifetime: Lifetime::default(),
         }
     }
 }
@@ -307,11 +316,13 @@ impl Landing {
             Outcome::NotFound => settings.negative_ttl,
             Outcome::Temporary(_) | Outcome::Permanent(_) => return,
         };
-        let lifetime = match answered.lifetime {
-            Some(lifetime) if settings.honour_http => lifetime,
-            _ => default,
+        let said = if settings.honour_http {
+            answered.lifetime
+        } else {
+            Lifetime::default()
         };
-        let stale = settings.stale_if_error.unwrap_or_default();
+        let lifetime = said.fresh.unwrap_or(default);
+        let stale = said.stale.or(settings.stale_if_error).unwrap_or_default();
         let _one_step = self.cache.lock();
         if self.generation != self.cache.generation.load(Ordering::Acquire) {
             return;
@@ -346,35 +357,44 @@ impl Drop for Landing {
     }
 }
 
-/// Returns how long a backend says that its answer is good (RFC 9111, section 4.2); nothing if it
-/// does not say. What may not be kept is good for no time.
-pub fn lifetime<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Option<Duration> {
+/// Returns how long a backend says that its answer is good (RFC 9111, section 4.2, and RFC 5861,
+/// section 4). What may not be kept is good for no time.
+pub fn lifetime<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Lifetime {
     let age = header("age").and_then(seconds).unwrap_or_default();
-    if let Some(control) = header("cache-control") {
-        let directives = || control.split(',').map(|d| d.trim().to_ascii_lowercase());
-        if directives().any(|d| ["no-store", "no-cache", "private"].contains(&name(&d))) {
-            return Some(Duration::ZERO);
-        }
-        let argument = |wanted: &str| {
-            directives().find_map(|d| {
-                let (name, value) = d.split_once('=')?;
-                (name.trim() == wanted).then(|| seconds(value.trim().trim_matches('"')))
-            })
-        };
-        if let Some(lifetime) = argument("s-maxage").or_else(|| argument("max-age")) {
-            return Some(lifetime.unwrap_or_default().saturating_sub(age));
-        }
-    }
-    let expires = header("expires")?;
+    let control = header("cache-control").unwrap_or_default();
+    let directives = || control.split(',').map(|d| d.trim().to_ascii_lowercase());
+    let any = |wanted: &[&str]| directives().any(|d| wanted.contains(&name(&d)));
+    let argument = |wanted: &str| {
+        directives().find_map(|d| {
+            let (name, value) = d.split_once('=')?;
+            let seconds = || seconds(value.trim().trim_matches('"')).unwrap_or_default();
+            (name.trim() == wanted).then(seconds)
+        })
+    };
+    let fresh = if any(&["no-store", "no-cache", "private"]) {
+        Some(Duration::ZERO)
+    } else {
+        let most = argument("s-maxage").or_else(|| argument("max-age"));
+        most.or_else(|| until_it_expires(&header))
+            .map(|most| most.saturating_sub(age).min(LONGEST))
+    };
+    let stale = if any(&["must-revalidate", "proxy-revalidate", "s-maxage"]) {
+        Some(Duration::ZERO)
+    } else {
+        argument("stale-if-error")
+    };
+    Lifetime { fresh, stale }
+}
+
+fn until_it_expires<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Option<Duration> {
     // A date that is none means "already over".
-    let Ok(expires) = httpdate::parse_http_date(expires) else {
+    let Ok(expires) = httpdate::parse_http_date(header("expires")?) else {
         return Some(Duration::ZERO);
     };
     let date = header("date")
         .and_then(|date| httpdate::parse_http_date(date).ok())
         .unwrap_or_else(SystemTime::now);
-    let lifetime = expires.duration_since(date).unwrap_or_default();
-    Some(lifetime.saturating_sub(age).min(LONGEST))
+    Some(expires.duration_since(date).unwrap_or_default())
 }
 
 fn name(directive: &str) -> &str {

@@ -18,7 +18,7 @@ use tracing::info;
 
 use super::answer;
 use super::breaker::{Breaker, Change};
-use super::cache::{Answered, lifetime};
+use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
 use super::client::{Clients, cause, headers, is_broken_connection, is_no_http};
 use super::oauth::Tokens;
@@ -306,17 +306,16 @@ impl Caller {
     }
 
     /// Returns what the backend says of its answer's lifetime, where that is asked for.
-    fn lifetime(&self, response: &reqwest::Response) -> Option<Duration> {
-        let cache = self.table.endpoint.cache.as_ref()?;
-        if !cache.honour_http {
-            return None;
+    fn lifetime(&self, response: &reqwest::Response) -> Lifetime {
+        let cache = self.table.endpoint.cache.as_ref();
+        if !cache.is_some_and(|cache| cache.honour_http) {
+            return Lifetime::default();
         }
         // Of this header several lines are one list.
         let lines = response.headers().get_all(CACHE_CONTROL).iter();
         let control: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();
         let control = control.join(",");
         lifetime(|name| match name {
-            "cache-control" if control.is_empty() => None,
             "cache-control" => Some(&control),
             name => header(response, name),
         })
