@@ -12,7 +12,7 @@ pub struct Connections {
     open: Mutex<Open>,
     /// Counts the moments at which a connection came to rest, in their order.
     clock: AtomicU64,
-    /// A connection has come to rest or has left.
+    /// A connection has come to rest or has left, or the cap is another one.
     changed: Notify,
     /// How many wait for that.
     waiting: AtomicUsize,
@@ -124,9 +124,9 @@ impl Connections {
         self.is_stopping.load(Ordering::SeqCst)
     }
 
-    /// Who waits has said so before it looks, and whoever calls this has changed something before:
-    /// one of the two sees the other.
-    fn tell_waiting(&self) {
+    /// Lets those look again who wait, after something has changed: they have said that they wait
+    /// before they looked, so one of the two sees the other.
+    pub fn tell_waiting(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.changed.notify_waiters();
         }
@@ -203,21 +203,24 @@ impl Presence {
         }
     }
 
-    /// Gets busy. Fails if it was told to leave before.
-    pub fn wake(&self) -> bool {
-        let since = self.seat.resting_since.load(Ordering::SeqCst);
-        since == BUSY || since != EVICTED && self.seat.change(since, BUSY)
+    /// Gets busy. Who was told to leave and asks at that moment stays, and another one has to leave.
+    pub fn wake(&self) {
+        if self.seat.resting_since.swap(BUSY, Ordering::SeqCst) == EVICTED {
+            self.connections.tell_waiting();
+        }
     }
 
     /// Waits until the connection is told to leave, and tells why.
     pub async fn told(&self) -> Told {
-        if !self.connections.is_stopping() {
+        loop {
+            if self.connections.is_stopping() {
+                return Told::Stop;
+            }
+            if self.seat.resting_since.load(Ordering::SeqCst) == EVICTED {
+                return Told::Leave;
+            }
+            // It may be an old word, which is not true any more.
             self.seat.told.notified().await;
-        }
-        if self.connections.is_stopping() {
-            Told::Stop
-        } else {
-            Told::Leave
         }
     }
 }
@@ -231,6 +234,10 @@ impl Drop for Presence {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -245,12 +252,48 @@ mod tests {
             async move { connections.admit(|| 2).await }
         });
         assert_eq!(second.told().await, Told::Leave);
-        assert!(!second.wake());
-        assert!(first.wake());
         assert_eq!(connections.count(), 2);
         drop(second);
         let _third = third.await.unwrap();
         assert_eq!(connections.count(), 2);
+    }
+
+    #[tokio::test]
+    async fn in_place_of_one_that_asks_when_it_is_told_to_leave_another_one_leaves() {
+        let connections = Arc::new(Connections::default());
+        let first = connections.admit(|| 2).await;
+        let second = connections.admit(|| 2).await;
+        first.rest();
+        let third = tokio::spawn({
+            let connections = Arc::clone(&connections);
+            async move { connections.admit(|| 2).await }
+        });
+        tokio::task::yield_now().await;
+        first.wake();
+        second.rest();
+        assert_eq!(second.told().await, Told::Leave);
+        drop(second);
+        let _third = third.await.unwrap();
+        // The word it was given then means nothing later.
+        first.rest();
+        let told = pin!(first.told());
+        assert!(told.now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_cap_that_is_raised_lets_in_who_waits() {
+        let connections = Arc::new(Connections::default());
+        let cap = Arc::new(AtomicUsize::new(1));
+        let first = connections.admit(|| 1).await;
+        let second = tokio::spawn({
+            let (connections, cap) = (Arc::clone(&connections), Arc::clone(&cap));
+            async move { connections.admit(|| cap.load(Ordering::Relaxed)).await }
+        });
+        tokio::task::yield_now().await;
+        cap.store(2, Ordering::Relaxed);
+        connections.tell_waiting();
+        let _second = second.await.unwrap();
+        drop(first);
     }
 
     #[tokio::test]
@@ -301,7 +344,6 @@ mod tests {
                 if presence.told().await == Told::Stop {
                     break;
                 }
-                assert!(!presence.wake());
             }
         };
         std::thread::scope(|scope| {

@@ -72,7 +72,6 @@ where
         first_byte: None,
         has_come: false,
         has_asked: false,
-        is_leaving: false,
         has_ended: false,
         timer: None,
     };
@@ -93,8 +92,6 @@ struct Session<'s, B, S> {
     has_come: bool,
     /// Whether anything has been asked on this connection.
     has_asked: bool,
-    /// Whether it has to leave as soon as nothing is left to be answered.
-    is_leaving: bool,
     /// Whether the peer has closed its side.
     has_ended: bool,
     /// Goes off when the peer is too slow, or idle for too long, if anything is.
@@ -126,9 +123,6 @@ where
             return Err(End::Eof);
         }
         let is_resting = self.input.is_empty() && !is_inside_request;
-        if is_resting && self.is_leaving {
-            return Err(End::Evicted);
-        }
         self.input.reserve(READ);
         if !self.has_come {
             // Who has just connected is about to ask, and is not to leave before.
@@ -157,8 +151,10 @@ where
                 return Err(if is_resting { End::Idle } else { End::TooSlow });
             }
         };
-        // Who is told to leave and asks at the same moment is answered first.
-        self.is_leaving |= !self.surroundings.presence.wake();
+        // Who has come to its end leaves by itself.
+        if read.as_ref().is_ok_and(|count| *count > 0) {
+            self.surroundings.presence.wake();
+        }
         taken(read)
     }
 
