@@ -6,13 +6,16 @@ mod support;
 #[path = "cache/model.rs"]
 mod model;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{
     Arc, Barrier, Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
+use std::task::Poll;
 use std::time::Duration;
 
-use postgate::backend::cache::{Answered, Cache, Question, lifetime};
+use postgate::backend::cache::{Answered, Cache, Lifetime, Question, lifetime};
 use postgate::config;
 use postgate::outcome::{Outcome, Reason};
 use postgate::request::{Attributes, Request};
@@ -21,9 +24,10 @@ use support::{
     backend::{Act, Backend, Gate, Script, json, plain, response, status},
     peer::{framed, question},
     program::{ALL, Binary},
-    same,
+    same, soon,
     tables::{echo, echo_of, echoed, failed, found, key_of, not_found, serve, table},
 };
+use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{advance, sleep};
@@ -145,6 +149,7 @@ async fn what_is_not_to_be_kept_takes_the_older_answer_with_it() {
 async fn an_old_answer_is_said_only_while_asking_fails_and_only_so_long() {
     let mut settings = settings();
     settings.stale_if_error = Some(Duration::from_secs(30));
+    settings.honour_http = true;
     let cache = cache(settings);
     assert_eq!(ask(&cache, "a", value("1")).await.1, 1);
     advance(Duration::from_secs(60)).await;
@@ -165,6 +170,17 @@ async fn an_old_answer_is_said_only_while_asking_fails_and_only_so_long() {
     advance(Duration::from_secs(60)).await;
     let told = ask(&cache, "b", permanent.clone().into()).await;
     assert_eq!(told, (permanent, 1));
+    // A failure is never said as "not found", whoever allows old answers.
+    let nothing = Answered {
+        lifetime: Lifetime {
+            fresh: None,
+            stale: Some(Duration::from_secs(600)),
+        },
+        ..Outcome::NotFound.into()
+    };
+    assert_eq!(ask(&cache, "c", nothing).await, (Outcome::NotFound, 1));
+    advance(Duration::from_secs(10)).await;
+    assert_eq!(ask(&cache, "c", failure()).await, (failure().outcome, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,7 +262,7 @@ fn in_threads<F: Future<Output = ()>>(count: usize, work: impl Fn() -> F + Sync)
     std::thread::scope(|scope| {
         for _ in 0..count {
             scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                let runtime = Builder::new_current_thread().build();
                 runtime.expect("a loop").block_on(work());
             });
         }
@@ -277,6 +293,79 @@ fn threads_that_ask_the_same_at_once_share_one_call() {
     for (round, calls) in calls.iter().enumerate() {
         assert_eq!(calls.load(Ordering::Relaxed), 1, "round {round}");
     }
+}
+
+#[test]
+fn an_answer_that_comes_as_its_asker_goes_is_told_to_those_who_stay() {
+    let cache = cache(settings());
+    let [is_polled, has_joined] = [(); 2].map(|()| Arc::new(Barrier::new(2)));
+    let polls = Arc::new(AtomicUsize::new(0));
+    let call = poll_fn({
+        let (is_polled, has_joined) = (Arc::clone(&is_polled), Arc::clone(&has_joined));
+        let polls = Arc::clone(&polls);
+        move |context| {
+            if polls.fetch_add(1, Ordering::Relaxed) > 0 {
+                return Poll::Ready(value("1"));
+            }
+            // While this looks for the answer another thread brings it, and a third one joins.
+            let waker = context.waker().clone();
+            let bringing = std::thread::spawn(move || waker.wake());
+            bringing.join().expect("a waker");
+            is_polled.wait();
+            has_joined.wait();
+            Poll::Pending
+        }
+    });
+    let runtime = || {
+        let runtime = Builder::new_current_thread().enable_time().build();
+        runtime.expect("a loop")
+    };
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let staying = scope.spawn(|| {
+            let cache = Arc::clone(&cache);
+            // In a task of its own it looks again only when it is told to.
+            let joining = async move {
+                is_polled.wait();
+                let question = asks("a");
+                let no_call = || async { panic!("there is one already") };
+                let mut answer = pin!(cache.answer(&question, no_call));
+                let mut is_first = true;
+                poll_fn(|context| {
+                    let polled = answer.as_mut().poll(context);
+                    if std::mem::take(&mut is_first) {
+                        has_joined.wait();
+                    }
+                    polled
+                })
+                .await
+            };
+            let told =
+                runtime().block_on(async { soon("the answer", tokio::spawn(joining)).await });
+            told.expect("no fault")
+        });
+        scope.spawn(|| {
+            let cache = Arc::clone(&cache);
+            runtime().block_on(async {
+                let question = asks("a");
+                let until_it_is_asked = async {
+                    while polls.load(Ordering::Relaxed) == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    _ = cache.answer(&question, || call) => {}
+                    () = until_it_is_asked => {}
+                }
+                while !is_over.load(Ordering::Relaxed) {
+                    tokio::task::yield_now().await;
+                }
+            });
+        });
+        let _over = Over(&is_over);
+        assert_eq!(staying.join().expect("an answer"), is_value("1"));
+    });
 }
 
 #[test]

@@ -41,6 +41,12 @@ struct Flight {
     began: Instant,
 }
 
+impl Flight {
+    fn is_wanted(&self) -> bool {
+        self.waiting > 0 || self.is_ahead
+    }
+}
+
 struct Tables {
     settings: config::Cache,
     rng: Rng,
@@ -122,8 +128,20 @@ impl Tables {
         Foretold::Call(call, is_new)
     }
 
+    /// Somebody does not wait any more. The call that nobody waits for is joined by nobody else.
+    fn leave(&mut self, call: usize) {
+        let Some(flight) = self.flights.get_mut(&call) else {
+            return;
+        };
+        flight.waiting -= 1;
+        if !flight.is_wanted() && self.current[flight.key] == Some(call) {
+            self.current[flight.key] = None;
+        }
+    }
+
     fn take_off(&mut self, key: usize, is_ahead: bool) -> usize {
-        let in_flight = self.flights.values().filter(|flight| flight.key == key);
+        let in_flight = |flight: &&Flight| flight.key == key && flight.is_wanted();
+        let in_flight = self.flights.values().filter(in_flight);
         assert!(
             in_flight.count() <= self.emptied,
             "two calls for one question"
@@ -143,6 +161,7 @@ impl Tables {
     /// A call has brought this.
     fn land(&mut self, call: usize, answered: &Answered) {
         let flight = self.flights.remove(&call).expect("a call");
+        assert!(flight.is_wanted(), "a call lands for nobody");
         let now = Instant::now();
         self.landed.insert(call, (answered.outcome.clone(), now));
         if self.current[flight.key] != Some(call) {
@@ -160,7 +179,10 @@ impl Tables {
             Lifetime::default()
         };
         let lifetime = said.fresh.unwrap_or(default);
-        let stale = said.stale.or(self.settings.stale_if_error);
+        let stale = match answered.outcome {
+            Outcome::Found(_) => said.stale.or(self.settings.stale_if_error),
+            _ => None,
+        };
         if lifetime.is_zero() {
             self.kept[flight.key] = None;
             return;
@@ -351,11 +373,8 @@ async fn ask(cache: &Arc<Cache>, world: &World, key: usize, patience: Option<Dur
                 () = sleep(patience) => None,
             },
         };
-        // Whoever goes away has gone before what it waited for goes.
-        if let Foretold::Call(call, _) = foretold
-            && let Some(flight) = lock(world).flights.get_mut(&call)
-        {
-            flight.waiting -= 1;
+        if let Foretold::Call(call, _) = foretold {
+            lock(world).leave(call);
         }
         outcome
     };
@@ -368,9 +387,9 @@ async fn ask(cache: &Arc<Cache>, world: &World, key: usize, patience: Option<Dur
         let Foretold::Call(call, _) = foretold else {
             panic!("what is kept was waited for");
         };
-        let tables = lock(world);
-        let is_waited_for = |flight: &Flight| flight.waiting > 0 || flight.is_ahead;
-        let is_right = tables.flights.get(&call).is_none_or(is_waited_for);
+        // It is ended by the loop.
+        tokio::task::yield_now().await;
+        let is_right = lock(world).flights.get(&call).is_none_or(Flight::is_wanted);
         assert!(is_right, "a call goes on for nobody");
         return;
     };

@@ -4,15 +4,15 @@
 //! as the operator allows while no better one is to be had.
 
 use std::collections::HashMap;
-use std::pin::Pin;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use futures_util::FutureExt as _;
-use futures_util::future::{Shared, WeakShared};
 use quick_cache::sync::{Cache as Store, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::config;
@@ -50,7 +50,31 @@ impl From<Outcome> for Answered {
     }
 }
 
-type Call = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+/// A call that is under way, for all who wait for it. It ends with the last of them.
+#[derive(Debug)]
+struct Call {
+    outcome: watch::Receiver<Option<Outcome>>,
+    task: AbortHandle,
+}
+
+impl Call {
+    /// Waits for its outcome.
+    async fn landed(self: Arc<Self>) -> Outcome {
+        let mut outcome = self.outcome.clone();
+        let landed = outcome.wait_for(Option::is_some).await;
+        landed
+            .ok()
+            .and_then(|outcome| outcome.clone())
+            // A fault in it is one of all who wait for it, and has been told already.
+            .unwrap_or_else(|| resume_unwind(Box::new("a fault in a call")))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 /// The answers of one endpoint.
 #[derive(Debug)]
@@ -71,12 +95,12 @@ pub struct Cache {
 #[derive(Debug, Default)]
 struct Flights {
     last: u64,
-    by_question: HashMap<Question, (u64, WeakShared<Call>)>,
+    by_question: HashMap<Question, (u64, Weak<Call>)>,
 }
 
 /// What becomes of a question that has to be asked.
 enum Flight {
-    Under(Shared<Call>),
+    Under(Arc<Call>),
     /// Its answer came a moment ago.
     Landed(Outcome),
 }
@@ -201,14 +225,14 @@ impl Cache {
                 && let Flight::Under(call) = self.fly(question, ask)
             {
                 // It ends by its own deadline, whether anybody waits for it or not.
-                tokio::spawn(call);
+                tokio::spawn(call.landed());
             }
             self.hits.fetch_add(1, Ordering::Relaxed);
             return kept.outcome.clone();
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         let outcome = match self.fly(question, ask) {
-            Flight::Under(call) => call.await,
+            Flight::Under(call) => call.landed().await,
             Flight::Landed(outcome) => outcome,
         };
         match kept {
@@ -278,19 +302,19 @@ impl Cache {
             generation: self.generation.load(Ordering::Acquire),
         };
         let asked = ask();
-        let call: Call = Box::pin(async move {
-            let started = Instant::now();
+        let (say, outcome) = watch::channel(None);
+        let task = tokio::spawn(async move {
             let answered = asked.await;
-            landing.keep(&answered, started);
-            answered.outcome
+            landing.keep(&answered, now);
+            drop(landing);
+            say.send_replace(Some(answered.outcome));
         });
-        let call = call.shared();
-        if let Some(weak) = call.downgrade() {
-            let flight = flights.last;
-            flights
-                .by_question
-                .insert(Arc::clone(question), (flight, weak));
-        }
+        let call = Arc::new(Call {
+            outcome,
+            task: task.abort_handle(),
+        });
+        let flight = (flights.last, Arc::downgrade(&call));
+        flights.by_question.insert(Arc::clone(question), flight);
         Flight::Under(call)
     }
 
@@ -322,7 +346,11 @@ impl Landing {
             Lifetime::default()
         };
         let lifetime = said.fresh.unwrap_or(default);
-        let stale = said.stale.or(settings.stale_if_error).unwrap_or_default();
+        // A failure is never said as "not found", and so not by an old one either.
+        let stale = match &answered.outcome {
+            Outcome::Found(_) => said.stale.or(settings.stale_if_error).unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
         let _one_step = self.cache.lock();
         if self.generation != self.cache.generation.load(Ordering::Acquire) {
             return;
@@ -350,7 +378,7 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let mut flights = self.cache.lock();
         // The next call for this question may have begun already.
-        let is_ours = |(flight, _): &(u64, WeakShared<Call>)| *flight == self.flight;
+        let is_ours = |(flight, _): &(u64, Weak<Call>)| *flight == self.flight;
         if flights.by_question.get(&self.question).is_some_and(is_ours) {
             flights.by_question.remove(&self.question);
         }
