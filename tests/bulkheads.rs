@@ -408,7 +408,7 @@ async fn peers_that_never_read_take_little_and_delay_nobody() {
         }
         for round in 0..3 {
             for (number, peer) in deaf.iter_mut().enumerate() {
-                let pass = pass_by(&mut besieged.neighbour, binary);
+                let pass = pass_by(std::slice::from_mut(&mut besieged.neighbour), binary);
                 peer.stuff(&many, pass).await;
                 if number % 20 == 0 {
                     besieged.answers_others("while they come").await;

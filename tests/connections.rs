@@ -12,79 +12,20 @@ use support::{
     peer::{Peer, framed, netstring, question},
     program::{ALL, Binary, End, Launch, Program, Reserved, said},
     same, soon,
+    tables::{LATER, echo, echoed, found, pass_by, serve, table},
 };
-
-/// What policy says for every temporary failure.
-const LATER: &str = "DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable";
-
-/// A key whose answer needs no backend.
-const NO_CALL: &str = "*";
-
-/// One endpoint `t` at this backend, with these keys.
-fn table(binary: Binary, target: &str, keys: &str) -> String {
-    format!("[{}.t]\ntarget = \"{target}\"\n{keys}\n", binary.name())
-}
-
-async fn serve(binary: Binary, config: String) -> Program {
-    Launch::new(binary).config(config).tcp4("t").ready().await
-}
-
-/// What each program says when the backend says `DUNNO`.
-fn found(binary: Binary, value: &str) -> Vec<u8> {
-    match binary {
-        Binary::TcpLookup => framed(binary, format!("200 {value}")),
-        Binary::Socketmap => framed(binary, format!("OK {value}")),
-        Binary::Policy => framed(binary, value),
-    }
-}
-
-/// A backend that answers each key with itself, in every protocol.
-fn echo(binary: Binary) -> Backend {
-    Backend::new(move |request| match binary {
-        Binary::Policy => {
-            let form = request.form();
-            let (_, key) = form
-                .into_iter()
-                .find(|(name, _)| name == b"recipient")
-                .expect("a recipient");
-            plain([b"REJECT ", key.as_slice()].concat())
-        }
-        Binary::TcpLookup | Binary::Socketmap => {
-            let (_, key) = request.query().pop().expect("a key");
-            json(format!("\"{}\"", str::from_utf8(&key).expect("UTF-8")))
-        }
-    })
-}
-
-/// What each program says when the backend echoes this key.
-fn echoed(binary: Binary, key: &str) -> Vec<u8> {
-    match binary {
-        Binary::Policy => found(binary, &format!("REJECT {key}")),
-        _ => found(binary, key),
-    }
-}
-
-/// Asks something on a connection of its own, so that whatever was sent before has arrived.
-async fn pass_by(other: &mut Peer, binary: Binary) {
-    let request = match binary {
-        // No policy request is answered without the backend.
-        Binary::Policy => question(binary, "t", "passer-by"),
-        Binary::TcpLookup | Binary::Socketmap => question(binary, "t", NO_CALL),
-    };
-    other.ask(request).await;
-}
 
 #[tokio::test]
 async fn a_request_may_be_split_at_every_byte() {
     for binary in ALL {
         let backend = echo(binary);
         let program = serve(binary, table(binary, &backend.url("/"), "")).await;
-        let mut other = program.peer().await;
+        let mut others = program.peers::<2>().await;
         let request = question(binary, "t", "a@b.example");
         for at in 1..request.len() {
             let mut peer = program.peer().await;
             peer.send(&request[..at]).await;
-            pass_by(&mut other, binary).await;
+            pass_by(&mut others, binary).await;
             peer.send(&request[at..]).await;
             same(
                 binary.name(),
@@ -102,11 +43,11 @@ async fn a_request_may_come_byte_by_byte() {
     for binary in ALL {
         let backend = echo(binary);
         let program = serve(binary, table(binary, &backend.url("/"), "")).await;
-        let mut other = program.peer().await;
+        let mut others = program.peers::<2>().await;
         let mut peer = program.peer().await;
         for byte in question(binary, "t", "a@b.example") {
             peer.send([byte]).await;
-            pass_by(&mut other, binary).await;
+            pass_by(&mut others, binary).await;
         }
         same(
             binary.name(),
@@ -132,7 +73,7 @@ async fn pipelined_requests_are_answered_in_order_wherever_they_are_cut() {
     for binary in ALL {
         let backend = echo(binary);
         let program = serve(binary, table(binary, &backend.url("/"), "")).await;
-        let mut other = program.peer().await;
+        let mut others = program.peers::<2>().await;
         let keys: Vec<String> = (0..5).map(|number| format!("key{number}")).collect();
         let requests: Vec<u8> = keys
             .iter()
@@ -142,7 +83,7 @@ async fn pipelined_requests_are_answered_in_order_wherever_they_are_cut() {
         for at in [0, 1, 2, 3, 7, 11, 13, 17, requests.len() - 1] {
             let mut peer = program.peer().await;
             peer.send(&requests[..at]).await;
-            pass_by(&mut other, binary).await;
+            pass_by(&mut others, binary).await;
             peer.send(&requests[at..]).await;
             peer.expect(&replies).await;
             peer.finish().await;
@@ -570,7 +511,7 @@ async fn a_request_that_trickles_in_is_not_waited_for() {
             table(binary, &backend.url("/"), "")
         );
         let program = serve(binary, config).await;
-        let mut other = program.peer().await;
+        let mut others = program.peers::<2>().await;
         let mut peer = program.peer().await;
         // Each byte comes in time, and all of them would take a minute.
         let mut request = question(binary, "t", "a".repeat(60_000)).into_iter();
@@ -578,7 +519,7 @@ async fn a_request_that_trickles_in_is_not_waited_for() {
             if !peer.send_what_it_takes([byte]).await {
                 break;
             }
-            pass_by(&mut other, binary).await;
+            pass_by(&mut others, binary).await;
         }
         assert_ne!(request.len(), 0, "{binary:?}: it was waited for");
         peer.expect_closed().await;

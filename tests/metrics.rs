@@ -25,8 +25,13 @@ async fn page(program: &Program, target: &str) -> (String, String) {
 
 async fn serve(binary: Binary, url: &str, keys: &str) -> Program {
     let name = binary.name();
+    let config = format!("[{name}.t]\ntarget = \"{url}\"\n{keys}\n");
+    with_config(binary, config).await
+}
+
+async fn with_config(binary: Binary, config: String) -> Program {
     Launch::new(binary)
-        .config(format!("[{name}.t]\ntarget = \"{url}\"\n{keys}\n"))
+        .config(config)
         .tcp4("t")
         .tcp4("metrics")
         .ready()
@@ -98,6 +103,33 @@ async fn a_target_that_is_down_can_be_seen() {
     assert_eq!(value(&text, &sample), 0.0);
     assert!(!text.contains("secret"), "{text}");
     assert_eq!(page(&program, "/ready").await.1, "ready\n");
+}
+
+#[tokio::test]
+async fn two_targets_in_one_place_are_told_apart() {
+    let backend = Backend::new(|request| match request.target.as_str() {
+        "/secret-one?key=k" => status(503),
+        _ => good(Binary::Socketmap, "v"),
+    });
+    let [one, two] = ["/secret-one", "/secret-two"].map(|path| backend.url(path));
+    let config = format!(
+        "[socketmap.t]\ntarget = [\"{one}\", \"{two}\"]\nquery = {{ key = \"{{key}}\" }}\n\
+         breaker = {{ failures = 1, pause = \"1h\" }}\n"
+    );
+    let program = with_config(Binary::Socketmap, config).await;
+    let mut peer = program.peer().await;
+    peer.ask(question(Binary::Socketmap, "t", "k")).await;
+    let place = one.trim_end_matches("/secret-one");
+    let (_, text) = page(&program, "/ready?backends").await;
+    assert_eq!(text, format!("ready\nt {place} #1 down\nt {place} #2 up\n"));
+    let (_, text) = page(&program, "/metrics").await;
+    for (number, up) in [(1, 0.0), (2, 1.0)] {
+        let sample = format!(
+            "postgate_target_up{{endpoint=\"t\",target=\"{place} #{number}\",program=\"socketmap\"}}"
+        );
+        assert_eq!(value(&text, &sample), up);
+    }
+    assert!(!text.contains("secret"), "{text}");
 }
 
 #[tokio::test]

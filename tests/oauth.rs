@@ -936,6 +936,26 @@ async fn an_endpoint_that_says_nothing_is_given_up_before_the_deadline() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_says_nothing_is_not_held_against_the_backend() {
+    let tokens = Backend::always(vec![Act::Hang]);
+    let backend = Backend::always(dunno());
+    let (binary, url) = (Binary::Socketmap, backend.url("/"));
+    // Both wait for one fetch, which goes on for as long as the first of them has time.
+    let config = format!(
+        "[http]\n{}[socketmap.patient]\ntarget = \"{url}\"\nrequest-timeout = \"80s\"\n\
+         [socketmap.t]\ntarget = \"{url}\"\nrequest-timeout = \"100ms\"\nbreaker = {{ failures = 1 }}\n",
+        oauth(&tokens.url("/"), "")
+    );
+    let program = serve(binary, config).await;
+    let mut peer = program.peer().await;
+    for _ in 0..3 {
+        let reply = peer.ask(question(binary, "t", "key")).await;
+        same("no token", &reply, &NO_CREDENTIALS.by(binary));
+    }
+    assert_eq!((tokens.count(), backend.count()), (1, 0));
+}
+
+#[tokio::test]
 async fn a_token_endpoint_cannot_send_the_secret_elsewhere() {
     let elsewhere = endpoint();
     for number in [301, 302, 303, 307, 308] {

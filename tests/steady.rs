@@ -10,7 +10,7 @@ use support::{
     peer::{Peer, question},
     program::{ALL, Binary, Program, Reserved},
     same, soon,
-    tables::{echo, echoed, failed, found, serve, table, table_named},
+    tables::{echo, echoed, failed, found, not_found, pass_by, serve, table, table_named},
 };
 
 /// Leaves a target in peace after so many failures, for longer than any test takes.
@@ -587,4 +587,69 @@ async fn a_drip_of_bytes_is_given_up_at_the_deadline_under_load() {
         backend.left(PEERS).await;
         assert_eq!(backend.count(), PEERS, "{binary:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_left_of_an_answer_keeps_its_place_in_flight() {
+    const PEERS: usize = 5;
+    let binary = Binary::Socketmap;
+    let gate = Gate::shut();
+    let backend = Backend::always(vec![
+        raw("HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\n"),
+        Act::Wait(gate.clone()),
+        raw("later"),
+    ]);
+    let program = serve(
+        binary,
+        table(binary, &backend.url("/"), "max-in-flight = 1"),
+    )
+    .await;
+    let mut others = program.peers::<2>().await;
+    let mut peers = program.asking(PEERS).await;
+    for count in 1..=PEERS {
+        backend.asked(count).await;
+        // The head is an answer already; on each thread there would be time for the next call.
+        for _ in 0..3 {
+            pass_by(&mut others, binary).await;
+        }
+        assert_eq!(backend.count(), count);
+        gate.pass(1);
+    }
+    for peer in &mut peers {
+        same("the head", &peer.reply().await, &not_found(binary));
+    }
+    assert_eq!(backend.most_at_once(), 1);
+}
+
+#[tokio::test]
+async fn a_target_is_not_blamed_for_the_time_that_others_have_taken() {
+    let binary = Binary::Socketmap;
+    let gate = Gate::shut();
+    let mut slow = vec![Act::Wait(gate.clone())];
+    slow.extend(good(binary, "v"));
+    let backend = Backend::in_turn([slow, vec![Act::Hang], good(binary, "v")]);
+    let silent = Backend::always(vec![Act::Hang]);
+    let keys = format!(
+        "request-timeout = \"4s\"\nmax-in-flight = 1\n{}",
+        down_after(1)
+    );
+    // A call that ends when more than half of the others' time is over.
+    let clock = table_named(
+        binary,
+        "clock",
+        &silent.url("/"),
+        "request-timeout = \"2500ms\"",
+    );
+    let program = serve(binary, table(binary, &backend.url("/"), &keys) + &clock).await;
+    let [mut first, mut second, mut third] = program.peers().await;
+    first.send(question(binary, "t", "key")).await;
+    backend.asked(1).await;
+    second.send(question(binary, "t", "key")).await;
+    third.ask(question(binary, "clock", "key")).await;
+    gate.pass(1);
+    same("first", &first.reply().await, &found(binary, "v"));
+    let late = failed(binary, "backend timed out");
+    same("second", &second.reply().await, &late);
+    same("third", &ask(&mut third, binary).await, &found(binary, "v"));
+    told(&program, 0, 0).await;
 }

@@ -93,12 +93,15 @@ pub(crate) fn echoed(binary: Binary, key: &str) -> Vec<u8> {
     }
 }
 
-/// Asks something on a connection of its own, so that whatever was sent before has arrived.
-pub(crate) async fn pass_by(other: &mut Peer, binary: Binary) {
+/// Asks something on connections of its own, one in each thread that serves, so that whatever was
+/// sent before has arrived.
+pub(crate) async fn pass_by(others: &mut [Peer], binary: Binary) {
     let request = match binary {
         // No policy request is answered without the backend.
         Binary::Policy => question(binary, "t", "passer-by"),
         Binary::TcpLookup | Binary::Socketmap => question(binary, "t", NO_CALL),
     };
-    other.ask(request).await;
+    for other in others {
+        other.ask(&request).await;
+    }
 }

@@ -23,7 +23,7 @@ struct State {
     down_until: Option<Instant>,
     /// Whether a call is finding out if it is up again.
     is_probed: bool,
-    /// Since there was no connection: until when other targets come first.
+    /// Since it has failed: until when other targets come first.
     avoided_until: Option<Instant>,
 }
 
@@ -70,8 +70,8 @@ impl Breaker {
         state.down_until.is_some_and(is_down)
     }
 
-    /// Tells whether other targets are to be asked first: there was no connection lately. When that
-    /// is long enough ago, one call is told to try.
+    /// Tells whether other targets are to be asked first: it has failed lately. When that is long
+    /// enough ago, one call is told to try.
     pub fn is_avoided(&self) -> bool {
         let mut state = self.lock();
         let Some(until) = state.avoided_until else {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_target_without_a_connection_comes_last_and_is_tried_by_one() {
+    async fn a_target_that_has_failed_comes_last_and_is_tried_by_one() {
         let breaker = breaker();
         assert!(!breaker.is_avoided());
         failed(breaker.permit().unwrap());

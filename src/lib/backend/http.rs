@@ -12,7 +12,7 @@ use reqwest::header::{
     LOCATION,
 };
 use reqwest::{Client, Method, StatusCode, Url};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
@@ -41,10 +41,11 @@ pub struct Caller {
     clients: Each<Client>,
     timers: Each<Timers>,
     headers: HeaderMap,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     tokens: Option<Arc<Tokens>>,
-    /// One for each target, in their order.
+    /// One for each target, in their order, and what it is called.
     breakers: Vec<Breaker>,
+    names: Vec<String>,
     meter: Meter,
 }
 
@@ -108,6 +109,16 @@ struct Sending<'c> {
     call: &'c Call,
     body: Option<Vec<u8>>,
     id: HeaderValue,
+    /// Among the calls in flight, for as long as anything of this one is.
+    place: Arc<OwnedSemaphorePermit>,
+}
+
+/// How far the call of a target has come.
+#[derive(Default)]
+struct Progress {
+    /// Since when the target is asked; not while a token is waited for.
+    asked: Option<Instant>,
+    status: Option<u16>,
 }
 
 impl Caller {
@@ -119,13 +130,14 @@ impl Caller {
             clients: shared.clients.clients(&endpoint.transport, is_https)?,
             timers: Each::default(),
             headers: headers(endpoint),
-            in_flight: Semaphore::new(endpoint.max_in_flight),
+            in_flight: Arc::new(Semaphore::new(endpoint.max_in_flight)),
             tokens: shared.tokens(endpoint)?,
             breakers: endpoint
                 .targets
                 .iter()
                 .map(|_| Breaker::new(endpoint.breaker))
                 .collect(),
+            names: names(&endpoint.targets),
             meter: shared.metrics.meter(&table.name),
             table,
         })
@@ -149,9 +161,9 @@ impl Caller {
 
     /// Returns each target, and whether it is asked.
     pub fn targets(&self) -> Vec<(String, bool)> {
-        let targets = self.table.endpoint.targets.iter().zip(&self.breakers);
+        let targets = self.names.iter().zip(&self.breakers);
         targets
-            .map(|(target, breaker)| (target.origin.clone(), breaker.is_up()))
+            .map(|(name, breaker)| (name.clone(), breaker.is_up()))
             .collect()
     }
 
@@ -170,10 +182,12 @@ impl Caller {
             return Outcome::Temporary(Reason::Down.into()).into();
         }
         let deadline = Instant::now() + self.table.endpoint.request_timeout;
-        let Ok(_permit) = timeout_at(deadline, self.in_flight.acquire()).await else {
+        let place = Arc::clone(&self.in_flight).acquire_owned();
+        let Ok(Ok(place)) = timeout_at(deadline, place).await else {
             return Outcome::Temporary(Reason::Busy.into()).into();
         };
         let sending = Sending {
+            place: Arc::new(place),
             body: self.body(&call),
             call: &call,
             id: HeaderValue::try_from(id.to_string())
@@ -194,16 +208,16 @@ impl Caller {
                 continue;
             };
             let started = Instant::now();
-            let mut status = None;
+            let mut progress = Progress::default();
             let asked = {
-                let asked = pin!(self.ask_one(url, sending, &mut status));
+                let asked = pin!(self.ask_one(url, sending, &mut progress));
                 self.timers.here().until(deadline, asked).await
             };
-            let (answered, health, may_go_on) = asked.unwrap_or_else(|| {
-                let outcome = Outcome::Temporary(Reason::TimedOut.into());
-                (outcome.into(), Health::Ill, false)
-            });
-            self.meter.call(status, started.elapsed());
+            let (answered, health, may_go_on) =
+                asked.unwrap_or_else(|| self.out_of_time(&progress));
+            if progress.asked.is_some() || progress.status.is_some() {
+                self.meter.call(progress.status, started.elapsed());
+            }
             let tell = |change| self.tell(change, at);
             match health {
                 Health::Well => permit.answered(tell),
@@ -218,7 +232,23 @@ impl Caller {
         last.into()
     }
 
-    /// Returns the targets in their order; those that could not be reached lately come last.
+    /// Says what becomes of a call at its deadline. A target that had little time for its answer,
+    /// or none, since others had taken it, is not blamed.
+    fn out_of_time(&self, progress: &Progress) -> (Answered, Health, bool) {
+        let (failure, health) = match progress.asked {
+            None => (
+                Failure::new(Reason::CredentialsUnavailable, "timed out"),
+                Health::Unknown,
+            ),
+            Some(asked) if asked.elapsed() < self.table.endpoint.request_timeout / 2 => {
+                (Reason::TimedOut.into(), Health::Unknown)
+            }
+            Some(_) => (Reason::TimedOut.into(), Health::Ill),
+        };
+        (Outcome::Temporary(failure).into(), health, false)
+    }
+
+    /// Returns the targets in their order; those that failed lately come last.
     fn turns(&self) -> Vec<usize> {
         let mut turns: Vec<usize> = (0..self.breakers.len()).collect();
         if turns.len() > 1 {
@@ -230,12 +260,7 @@ impl Caller {
     /// Says, once, that a target is down or up again.
     fn tell(&self, change: Change, at: usize) {
         let endpoint = &self.table.name;
-        let target = self
-            .table
-            .endpoint
-            .targets
-            .get(at)
-            .map_or("", |t| t.origin.as_str());
+        let target = self.names.get(at).map_or("", String::as_str);
         match change {
             Change::Down => info!(
                 endpoint,
@@ -250,9 +275,9 @@ impl Caller {
         &self,
         url: &Url,
         sending: &Sending<'_>,
-        seen: &mut Option<u16>,
+        progress: &mut Progress,
     ) -> (Answered, Health, bool) {
-        let response = match self.send_as_somebody(url, sending).await {
+        let response = match self.send_as_somebody(url, sending, progress).await {
             Ok(response) => response,
             Err(Trouble::Credentials(failure)) => {
                 return (Outcome::Temporary(failure).into(), Health::Unknown, false);
@@ -275,7 +300,7 @@ impl Caller {
         };
         let reading = &self.table.endpoint.reading;
         let status = response.status().as_u16();
-        *seen = Some(status);
+        progress.status = Some(status);
         let lifetime = self.lifetime(&response);
         let verdict = answer::verdict(status, reading);
         let health = match verdict {
@@ -285,7 +310,13 @@ impl Caller {
         match verdict {
             Verdict::Found => {}
             verdict => {
-                drain(response);
+                if response.content_length() != Some(0) {
+                    let place = Arc::clone(&sending.place);
+                    tokio::spawn(async move {
+                        drain(response).await;
+                        drop(place);
+                    });
+                }
                 let is_ill = verdict == Verdict::Temporary && status >= 500;
                 let outcome = answer::without_body(status, verdict);
                 return (
@@ -326,17 +357,23 @@ impl Caller {
         &self,
         url: &Url,
         sending: &Sending<'_>,
+        progress: &mut Progress,
     ) -> Result<reqwest::Response, Trouble> {
         let Some(tokens) = &self.tokens else {
+            progress.asked = Some(Instant::now());
             return self.send(url, sending, None).await;
         };
         let token = tokens.authorization().await.map_err(Trouble::Credentials)?;
+        progress.asked = Some(Instant::now());
         let response = self.send(url, sending, Some(&token)).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !tokens.reject(&token) {
             return Ok(response);
         }
-        drain(response);
+        progress.status = Some(response.status().as_u16());
+        drain(response).await;
+        progress.asked = None;
         let token = tokens.authorization().await.map_err(Trouble::Credentials)?;
+        progress.asked = Some(Instant::now());
         let response = self.send(url, sending, Some(&token)).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             tokens.distrust();
@@ -359,7 +396,7 @@ impl Caller {
             match self.clients.here().execute(request).await {
                 Ok(response) => match self.redirect(&url, &response) {
                     Some(next) if redirects < MOST_REDIRECTS => {
-                        drain(response);
+                        drain(response).await;
                         redirects += 1;
                         url = Cow::Owned(next);
                     }
@@ -444,8 +481,18 @@ enum Trouble {
 enum Health {
     Well,
     Ill,
-    /// It was not asked at all.
+    /// It was not asked at all, or not for long.
     Unknown,
+}
+
+/// Returns what the targets are called: where they are, and, where that is not enough, their number.
+fn names(targets: &[config::Target]) -> Vec<String> {
+    let count = |origin: &str| targets.iter().filter(|t| t.origin == origin).count();
+    let name = |(at, target): (usize, &config::Target)| match count(&target.origin) {
+        1 => target.origin.clone(),
+        _ => format!("{} #{}", target.origin, at + 1),
+    };
+    targets.iter().enumerate().map(name).collect()
 }
 
 fn header(response: &reqwest::Response, name: impl AsHeaderName) -> Option<&str> {
@@ -472,13 +519,10 @@ pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u
 
 /// Reads what is left of an answer that has been understood already, so that its connection can
 /// be used again; not for long, and not much.
-fn drain(mut response: reqwest::Response) {
+async fn drain(mut response: reqwest::Response) {
     const MOST: usize = 64 * 1024;
     const LONGEST: Duration = Duration::from_secs(1);
-    if response.content_length() == Some(0) {
-        return;
-    }
-    tokio::spawn(timeout(LONGEST, async move {
+    let drained = async {
         let mut seen = 0;
         while let Ok(Some(chunk)) = response.chunk().await {
             seen += chunk.len();
@@ -486,7 +530,9 @@ fn drain(mut response: reqwest::Response) {
                 break;
             }
         }
-    }));
+    };
+    // What is still to come is not waited for any longer.
+    let _ = timeout(LONGEST, drained).await;
 }
 
 fn failure(error: &reqwest::Error) -> Failure {
