@@ -294,6 +294,7 @@ fn a_member_can_flag_an_error() {
         ("1", reported),
         ("500", reported),
         (r#""None""#, reported),
+        (r#""boom \ud800""#, reported),
         (r#"" ""#, reported),
         (r#""0""#, reported),
         ("[0]", reported),
@@ -312,4 +313,41 @@ fn a_member_can_flag_an_error() {
         reported
     );
     assert_eq!(short(&read("", b"[1]", &reading)), BAD);
+}
+
+#[test]
+fn what_stands_in_the_way_of_an_error_flags_it_unless_it_may_hold_the_value() {
+    let reported = "temporary: backend reported an error";
+    for (value, error, body, expected) in [
+        ("/v", "/e/m", r#"{"v": null, "e": "down"}"#, reported),
+        ("/v", "/e/m", r#"{"v": "a", "e": "none"}"#, "found a"),
+        ("/v", "/e/m", r#"{"v": "a", "e": null}"#, "found a"),
+        ("/v", "/e/m", r#"{"v": "a", "e": false}"#, "found a"),
+        ("/v", "/e/m", r#"{"v": "a", "e": 0}"#, "found a"),
+        ("/v", "/e/m", r#"{"v": "a", "e": ""}"#, "found a"),
+        ("/v", "/e/m", r#"{"v": "a", "e": []}"#, "found a"),
+        ("/v", "/e/m", r#"{"v": "a", "e": {}}"#, "found a"),
+        ("/v", "/e/m", r#"{"v": "a", "e": {"c": 5}}"#, "found a"),
+        ("/v", "/e/m", r#"{"v": "a", "e": true}"#, reported),
+        ("/v", "/e/m", r#"{"v": "a", "e": 5}"#, reported),
+        ("/v", "/e/m", r#"{"v": "a", "e": ["down"]}"#, reported),
+        ("/v", "/e/a/b", r#"{"v": "a", "e": "down"}"#, reported),
+        ("/v", "/e/a/b", r#"{"v": "a", "e": {"a": 5}}"#, reported),
+        ("/v", "/vector/m", r#"{"v": "a", "vector": 5}"#, reported),
+        ("", "/e", r#""a""#, "found a"),
+        ("", "/e", r#"["a", "b"]"#, "found a,b"),
+        ("", "/e/m", "5", "found 5"),
+        ("/v", "/e", r#""a""#, BAD),
+        ("/d", "/d/e", r#"{"d": "a"}"#, "found a"),
+        ("/d/v", "/d/e", r#"{"d": "a"}"#, BAD),
+        ("/d/v", "/d/e/m", r#"{"d": {"v": null, "e": 5}}"#, reported),
+    ] {
+        let mut reading = lookup();
+        reading.value = Some(value.to_owned());
+        reading.error = Some(error.to_owned());
+        reading.no_error = vec!["none".to_owned()];
+        reading.missing = Missing::NotFound;
+        let outcome = read("", body.as_bytes(), &reading);
+        assert_eq!(short(&outcome), expected, "{value} {error} {body}");
+    }
 }

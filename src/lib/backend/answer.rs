@@ -122,18 +122,18 @@ fn read_json(body: &[u8], reading: &Reading) -> Result<Value, Failure> {
             error.column()
         ))
     })?;
-    if let Some(error) = &reading.error
-        && let Pointed::At(found) = follow(root, error)
-        && flags_error(found, reading)
-    {
-        return Err(Reason::ReportedError.into());
-    }
     let is_object = root.get().starts_with('{');
     let pointer = match &reading.value {
         Some(pointer) => pointer.as_str(),
         None if !reading.is_lookup && is_object => "/action",
         None => "",
     };
+    if let Some(error) = &reading.error
+        && let Some(member) = error_member(root, error, pointer)
+        && flags_error(member, reading)
+    {
+        return Err(Reason::ReportedError.into());
+    }
     match follow(root, pointer) {
         Pointed::At(value) => scalar_or_list(value, reading),
         Pointed::Nowhere => Ok(Value::Nowhere),
@@ -152,11 +152,32 @@ enum Pointed<'j> {
     Wrong,
 }
 
+/// Returns the member that would flag an error, or else what stands where the pointer wants to go
+/// on: `"down"` where `{"message": "down"}` is usual.
+fn error_member<'j>(root: &'j RawValue, mut error: &str, value: &str) -> Option<&'j RawValue> {
+    loop {
+        match follow(root, error) {
+            Pointed::At(member) => return Some(member),
+            Pointed::Nowhere => return None,
+            Pointed::Wrong => (error, _) = error.rsplit_once('/')?,
+        }
+        // What holds the value as well, as the whole answer does, is no error for that.
+        let rest = value.strip_prefix(error);
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return None;
+        }
+    }
+}
+
 /// Tells whether a member that would flag an error does so.
 fn flags_error(member: &RawValue, reading: &Reading) -> bool {
     let raw = member.get();
     let text = match raw.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw).unwrap_or_default(),
+        Some(b'"') => match serde_json::from_str(raw) {
+            Ok(text) => text,
+            // It is no Unicode, but it is not empty.
+            Err(_) => return true,
+        },
         _ => raw.to_owned(),
     };
     let is_zero = || text.parse().is_ok_and(|number: f64| number == 0.0);
