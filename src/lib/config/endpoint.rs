@@ -537,8 +537,11 @@ impl<'t> Reader<'_, 't> {
         });
         let pattern = section.take("pattern").and_then(|entry| {
             let text = values::string(&entry, self.report)?;
-            // The whole key, whatever alternatives the pattern has.
-            match regex_lite::Regex::new(&format!("^(?:{text})$")) {
+            // The whole key, whatever alternatives the pattern has. Alone as well, since "a)|(b" is
+            // a pattern in brackets only.
+            let regex = regex_lite::Regex::new(text)
+                .and_then(|_| regex_lite::Regex::new(&format!("^(?:{text})$")));
+            match regex {
                 Ok(regex) => Some(Pattern {
                     text: text.to_owned(),
                     regex,
