@@ -649,6 +649,21 @@ async fn where_all_are_busy_a_new_connection_waits_and_is_served() {
 }
 
 #[tokio::test]
+async fn a_reload_that_raises_the_cap_lets_in_who_waits() {
+    let binary = Binary::Socketmap;
+    let backend = Backend::always(vec![Act::Hang]);
+    let table = table(binary, &backend.url("/"), "request-timeout = \"80s\"");
+    let config = |cap| format!("[server]\nmax-connections = {cap}\n{table}");
+    let program = serve(binary, config(1)).await;
+    let _busy = program.asking(1).await;
+    backend.asked(1).await;
+    let _waiting = program.asking(1).await;
+    program.rewrite(&config(2));
+    program.signal(Signal::HUP);
+    backend.asked(2).await;
+}
+
+#[tokio::test]
 async fn a_hanging_backend_holds_up_its_own_table_only() {
     let hanging = Backend::always(vec![Act::Hang]);
     let well = echo(Binary::Socketmap);

@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
     net::{AddressFamily, SocketFlags, SocketType, bind, socket_with},
     process::Signal,
 };
@@ -330,6 +331,71 @@ async fn a_table_without_a_socket_is_a_warning() {
         let reply = program.peer().await.ask(question(binary, "", "key")).await;
         same(binary.name(), &reply, &found(binary));
         program.stop().await.says("domains");
+    }
+}
+
+#[tokio::test]
+async fn a_table_without_a_socket_is_a_warning_of_a_reload_too() {
+    for binary in [Binary::TcpLookup, Binary::Policy] {
+        let name = binary.name();
+        let program = Launch::new(binary)
+            .config(users(binary, NOWHERE))
+            .unix("users")
+            .ready()
+            .await;
+        let domains = format!("[{name}.domains]\ntarget = \"{NOWHERE}\"\n");
+        program.rewrite(&(users(binary, NOWHERE) + &domains));
+        program.signal(Signal::HUP);
+        program.logged("reload: done").await;
+        let end = program.stop().await;
+        end.says(&format!("reload: {name}: no socket named \"domains\""));
+    }
+}
+
+#[tokio::test]
+async fn a_program_stops_while_it_reads_a_configuration_that_does_not_end() {
+    for binary in ALL {
+        let backend = Backend::always(good(binary, "DUNNO"));
+        let program = Launch::new(binary)
+            .config(users(binary, &backend.url("/")))
+            .unix("users")
+            .ready()
+            .await;
+        let path = program.config_path();
+        std::fs::remove_file(path).expect("a removed file");
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        program.signal(Signal::HUP);
+        program.told("RELOADING=1", 1).await;
+        // It opens when the program does, and says nothing.
+        let writing = tokio::fs::OpenOptions::new().write(true).open(path).await;
+        let _silent = writing.expect("a pipe that is read");
+        let reply = program
+            .peer()
+            .await
+            .ask(question(binary, "users", "key"))
+            .await;
+        same(binary.name(), &reply, &found(binary));
+        program.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_line_of_the_log_tells_version_and_configuration() {
+    for binary in ALL {
+        let program = Launch::new(binary)
+            .config(users(binary, NOWHERE))
+            .unix("users")
+            .ready()
+            .await;
+        let path = program.config_path().display().to_string();
+        let end = program.stop().await;
+        let first = end.stderr.lines().next().expect("a line");
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = format!(
+            " INFO starting: {} {version}, configuration {path}",
+            binary.name()
+        );
+        assert!(first.ends_with(&expected), "{first}");
     }
 }
 
@@ -732,6 +798,29 @@ async fn a_living_unix_socket_is_not_stolen() {
         // It is still the other's: a connection arrives there.
         let _connected = std::os::unix::net::UnixStream::connect(&path).expect("a connection");
         other.accept().expect("the other's connection");
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_that_may_be_in_use_is_left_alone() {
+    for binary in ALL {
+        let directory = Directory::new();
+        let path = directory.join("other.sock");
+        // It takes no connection of ours, and yet it is in use.
+        let other = UnixDatagram::bind(&path).expect("a socket");
+        let [option, value] = listen(&path);
+        Launch::new(binary)
+            .config(users(binary, NOWHERE))
+            .argument(option)
+            .argument(value)
+            .end()
+            .await
+            .status(69)
+            .says(&path.display().to_string())
+            .says("another program may listen there");
+        let sender = UnixDatagram::unbound().expect("a socket");
+        sender.send_to(b"x", &path).expect("the other's datagram");
+        assert_eq!(other.recv(&mut [0]).expect("a datagram"), 1);
     }
 }
 

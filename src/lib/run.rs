@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::backend::http::Check;
 use crate::backend::route::{Live, Routes};
@@ -243,14 +243,21 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         .into_iter()
         .partition(|socket| socket.name == METRICS_SOCKET);
     let level = log::start(program, config.level);
-    for text in lonely_tables(program, &routes, &sockets) {
+    info!(
+        "starting: {} {}, configuration {}",
+        program.name(),
+        env!("CARGO_PKG_VERSION"),
+        path.display()
+    );
+    let names: Vec<_> = sockets.iter().map(|socket| socket.name.clone()).collect();
+    for text in lonely_tables(program, &routes, &names) {
         warn!("{text}");
     }
     raise_descriptor_limit();
     let service = Service {
         program,
         path: path.to_owned(),
-        names: sockets.iter().map(|socket| socket.name.clone()).collect(),
+        names,
         cap: Arc::new(AtomicUsize::new(affordable(config.server.max_connections))),
         live: Arc::new(Live::new(routes)),
         level,
@@ -321,12 +328,12 @@ fn misfit(program: Program, routes: &Routes, sockets: &[Socket]) -> Option<Strin
     ))
 }
 
-/// Says which tables no socket leads to.
-fn lonely_tables(program: Program, routes: &Routes, sockets: &[Socket]) -> Vec<String> {
+/// Says which tables none of the sockets with these names leads to.
+pub(crate) fn lonely_tables(program: Program, routes: &Routes, sockets: &[String]) -> Vec<String> {
     if routes.tables() == 1 {
         return Vec::new();
     }
-    let has_socket = |name: &str| sockets.iter().any(|socket| socket.name == name);
+    let has_socket = |name: &str| sockets.iter().any(|socket| socket == name);
     routes
         .expected_sockets()
         .into_iter()

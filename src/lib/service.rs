@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::pin;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::notify;
 use crate::program::Program;
 use crate::protocol::Protocol;
-use crate::run::{Exit, Failure, affordable, counted, load, routes};
+use crate::run::{Exit, Failure, affordable, counted, load, lonely_tables, routes};
 use crate::server::{Shared, listen};
 use crate::socket::Socket;
 use crate::workers::Workers;
@@ -58,9 +59,11 @@ impl Service {
         };
         let Signals {
             mut stopping,
-            mut reload,
+            reload,
             mut clear,
         } = Signals::new()?;
+        let reloads = self.reload_at(reload, &shared.connections);
+        pin!(reloads);
         let mut listeners = JoinSet::new();
         for socket in sockets {
             let route = Route::new(Arc::clone(&self.live), &socket.name);
@@ -89,7 +92,8 @@ impl Service {
         let ended = loop {
             select! {
                 () = stopping.next() => break Ok(Exit::Done),
-                _ = reload.recv() => self.reload().await,
+                // A file may be slow, or never come to an end: the other arms must not wait for it.
+                never = &mut reloads => never,
                 _ = clear.recv() => {
                     let count = self.live.routes().clear();
                     info!("cache: emptied of {}", counted(count, "answer"));
@@ -127,6 +131,16 @@ impl Service {
         )
     }
 
+    /// Reads the configuration again at every signal.
+    async fn reload_at(&self, mut signal: Signal, connections: &Connections) -> ! {
+        loop {
+            signal.recv().await;
+            self.reload().await;
+            // There may be room for more.
+            connections.tell_waiting();
+        }
+    }
+
     async fn reload(&self) {
         info!("reload: reading {}", self.path.display());
         notify::reloading();
@@ -152,14 +166,17 @@ impl Service {
         // Files may be slow, and connections are not to wait for them.
         let reading = tokio::task::spawn_blocking(move || {
             let (config, report) = load(program, &path, Mode::Serve(program));
-            let problems = report.problems().iter().map(|p| p.line.clone()).collect();
+            let mut problems: Vec<_> = report.problems().iter().map(|p| p.line.clone()).collect();
             let Some(config) = config else {
                 return Err(problems);
             };
             let routes = routes(program, &config, Some(&before), &metrics)
                 .map_err(|(_, text)| vec![text])?;
             match routes.misfits(names.iter().map(String::as_str)).first() {
-                None => Ok((config, routes, problems)),
+                None => {
+                    problems.extend(lonely_tables(program, &routes, &names));
+                    Ok((config, routes, problems))
+                }
                 Some(name) => Err(vec![format!("socket \"{name}\" would fit no table")]),
             }
         });

@@ -277,13 +277,21 @@ fn replace_left(path: &Path) -> io::Result<()> {
             "there is something else of that name",
         ));
     }
-    if UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(
             io::ErrorKind::AddrInUse,
             "another program listens there",
-        ));
+        )),
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+            io::ErrorKind::NotFound => Ok(()),
+            // One that must not be connected to, or is of another type, may be in use.
+            kind => Err(io::Error::new(
+                kind,
+                format!("another program may listen there: {}", plain(&error)),
+            )),
+        },
     }
-    std::fs::remove_file(path)
 }
 
 fn plain(error: &io::Error) -> String {
