@@ -114,7 +114,6 @@ struct Sending<'c> {
 }
 
 /// How far the call of a target has come.
-#[derive(Default)]
 struct Progress {
     /// Since when the target is asked; not while a token is waited for.
     asked: Option<Instant>,
@@ -208,7 +207,10 @@ impl Caller {
                 continue;
             };
             let started = Instant::now();
-            let mut progress = Progress::default();
+            let mut progress = Progress {
+                asked: self.tokens.is_none().then_some(started),
+                status: None,
+            };
             let asked = {
                 let asked = pin!(self.ask_one(url, sending, &mut progress));
                 self.timers.here().until(deadline, asked).await
@@ -360,7 +362,6 @@ impl Caller {
         progress: &mut Progress,
     ) -> Result<reqwest::Response, Trouble> {
         let Some(tokens) = &self.tokens else {
-            progress.asked = Some(Instant::now());
             return self.send(url, sending, None).await;
         };
         let token = tokens.authorization().await.map_err(Trouble::Credentials)?;
