@@ -127,7 +127,7 @@ fn every_answer_is_read() {
 /// What a document means, as far as another reader of JSON can tell it from its tree.
 fn meaning(root: &Value, reading: &Reading) -> Option<Outcome> {
     if let Some(error) = &reading.error
-        && root.pointer(error).is_some_and(|error| !error.is_null())
+        && (root.pointer(error).is_some_and(|error| !error.is_null()) || is_barred(root, error))
     {
         return None;
     }
@@ -151,6 +151,18 @@ fn meaning(root: &Value, reading: &Reading) -> Option<Outcome> {
         }
         _ => None,
     }
+}
+
+/// Tells whether something without members, or a list, stands below the root on the way of a
+/// pointer that leads nowhere.
+fn is_barred(root: &Value, pointer: &str) -> bool {
+    let ends = pointer.match_indices('/').map(|(at, _)| at).rev();
+    let mut on_the_way = ends
+        .map(|end| &pointer[..end])
+        .filter(|way| !way.is_empty());
+    let deepest = on_the_way.find_map(|way| root.pointer(way));
+    root.pointer(pointer).is_none()
+        && deepest.is_some_and(|found| !found.is_object() && !found.is_null())
 }
 
 fn reading(rng: &mut Rng) -> Reading {
