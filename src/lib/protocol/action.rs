@@ -4,7 +4,8 @@
 //! An action is one line of printable UTF-8 and one of:
 //!
 //! - a word with the arguments Postfix accepts for it: `DUNNO`, `REJECT text`, `FILTER x:y`, …;
-//! - `4NN text` or `5NN text`: without the text Postfix would permit;
+//! - `4NN text` or `5NN text`: without the text Postfix would permit, and with an enhanced status
+//!   code alone it would say what stands behind it in its memory (dsn_split() in dsn_util.c);
 //! - names of restrictions without arguments and of listed restriction classes, split at blanks
 //!   and commas.
 //!
@@ -30,6 +31,8 @@ pub enum Fault {
     Unprintable,
     /// Only digits, which Postfix takes for "permit".
     BareNumber,
+    /// An enhanced status code and nothing after it.
+    BareCode,
     /// A known word without what it needs.
     Argument,
     /// A permission that the operator has not allowed.
@@ -47,6 +50,9 @@ impl Fault {
             Self::TooLong => "an action of more than 500 bytes",
             Self::Unprintable => "an action with a control character",
             Self::BareNumber => "a bare number, which Postfix takes for permit",
+            Self::BareCode => {
+                "a status code without a text, for which Postfix would take what its memory holds"
+            }
             Self::Argument => "an action without the argument it needs",
             Self::Permit => "an action that permits, which permit-actions = true would allow",
             Self::Unknown => "not an action of access(5), nor a listed restriction class",
@@ -95,6 +101,9 @@ fn check(
         "" => Err(Fault::Empty),
         "OK" | "RELAY" if may_permit => Ok(()),
         "OK" | "RELAY" => Err(Fault::Permit),
+        "REJECT" | "DEFER" | "DEFER_IF_PERMIT" | "DEFER_IF_REJECT" if is_code(argument) => {
+            Err(Fault::BareCode)
+        }
         "DUNNO" | "REJECT" | "DEFER" | "DEFER_IF_PERMIT" | "DEFER_IF_REJECT" | "INFO" | "WARN"
         | "HOLD" | "DISCARD" => Ok(()),
         "FILTER" => require(is_filter(argument)),
@@ -103,6 +112,8 @@ fn check(
         digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
             if argument.is_empty() {
                 Err(Fault::BareNumber)
+            } else if is_code(argument) {
+                Err(Fault::BareCode)
             } else if digits.len() == 3 && digits.starts_with(['4', '5']) {
                 Ok(())
             } else {
@@ -113,16 +124,29 @@ fn check(
     }
 }
 
+/// An enhanced status code as dsn_valid() in dsn_util.c has it.
+fn is_code(argument: &str) -> bool {
+    let is_number = |part: &str| {
+        (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    match argument.split('.').collect::<Vec<_>>()[..] {
+        ["2" | "4" | "5", subject, detail] => is_number(subject) && is_number(detail),
+        _ => false,
+    }
+}
+
 fn is_filter(argument: &str) -> bool {
     argument
         .split_once(':')
         .is_some_and(|(transport, _)| !transport.is_empty() && !argument.contains([' ', '\t']))
 }
 
+/// One address in the form Postfix has inside: it takes all of it for one, and would quote the rest.
 fn is_address(argument: &str) -> bool {
     argument
         .rsplit_once('@')
         .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+        && !argument.contains([' ', '\t', ',', '<', '>', '"'])
 }
 
 /// A header name as is_header() has it: printing, no blank, then a colon.
@@ -155,7 +179,7 @@ pub fn is_restriction(name: &str) -> bool {
 }
 
 /// The restrictions without arguments (mail_params.h; generic_checks() in smtpd_check.c).
-const RESTRICTIONS: [&str; 41] = [
+const RESTRICTIONS: [&str; 40] = [
     "defer",
     "defer_if_permit",
     "defer_if_reject",
@@ -186,7 +210,6 @@ const RESTRICTIONS: [&str; 41] = [
     "reject_unauthenticated_sender_login_mismatch",
     "reject_unknown_client",
     "reject_unknown_client_hostname",
-    "reject_unknown_forward_client_hostname",
     "reject_unknown_helo_hostname",
     "reject_unknown_hostname",
     "reject_unknown_recipient_domain",
@@ -226,7 +249,13 @@ mod tests {
                 Ok("FILTER smtp:[127.0.0.1]:10025"),
             ),
             ("REDIRECT a@b", Ok("REDIRECT a@b")),
-            ("BCC \"a b\"@c", Ok("BCC \"a b\"@c")),
+            ("BCC a+b.c@d.test", Ok("BCC a+b.c@d.test")),
+            ("550 5.7.1 x", Ok("550 5.7.1 x")),
+            ("550 5.7.1.", Ok("550 5.7.1.")),
+            ("REJECT 5.7", Ok("REJECT 5.7")),
+            ("REJECT 3.7.1", Ok("REJECT 3.7.1")),
+            ("REJECT 5.7.1000", Ok("REJECT 5.7.1000")),
+            ("INFO 5.7.1", Ok("INFO 5.7.1")),
             ("PREPEND X-A: b", Ok("PREPEND X-A: b")),
             (
                 "reject_unauth_destination, greylist",
@@ -258,10 +287,28 @@ mod tests {
             ("sleep 1", Err(Fault::Unknown)),
             ("check_client_access hash:/x", Err(Fault::Unknown)),
             ("Denied: see x", Err(Fault::Unknown)),
+            // In mail_params.h, but smtpd(8) does not know it.
+            (
+                "reject_unknown_forward_client_hostname",
+                Err(Fault::Unknown),
+            ),
             ("action=DUNNO", Err(Fault::Unknown)),
             ("FILTER smtp", Err(Fault::Argument)),
             ("FILTER :x", Err(Fault::Argument)),
+            ("450 4.7.1", Err(Fault::BareCode)),
+            ("550  5.7.1 \t", Err(Fault::BareCode)),
+            ("REJECT 5.7.1", Err(Fault::BareCode)),
+            ("reject\t2.0.0", Err(Fault::BareCode)),
+            ("DEFER 4.123.456", Err(Fault::BareCode)),
+            ("DEFER_IF_PERMIT 4.7.1", Err(Fault::BareCode)),
+            ("DEFER_IF_REJECT 4.7.1", Err(Fault::BareCode)),
             ("REDIRECT nobody", Err(Fault::Argument)),
+            ("REDIRECT a@b, c@d", Err(Fault::Argument)),
+            ("REDIRECT a@b x", Err(Fault::Argument)),
+            ("REDIRECT a b@c", Err(Fault::Argument)),
+            ("REDIRECT <a@b>", Err(Fault::Argument)),
+            ("BCC \"a b\"@c", Err(Fault::Argument)),
+            ("BCC A B <a@b>", Err(Fault::Argument)),
             ("BCC", Err(Fault::Argument)),
             ("PREPEND no header", Err(Fault::Argument)),
             ("PREPEND : x", Err(Fault::Argument)),
