@@ -167,7 +167,18 @@ async fn the_page_has_nothing_but_what_it_has() {
     .await;
     let answer = String::from_utf8(peer.everything().await).expect("text");
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert!(answer.contains("\r\nallow: GET, HEAD\r\n"), "{answer}");
     assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn who_has_asked_for_a_page_and_ends_its_side_gets_it() {
+    let program = serve(Binary::Socketmap, "http://127.0.0.1:1/", "").await;
+    let mut peer = program.peer_at(1).await;
+    peer.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    peer.finish().await;
+    let answer = String::from_utf8(peer.everything().await).expect("text");
+    assert!(answer.ends_with("\r\n\r\nalive\n"), "{answer}");
 }
 
 #[tokio::test]

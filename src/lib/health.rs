@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -39,7 +39,7 @@ pub struct View {
 const MAX_CONNECTIONS: usize = 32;
 
 /// For one request, and for a connection as a whole.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30));
 
 /// Serves the pages on one socket until the program stops.
 pub async fn listen(listener: Listener, view: View, mut stop: watch::Receiver<bool>) {
@@ -89,13 +89,18 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE.0)
         .max_buf_size(16 * 1024)
+        // Who has asked and ends its side is answered.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .await
 }
 
 fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        return page(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+        let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+        let methods = HeaderValue::from_static("GET, HEAD");
+        refusal.headers_mut().insert(ALLOW, methods);
+        return refusal;
     }
     match request.uri().path() {
         "/metrics" => {
