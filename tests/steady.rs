@@ -39,9 +39,11 @@ async fn ask_until_asked(peer: &mut Peer, binary: Binary, backend: &Backend, cou
             same("before the probe", &reply, &failed(binary, "backend down"));
         }
     };
+    // In this order: the reply to the last one may be there at the same time.
     tokio::select! {
-        () = asking => {}
+        biased;
         _ = backend.asked(count) => {}
+        () = asking => {}
     }
 }
 
