@@ -4,8 +4,10 @@
 mod support;
 
 use std::{
+    ffi::OsStr,
     net::{TcpListener, TcpStream, UdpSocket},
     os::unix::{
+        ffi::OsStrExt,
         fs::FileTypeExt,
         net::{UnixDatagram, UnixListener},
     },
@@ -561,27 +563,46 @@ async fn a_secret_in_a_faulty_line_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_missing_credential_is_a_warning_for_check_and_an_error_at_the_start() {
-    for secret in [
-        "{ credential = \"s3t\" }",
-        "{ file = \"/nonexistent/s3t\" }",
-        "{ env = \"POSTGATE_S3T\" }",
+async fn a_variable_that_is_not_utf_8_is_not_shown() {
+    let config = users(Binary::Policy, NOWHERE) + "auth-token = { env = \"POSTGATE_BYTES\" }\n";
+    let launch = || {
+        Launch::new(Binary::Policy)
+            .config(config.clone())
+            .environment("POSTGATE_BYTES", OsStr::from_bytes(b"p\xe4ss-s3cret"))
+    };
+    for (launch, status) in [
+        (launch().argument("--check"), 0),
+        (launch().unix("users"), 78),
+    ] {
+        let end = launch.end().await;
+        end.status(status);
+        end.says("not UTF-8");
+        assert!(!end.stderr.contains("s3cret"), "{end:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_or_empty_credential_is_a_warning_for_check_and_an_error_at_the_start() {
+    for (secret, words) in [
+        ("{ credential = \"s3t\" }", "s3t"),
+        ("{ file = \"/nonexistent/s3t\" }", "s3t"),
+        ("{ env = \"POSTGATE_S3T\" }", "s3t"),
+        ("{ file = \"/dev/null\" }", "is empty"),
+        ("{ env = \"POSTGATE_EMPTY\" }", "is empty"),
     ] {
         let config = users(Binary::Policy, NOWHERE) + &format!("auth-token = {secret}\n");
-        let end = Launch::new(Binary::Policy)
-            .config(config.clone())
-            .argument("--check")
-            .end()
-            .await;
+        let launch = || {
+            Launch::new(Binary::Policy)
+                .config(config.clone())
+                .environment("POSTGATE_EMPTY", "")
+        };
+        let end = launch().argument("--check").end().await;
         end.status(0);
-        assert!(end.stderr.to_lowercase().contains("s3t"), "{end:#?}");
-        let end = Launch::new(Binary::Policy)
-            .config(config)
-            .unix("users")
-            .end()
-            .await;
+        end.says("warning: policy.users.auth-token: ");
+        assert!(end.stderr.to_lowercase().contains(words), "{end:#?}");
+        let end = launch().unix("users").end().await;
         end.status(78);
-        assert!(end.stderr.to_lowercase().contains("s3t"), "{end:#?}");
+        assert!(end.stderr.to_lowercase().contains(words), "{end:#?}");
     }
 }
 
@@ -592,7 +613,7 @@ async fn show_prints_every_table_after_inheritance_and_hides_secrets() {
                       [tcp-lookup.tl]\ntarget = \"http://tl.example/\"\n\
                       [socketmap.sm]\ntarget = \"http://sm.example/\"\n\
                       basic-auth = { user = \"joe\", password = \"s3cret-b\" }\n\
-                      headers = { X-Api = \"s3cret-c\" }\n\
+                      headers = { X-Api = \"s3cret-c\", X-Key = \"s3cret-e {key}\" }\n\
                       [policy.po]\ntarget = \"http://po.example/\"\nbearer-token = \"s3cret-d\"\n";
         let end = Launch::new(binary)
             .config(config)
@@ -607,6 +628,7 @@ async fn show_prints_every_table_after_inheritance_and_hides_secrets() {
             "http://tl.example/",
             "http://sm.example/",
             "http://po.example/",
+            "(hidden){key}",
             "max-in-flight",
         ] {
             assert!(end.stdout.contains(shown), "no {shown} in {end:#?}");

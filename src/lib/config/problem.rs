@@ -237,29 +237,12 @@ impl<'s> Place<'s> {
         shown.render(self.line)
     }
 
-    /// Shows what stands left of the `=`: the parser cannot say what the rest is.
+    /// Shows a key of ours or the name of a table: the parser cannot say what the rest is.
     fn quote_syntax(&self) -> String {
-        let start = self.text.trim_start();
-        let is_header = |name: &str| start.starts_with(name);
-        let headers = [
-            "[http",
-            "[server",
-            "[log",
-            "[tcp-lookup",
-            "[socketmap",
-            "[policy",
-        ];
-        let is_bare = |text: &str| {
-            let is_part = |b: u8| b.is_ascii_alphanumeric() || b"-_. \t".contains(&b);
-            text.bytes().all(is_part)
-        };
-        let seen = match self.text.find('=') {
-            Some(equals) if is_bare(&self.text[..equals]) => equals + 1,
-            None if headers.iter().any(|name| is_header(name)) => self
-                .text
-                .find([']', ' ', '\t', '#'])
-                .map_or(self.text.len(), |end| end + 1),
-            _ => 0,
+        let seen = match self.text.split_once('=') {
+            Some((key, _)) if is_key(key) => key.len() + 1,
+            Some(_) => 0,
+            None => header_length(self.text),
         };
         let mut shown = Shown::default();
         for (i, c) in self.text[..seen].char_indices() {
@@ -279,6 +262,43 @@ impl<'s> Place<'s> {
         shown.render(self.line)
     }
 }
+
+/// Tells whether these are words of ours. Any other may be a line of a secret: base64 ends in `=`.
+fn is_key(text: &str) -> bool {
+    let is_ours = |word: &str| TABLES.contains(&word) || KEYS.split(' ').any(|key| key == word);
+    text.split('.').map(str::trim).all(is_ours)
+}
+
+/// Returns how much of a line is the header of a table of ours.
+fn header_length(line: &str) -> usize {
+    let indent = line.len() - line.trim_start().len();
+    let Some(inside) = line[indent..].strip_prefix('[') else {
+        return 0;
+    };
+    let is_other = |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c);
+    let (name, after) = inside.split_at(inside.find(is_other).unwrap_or(inside.len()));
+    let table = name.split('.').next().unwrap_or_default();
+    if TABLES.contains(&table) {
+        indent + 1 + name.len() + usize::from(after.starts_with(']'))
+    } else {
+        0
+    }
+}
+
+/// The tables of the file.
+const TABLES: [&str; 6] = ["http", "server", "log", "tcp-lookup", "socketmap", "policy"];
+
+/// The keys of all tables.
+const KEYS: &str = "\
+    auth-method auth-token basic-auth bearer-token breaker by ca cache client-cert client-id \
+    client-key client-secret compression connect-timeout credential delimiter drain-timeout env \
+    error extra-attributes failures file form headers honour-http idle-timeout issuer json level \
+    list-separator lowercase max-bytes max-connections max-entries max-in-flight max-response \
+    method min-version missing negative-ttl no-error normalise oauth2 on-not-found on-permanent \
+    on-temporary password pattern pause permit-actions pool-idle private-key proxy query \
+    read-timeout redirects refresh-ahead request-timeout response restriction-classes retries \
+    scope socket special-keys stale-if-error status target tls token-url true-value ttl \
+    unix-socket user user-agent value verify";
 
 /// A quoted line as it grows, and where the caret goes.
 #[derive(Default)]

@@ -1,5 +1,6 @@
 //! Secrets: where they come from, and a value that cannot be shown.
 
+use std::env::VarError;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -41,8 +42,7 @@ impl Secret {
             Source::Text => String::new(),
             Source::Credential(name) => std::fs::read_to_string(credential_path(name)?)?,
             Source::File(path) => std::fs::read_to_string(path)?,
-            Source::Environment(name) => std::env::var(name)
-                .map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?,
+            Source::Environment(name) => std::env::var(name).map_err(without_value)?,
         };
         if value.ends_with('\n') {
             value.pop();
@@ -69,6 +69,14 @@ impl Secret {
     /// Returns the value, to be sent and nothing else.
     pub fn expose(&self) -> &str {
         self.value.expose_secret()
+    }
+}
+
+/// The words of a `VarError` itself would show the value.
+fn without_value(error: VarError) -> io::Error {
+    match error {
+        VarError::NotPresent => io::Error::new(io::ErrorKind::NotFound, "not set"),
+        VarError::NotUnicode(_) => io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"),
     }
 }
 

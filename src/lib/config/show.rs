@@ -10,8 +10,8 @@ use tracing::level_filters::LevelFilter;
 use super::secret::{Secret, Source};
 use super::{
     Body, Cache, Compression, Config, Credential, Endpoint, HeaderText, Json, Missing, Normalise,
-    OAuth, Parameters, Proof, Proxy, Response, Server, Statuses, Table, Target, Tls, TlsVersion,
-    TokenServer, Verdict,
+    OAuth, Parameters, Part, Proof, Proxy, Response, Server, Statuses, Table, Target, Template,
+    Tls, TlsVersion, TokenServer, Verdict,
 };
 use crate::program::Program;
 use crate::reply::Said;
@@ -277,7 +277,18 @@ fn json(value: &Json) -> Shape<'_> {
 fn header(value: &HeaderText) -> Shape<'_> {
     match value {
         HeaderText::Fixed(value) => secret(value),
-        HeaderText::Filled(template) => text(template),
+        HeaderText::Filled(template) => text(without_literals(template)),
+    }
+}
+
+/// Hides what stands between the placeholders: it may be a secret.
+fn without_literals(template: &Template) -> Template {
+    let hidden = |part: &Part| match part {
+        Part::Literal(_) => Part::Literal(HIDDEN.to_owned()),
+        Part::Placeholder(_) => part.clone(),
+    };
+    Template {
+        parts: template.parts.iter().map(hidden).collect(),
     }
 }
 
@@ -370,10 +381,13 @@ fn value_of<'c>(name: &'static str, value: Option<Shape<'c>>) -> Option<(&'stati
     value.map(|value| (name, value))
 }
 
+/// What is shown for what is hidden.
+const HIDDEN: &str = "(hidden)";
+
 /// A secret in the configuration itself is hidden; of any other its place is shown.
 fn secret(secret: &Secret) -> Shape<'_> {
     let (kind, place) = match secret.source() {
-        Source::Text => return text("(hidden)"),
+        Source::Text => return text(HIDDEN),
         Source::Credential(name) => ("credential", name.clone()),
         Source::File(path) => ("file", path.display().to_string()),
         Source::Environment(name) => ("env", name.clone()),

@@ -33,7 +33,7 @@ impl Target {
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         // A password may hold any character, so be careful before the parts are known.
-        let is_secret = rest.split('{').next().is_some_and(|t| t.contains('@'));
+        let is_secret = text.contains('@');
         let fault = |text: String| Fault { text, is_secret };
         if authority.contains('@') {
             return Err(fault(
@@ -73,20 +73,20 @@ impl Target {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),
         };
+        let read = |piece: &str| {
+            template(piece, vocabulary)
+                .map_err(|text| fault(if is_secret { UNSHOWN.to_owned() } else { text }))
+        };
         let segments = path
             .strip_prefix('/')
             .unwrap_or(path)
             .split('/')
-            .map(|segment| template(segment, vocabulary))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(fault)?;
+            .map(read)
+            .collect::<Result<Vec<_>, _>>()?;
         if let Some(segment) = segments.iter().find(|s| is_dots(s)) {
             return Err(unsound(&format!("has the path segment \"{segment}\"")));
         }
-        let query = query
-            .map(|q| template(q, vocabulary))
-            .transpose()
-            .map_err(fault)?;
+        let query = query.map(read).transpose()?;
         if !segments.iter().any(Template::has_placeholder) {
             let path: Vec<_> = segments.iter().map(Template::literal).collect();
             base.set_path(&format!("/{}", path.join("/")));
@@ -112,6 +112,10 @@ impl Target {
         self.origin.to_ascii_lowercase().starts_with("https:")
     }
 }
+
+/// Said of a template that cannot be read and may hold a password.
+const UNSHOWN: &str =
+    "has a placeholder that is unknown or not closed, or a \"%\" without two digits";
 
 /// Reads one piece of a URL, the literals of which are URL text already.
 fn template(text: &str, vocabulary: Vocabulary<'_>) -> Result<Template, String> {

@@ -130,10 +130,7 @@ impl<'t> Reader<'_, 't> {
         };
         let cert = values::pem(&cert_entry, self.report);
         let key_secret = match key.value.get_ref() {
-            DeValue::String(path) => {
-                self.report.layout().harmless.push(key.value.span());
-                values::secret_file(&key, path, self.secrecy, self.report)
-            }
+            DeValue::String(_) => values::secret_pem(&key, self.secrecy, self.report),
             _ => values::any_secret(&key, self.secrecy, self.report),
         };
         let (cert, key_secret) = (cert?, key_secret?);

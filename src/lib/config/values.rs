@@ -186,38 +186,31 @@ pub(super) fn any_secret(
     report: &mut Report,
 ) -> Option<Secret> {
     let secret = match entry.value.get_ref() {
-        DeValue::String(text) => Secret::text(text),
-        DeValue::Table(_) => fetched(entry, secrecy, report)?,
-        _ => {
-            report.error(
-                entry.value.span(),
-                &entry.path,
-                "must be a string, { credential = \"NAME\" }, { file = \"/path\" } or { env = \"NAME\" }",
-            );
-            return None;
-        }
+        DeValue::String(text) if text.is_empty() => Err("is empty"),
+        DeValue::String(text) => Ok(Secret::text(text)),
+        DeValue::Table(_) => return fetched(entry, secrecy, report),
+        _ => Err(
+            "must be a string, { credential = \"NAME\" }, { file = \"/path\" } or { env = \"NAME\" }",
+        ),
     };
-    let may_be_absent = secrecy != Secrecy::Needed && *secret.source() != Source::Text;
-    if secret.expose().is_empty() && !may_be_absent {
-        report.error(entry.value.span(), &entry.path, "is empty");
-        return None;
-    }
-    Some(secret)
+    secret
+        .map_err(|text| report.error(entry.value.span(), &entry.path, text))
+        .ok()
 }
 
-/// Returns a secret that is kept in the file of this path.
-pub(super) fn secret_file(
+/// Returns a secret that is kept in a PEM file.
+pub(super) fn secret_pem(
     entry: &Entry<'_>,
-    path: &str,
     secrecy: Secrecy,
     report: &mut Report,
 ) -> Option<Secret> {
+    let path = place(entry, NO_PEM_FILE, report)?;
     fetch(Source::File(path.into()), entry, secrecy, report)
 }
 
-/// Returns the text of the PEM file of this path.
+/// Returns the text of a PEM file.
 pub(super) fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<Pem> {
-    let path = string(entry, report)?;
+    let path = place(entry, NO_PEM_FILE, report)?;
     match std::fs::read_to_string(path) {
         Ok(text) => Some(Pem {
             path: path.into(),
@@ -231,23 +224,40 @@ pub(super) fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<Pem> {
     }
 }
 
+const NO_PEM_FILE: &str = "must be the path of a PEM file";
+
+/// Returns the path or the name of what is kept elsewhere. A key that stands here itself, where its
+/// place belongs, is not shown.
+fn place<'t>(entry: &Entry<'t>, no_place: &str, report: &mut Report) -> Option<&'t str> {
+    let text = private_string(entry, report)?;
+    if text.contains("-----BEGIN") || text.contains(char::is_control) {
+        report.error(entry.value.span(), &entry.path, no_place);
+        return None;
+    }
+    report.layout().harmless.push(entry.value.span());
+    Some(text)
+}
+
 fn fetched(entry: &Entry<'_>, secrecy: Secrecy, report: &mut Report) -> Option<Secret> {
     let mut section = Section::new(&entry.path, entry.value.span(), table(entry, report)?);
     let mut sources = Vec::new();
     if let Some(from) = section.take("credential") {
-        match string(&from, report)? {
+        let no_name = "is no name of a credential";
+        match place(&from, no_name, report)? {
             name if name.is_empty() || name.contains('/') || name.starts_with('.') => {
-                report.error(from.value.span(), &from.path, "is no name of a credential");
+                report.error(from.value.span(), &from.path, no_name);
                 return None;
             }
             name => sources.push(Source::Credential(name.to_owned())),
         }
     }
     if let Some(from) = section.take("file") {
-        sources.push(Source::File(string(&from, report)?.into()));
+        let path = place(&from, "must be the path of a file", report)?;
+        sources.push(Source::File(path.into()));
     }
     if let Some(from) = section.take("env") {
-        sources.push(Source::Environment(string(&from, report)?.to_owned()));
+        let name = place(&from, "must be the name of a variable", report)?;
+        sources.push(Source::Environment(name.to_owned()));
     }
     section.finish(report);
     let (Some(source), true) = (sources.pop(), sources.is_empty()) else {
@@ -264,21 +274,24 @@ fn fetch(
     secrecy: Secrecy,
     report: &mut Report,
 ) -> Option<Secret> {
-    let place = format!("{source:?}");
-    match Secret::fetch(source.clone()) {
-        Ok(secret) => Some(secret),
-        Err(_) if secrecy == Secrecy::Foreign => Some(Secret::absent(source)),
-        Err(error) if secrecy == Secrecy::Shown => {
-            let text = format!("{place} cannot be read here: {}", plain(&error));
-            report.warning(entry.value.span(), &entry.path, text);
-            Some(Secret::absent(source))
-        }
-        Err(error) => {
-            let text = format!("{place} cannot be read: {}", plain(&error));
+    let here = match secrecy {
+        Secrecy::Shown => " here",
+        Secrecy::Needed | Secrecy::Foreign => "",
+    };
+    let text = match Secret::fetch(source.clone()) {
+        Ok(secret) if !secret.expose().is_empty() => return Some(secret),
+        Ok(_) => format!("{source:?} is empty"),
+        Err(error) => format!("{source:?} cannot be read{here}: {}", plain(&error)),
+    };
+    match secrecy {
+        Secrecy::Foreign => {}
+        Secrecy::Shown => report.warning(entry.value.span(), &entry.path, text),
+        Secrecy::Needed => {
             report.error(entry.value.span(), &entry.path, text);
-            None
+            return None;
         }
     }
+    Some(Secret::absent(source))
 }
 
 /// An I/O error without its number.
