@@ -465,6 +465,34 @@ async fn an_issuer_tells_its_token_endpoint() {
 }
 
 #[tokio::test]
+async fn an_issuer_may_move_its_token_endpoint() {
+    let binary = Binary::Socketmap;
+    let reserved = Reserved::new();
+    let url = format!("http://{}", reserved.address());
+    let origin = url.clone();
+    let mut moves = 0;
+    let issuer = Backend::at(reserved, move |request| match request.target.as_str() {
+        "/.well-known/openid-configuration" => {
+            moves += 1;
+            let endpoint = format!("{origin}/{moves}");
+            answer(json!({ "issuer": origin, "token_endpoint": endpoint }).to_string())
+        }
+        "/2" => token("token-1"),
+        _ => status(404),
+    });
+    let backend = taking("token-1");
+    let keys = format!(
+        "oauth2 = {{ issuer = \"{url}\", client-id = \"{ID}\", client-secret = \"{SECRET}\" }}\n"
+    );
+    let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+    let mut peer = program.peer().await;
+    let is_found =
+        async { while peer.ask(question(binary, "t", "key")).await != DUNNO.by(binary) {} };
+    soon("the new endpoint", is_found).await;
+    assert_eq!(issuer.count(), 4);
+}
+
+#[tokio::test]
 async fn an_assertion_is_made_for_the_token_endpoint_an_issuer_tells() {
     let key = KeyPair::generate().expect("a key");
     let public = DecodingKey::from_ec_pem(key.public_key_pem().as_bytes()).expect("a public key");
@@ -1204,6 +1232,56 @@ async fn an_oauth2_of_its_own_displaces_an_inherited_credential() {
     );
     expect(Binary::Socketmap, config, DUNNO).await;
     assert_eq!(self::tokens(&backend), ["Bearer token-1"]);
+}
+
+#[tokio::test]
+async fn of_a_header_and_a_key_that_say_the_same_the_nearer_one_is_sent() {
+    const HEADERS: &str =
+        "headers = { authorization = \"of a header\", X-AUTH-TOKEN = \"of a header\" }\n";
+    const KEYS: &str =
+        "basic-auth = { user = \"a\", password = \"b\" }\nauth-token = \"of a key\"\n";
+    let tokens = Backend::always(token("token-1"));
+    let oauth = oauth(&tokens.url("/"), "");
+    let (by_header, by_key) = (Some("of a header"), Some("of a key"));
+    for (inherited, own, authorization, token) in [
+        (HEADERS, KEYS, Some("Basic YTpi"), by_key),
+        (KEYS, HEADERS, by_header, by_header),
+        (HEADERS, &oauth, Some("Bearer token-1"), by_header),
+        (&oauth, HEADERS, by_header, by_header),
+        (HEADERS, "auth-token = false\n", by_header, by_header),
+        (
+            KEYS,
+            "headers = { Authorization = false }\n",
+            Some("Basic YTpi"),
+            by_key,
+        ),
+        (
+            HEADERS,
+            "headers = { Authorization = false }\n",
+            None,
+            by_header,
+        ),
+    ] {
+        let backend = Backend::always(dunno());
+        let table = table(Binary::Socketmap, &backend.url("/"), own);
+        expect(
+            Binary::Socketmap,
+            format!("[http]\n{inherited}{table}"),
+            DUNNO,
+        )
+        .await;
+        let asked = backend.only();
+        let seen = (asked.header("authorization"), asked.header("x-auth-token"));
+        assert_eq!(seen, (authorization, token), "{inherited}{own}");
+    }
+    for key in ["bearer-token = \"x\"", "auth-token = \"x\""] {
+        let keys = format!("{HEADERS}{key}\n");
+        refused(
+            table(Binary::Socketmap, "http://127.0.0.1/", &keys),
+            &["already; only one of them can be sent"],
+        )
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde_json::Number;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::file::{Entry, Section, entries};
+use super::identity::CREDENTIALS;
 use super::problem::Report;
 use super::resolve::Secrecy;
 use super::secret::Secret;
@@ -396,13 +397,16 @@ impl<'t> Reader<'_, 't> {
             return Vec::new();
         };
         let mut headers = Vec::new();
-        for entry in section.rest() {
+        for (below, entry) in section.rest() {
             let Ok(name) = HeaderName::try_from(entry.key) else {
                 self.error(entry.key_span, &entry.path, "is no name of a header");
                 continue;
             };
             if OUR_HEADERS.contains(&name.as_str()) {
                 self.error(entry.key_span, &entry.path, "is set by the program itself");
+                continue;
+            }
+            if self.displaces(&name, below, &entry) {
                 continue;
             }
             let value = match entry.value.get_ref() {
@@ -413,6 +417,30 @@ impl<'t> Reader<'_, 't> {
         }
         headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
         headers
+    }
+
+    /// Tells whether a key of the endpoint's own says what this header would say. Of the two the
+    /// nearer one is sent.
+    fn displaces(&mut self, name: &HeaderName, below: usize, entry: &Entry<'_>) -> bool {
+        let keys = match *name {
+            AUTHORIZATION => &CREDENTIALS[..],
+            _ if name.as_str() == "x-auth-token" => &["auth-token"],
+            _ => return false,
+        };
+        match self.section.nearest(keys) {
+            Some((other, key)) if other == below => {
+                let text = format!("there is {key} already; only one of them can be sent");
+                self.error(entry.key_span.clone(), &entry.path, text);
+                true
+            }
+            Some((other, _)) if other < below => true,
+            _ => {
+                for key in keys {
+                    self.section.take(key);
+                }
+                false
+            }
+        }
     }
 
     fn header(&mut self, text: &str, entry: &Entry<'_>) -> Option<HeaderText> {
@@ -623,13 +651,14 @@ impl<'t> Reader<'_, 't> {
         let Some(section) = self.section.take_members("status", self.report) else {
             return statuses;
         };
-        for entry in section.rest() {
+        for (_, entry) in section.rest() {
             let Some(verdict) = values::word(&entry, &VERDICTS, self.report) else {
                 continue;
             };
             let class = entry
                 .key
                 .strip_suffix("xx")
+                .filter(|digit| digit.len() == 1)
                 .and_then(|digit| digit.parse().ok());
             let exact = entry.key.parse().ok().filter(|_| entry.key.len() == 3);
             match (exact, class) {

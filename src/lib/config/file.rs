@@ -124,16 +124,31 @@ impl<'t> Section<'t> {
         self.elsewhere.push((name, whose));
     }
 
-    /// Returns what is left, the nearest layer's entry of each key, in the order written.
-    pub(super) fn rest(self) -> Vec<Entry<'t>> {
-        let mut rest: Vec<Entry<'t>> = Vec::new();
-        for entry in self.layers.into_iter().flatten() {
-            rest.retain(|e| !e.key.eq_ignore_ascii_case(entry.key));
-            if !entry.is_false() {
-                rest.push(entry);
+    /// Returns what is left, the nearest layer's entry of each key, in the order written; with each
+    /// how far below the table itself it stands.
+    pub(super) fn rest(self) -> Vec<(usize, Entry<'t>)> {
+        let mut rest: Vec<(usize, Entry<'t>)> = Vec::new();
+        let below = (0..self.layers.len()).rev();
+        for (below, layer) in below.zip(self.layers) {
+            for entry in layer {
+                rest.retain(|(_, e)| !e.key.eq_ignore_ascii_case(entry.key));
+                if !entry.is_false() {
+                    rest.push((below, entry));
+                }
             }
         }
         rest
+    }
+
+    /// Returns which of these keys stands nearest, and how far below the table itself that is.
+    pub(super) fn nearest(&self, names: &[&'static str]) -> Option<(usize, &'static str)> {
+        let place = |name: &'static str| {
+            let named = |layer: &'_ Vec<Entry<'t>>| layer.iter().position(|e| e.key == name);
+            let mut layers = self.layers.iter().rev().enumerate();
+            let (below, entry) = layers.find_map(|(i, layer)| Some((i, &layer[named(layer)?])))?;
+            (!entry.is_false()).then_some((below, name))
+        };
+        names.iter().filter_map(|name| place(name)).min()
     }
 
     /// Reports what nobody took: of the table itself, not of what it inherits.

@@ -8,10 +8,13 @@ use super::file::{Entry, Section, table};
 use super::secret::{Secret, Source};
 use super::{Credential, OAuth, Proof, TokenServer, values};
 
+/// The keys that make `Authorization`.
+pub(super) const CREDENTIALS: [&str; 3] = ["bearer-token", "basic-auth", "oauth2"];
+
 impl<'t> Reader<'_, 't> {
     /// Reads the one credential; the nearest layer that names one has the say.
     pub(super) fn credential(&mut self) -> Option<Credential> {
-        let mut found: Vec<_> = ["bearer-token", "basic-auth", "oauth2"]
+        let mut found: Vec<_> = CREDENTIALS
             .into_iter()
             .filter_map(|name| self.section.take_with_layer(name))
             .collect();
