@@ -221,6 +221,10 @@ fn text_answers_are_one_line_and_no_page() {
         ("text/html", "<p>a", BAD),
         ("text/plain", "<HTML>", BAD),
         ("text/plain", " <!DOCTYPE html><p>", BAD),
+        // A mark of the encoding is no part of the text.
+        ("text/plain", "\u{feff}a", "found a"),
+        ("text/plain", "\u{feff}", "not found"),
+        ("text/plain", "\u{feff} <html>", BAD),
     ] {
         let outcome = read(content_type, body.as_bytes(), &reading);
         assert_eq!(short(&outcome), expected, "{content_type}: {body:?}");

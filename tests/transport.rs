@@ -1384,6 +1384,19 @@ async fn a_call_without_a_body_says_nothing_of_its_compression() {
 }
 
 #[tokio::test]
+async fn a_body_of_nothing_has_its_length_said() {
+    for (method, length) in [("GET", None), ("POST", Some("0")), ("PUT", Some("0"))] {
+        let backend = Backend::always(dunno());
+        let keys = format!("method = \"{method}\"");
+        let config = table(Binary::Socketmap, &backend.url("/{key}"), &keys);
+        expect(Binary::Socketmap, config, DUNNO).await;
+        let request = backend.only();
+        assert_eq!(request.header("content-length"), length, "{method}");
+        assert_eq!(request.header("transfer-encoding"), None, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn a_backend_is_asked_over_a_unix_socket() {
     for binary in ALL {
         for host in ["backend.invalid", "backend.invalid:8080", "localhost"] {
@@ -1406,6 +1419,24 @@ async fn a_backend_is_asked_over_a_unix_socket() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_backend_on_a_unix_socket_learns_nothing_of_a_proxy() {
+    let binary = Binary::Socketmap;
+    let proxy = Backend::always(dunno());
+    let directory = Directory::new();
+    let path = directory.join("backend.sock");
+    let server = Web::unix(&path, |_| Answer::dunno());
+    let keys = format!("unix-socket = \"{}\"", path.display());
+    let table = table(binary, "http://backend.invalid/", &keys);
+    let url = proxy.url("").replace("http://", "http://user:s3cret@");
+    let launch = Launch::new(binary)
+        .config(format!("[http]\nproxy = \"environment\"\n{table}"))
+        .environment("http_proxy", url);
+    expect_of(launch, binary, DUNNO).await;
+    assert_eq!(server.only().header("proxy-authorization"), None);
+    assert_eq!(proxy.count(), 0);
 }
 
 #[tokio::test]

@@ -95,7 +95,9 @@ fn is_json(content_type: &str) -> bool {
 
 /// One line of text; an error page is not one, whatever it is called.
 fn read_text(content_type: &str, body: &[u8]) -> Result<Value, Failure> {
-    let text = body.trim_ascii();
+    // Some editors and languages begin a text with a mark of its encoding.
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let text = text.trim_ascii();
     let is_html = ["text/html", "application/xhtml+xml"].contains(&&*media_type(content_type))
         || text.starts_with(b"<");
     if is_html {

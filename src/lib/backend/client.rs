@@ -56,18 +56,26 @@ fn build(transport: &Transport, is_https: bool) -> Result<Client, reqwest::Error
         .http2_keep_alive_interval(PING.0)
         .http2_keep_alive_timeout(PING.1)
         .http2_keep_alive_while_idle(true);
-    match &transport.proxy {
+    // No proxy stands before a unix socket, and its password is not for the backend.
+    let proxy = match &transport.unix_socket {
+        Some(path) => {
+            builder = builder.unix_socket(path.clone());
+            &Proxy::None
+        }
+        None => &transport.proxy,
+    };
+    match proxy {
         Proxy::None => builder = builder.no_proxy(),
         Proxy::Environment => {}
         Proxy::Url(url) => {
             builder = builder.no_proxy().proxy(reqwest::Proxy::all(url.clone())?);
         }
     }
-    if let Some(path) = &transport.unix_socket {
-        builder = builder.unix_socket(path.clone());
-    }
-    let is_proxy_https = matches!(&transport.proxy, Proxy::Url(url) if url.scheme() == "https")
-        || transport.proxy == Proxy::Environment;
+    let is_proxy_https = match proxy {
+        Proxy::None => false,
+        Proxy::Environment => true,
+        Proxy::Url(url) => url.scheme() == "https",
+    };
     if !is_https && !is_proxy_https {
         // The system's certificates cost memory and time, and a machine may have none.
         return builder.tls_certs_only([]).build();

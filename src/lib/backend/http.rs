@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use flate2::write::GzEncoder;
 use reqwest::header::{
-    AUTHORIZATION, AsHeaderName, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    LOCATION,
+    AUTHORIZATION, AsHeaderName, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap,
+    HeaderName, HeaderValue, LOCATION,
 };
 use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,7 +22,7 @@ use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
 use super::client::{Clients, cause, headers, is_broken_connection, is_no_http};
 use super::oauth::Tokens;
-use crate::config::{self, Compression, Credential, Transport, Verdict};
+use crate::config::{self, Compression, Credential, TokenServer, Transport, Verdict};
 use crate::log::RequestId;
 use crate::metrics::{Meter, Metrics};
 use crate::outcome::{Failure, Outcome, Reason};
@@ -94,7 +94,12 @@ impl Shared {
         if let Some((_, _, tokens)) = found {
             return Ok(Some(Arc::clone(tokens)));
         }
-        let clients = self.clients.clients(&transport, true)?;
+        let is_https = match &settings.server {
+            TokenServer::Token(url) => url.scheme() == "https",
+            // What it tells may be.
+            TokenServer::Issuer(_) => true,
+        };
+        let clients = self.clients.clients(&transport, is_https)?;
         // A call that has to wait for a token needs time of its own afterwards.
         let patience = endpoint.request_timeout / 2;
         let tokens = Arc::new(Tokens::new(settings.clone(), clients, patience));
@@ -453,10 +458,15 @@ impl Caller {
         for (name, value) in &sending.call.headers {
             headers.insert(name, value.clone());
         }
-        *request.headers_mut() = headers;
         if *method != Method::GET {
-            *request.body_mut() = Some(sending.body.clone().unwrap_or_default().into());
+            let body = sending.body.clone().unwrap_or_default();
+            if body.is_empty() {
+                // Some servers want to be told.
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            *request.body_mut() = Some(body.into());
         }
+        *request.headers_mut() = headers;
         request
     }
 

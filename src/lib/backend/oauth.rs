@@ -148,6 +148,8 @@ impl Tokens {
                     state.failures = 0;
                 }
                 Err(cause) => {
+                    // The issuer may have another one by now.
+                    state.endpoint = None;
                     let pause = PAUSE
                         .0
                         .saturating_mul(1 << state.failures.min(8))
