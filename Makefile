@@ -95,10 +95,19 @@ ifeq ($(DESTDIR),)
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 endif
 
-# The configuration stays.
+# The configuration stays. Sockets first, or a question would start its service again.
 uninstall:
+ifeq ($(DESTDIR),)
+	if [ -d /run/systemd/system ]; then \
+	  systemctl stop 'postgate-*.socket'; systemctl stop 'postgate-*.service'; \
+	  systemctl reset-failed 'postgate-*' || true; \
+	  rm -f /etc/systemd/system/*.wants/postgate-*.socket; fi
+endif
 	for p in $(PROGRAMS); do rm -f "$(DESTDIR)$(sbin)/postgate-$$p" "$(DESTDIR)$(libexec)/$$p"; done
 	for u in $(UNITS); do rm -f "$(DESTDIR)$(unitdir)/$${u##*/}"; done
 	for m in $(PAGES); do rm -f "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}"; done
 	rm -f "$(DESTDIR)$(sysusers)" "$(DESTDIR)$(docdir)/config.toml.example"
 	-rmdir "$(DESTDIR)$(libexec)" "$(DESTDIR)$(docdir)" 2>/dev/null
+ifeq ($(DESTDIR),)
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+endif

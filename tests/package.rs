@@ -262,10 +262,12 @@ fn the_package_is_installed_used_upgraded_removed_and_purged() {
 
     let Some(lab) = lab(CONFIG) else { return };
     // What the lab was booted with gives way.
-    lab.sh("make -s -C /mnt/postgate uninstall
+    lab.sh("systemctl enable --now postgate-socketmap.socket
+        make -s -C /mnt/postgate uninstall
+        test -z \"$(systemctl list-units --all --no-legend 'postgate-*')\"
+        test ! -L /etc/systemd/system/sockets.target.wants/postgate-socketmap.socket
         rm -rf /etc/postgate
-        groupdel postgate
-        systemctl daemon-reload");
+        groupdel postgate");
     dpkg(&lab, &old);
     installed(&lab);
     used(&lab);
