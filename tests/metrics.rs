@@ -68,6 +68,12 @@ async fn requests_and_calls_are_counted_by_what_they_ended_in() {
         };
         assert_eq!(of("requests_total", "outcome=\"found\""), 1.0);
         assert_eq!(of("requests_total", "outcome=\"temporary\""), 2.0);
+        // What has not happened yet is there, or the first time could not be seen.
+        assert_eq!(of("requests_total", "outcome=\"permanent\""), 0.0);
+        let stray = format!(
+            "postgate_requests_total{{endpoint=\"-\",outcome=\"permanent\",program=\"{name}\"}}"
+        );
+        assert_eq!(value(&text, &stray), 0.0);
         assert_eq!(
             of("request_duration_seconds_count", "outcome=\"found\""),
             1.0
@@ -192,7 +198,8 @@ async fn a_program_with_nothing_but_metrics_has_nothing_to_serve() {
         .tcp4("metrics")
         .end()
         .await;
-    end.status(69).says("no socket from systemd");
+    end.status(69)
+        .says("no socket but for metrics; start a .socket unit");
 }
 
 /// Every name that begins as ours do.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -126,7 +126,8 @@ pub struct Record<'r> {
 /// Writes every request's end, and sees to it that no stranger can fill the journal.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    metrics: Option<Arc<Metrics>>,
+    /// Where requests are counted that reach no table.
+    strays: Option<Meter>,
     warned: Mutex<HashMap<(Box<str>, Reason), Warned>>,
 }
 
@@ -137,14 +138,17 @@ struct Warned {
     left_out: u64,
 }
 
+/// What stands for a table where there is none.
+const NO_TABLE: &str = "-";
+
 /// How often the same thing is warned about.
 pub const WARN_EVERY: Duration = Duration::from_secs(10);
 
 impl Recorder {
     /// Makes one that counts what it writes.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub fn new(metrics: &Metrics) -> Self {
         Self {
-            metrics: Some(metrics),
+            strays: Some(metrics.meter(NO_TABLE)),
             ..Self::default()
         }
     }
@@ -157,12 +161,10 @@ impl Recorder {
         outcome: &Outcome,
         record: &Record<'_>,
     ) {
-        let endpoint = table.unwrap_or("-");
+        let endpoint = table.unwrap_or(NO_TABLE);
         let duration = record.started.elapsed();
-        match (meter, &self.metrics) {
-            (Some(meter), _) => meter.request(outcome.name(), duration),
-            (None, Some(metrics)) => metrics.meter(endpoint).request(outcome.name(), duration),
-            (None, None) => {}
+        if let Some(meter) = meter.or(self.strays.as_ref()) {
+            meter.request(outcome.name(), duration);
         }
         let is_debug = tracing::enabled!(tracing::Level::DEBUG);
         if !is_debug && outcome.failure().is_none() {

@@ -293,9 +293,12 @@ fn start(
             [] => "any FileDescriptorName=".to_owned(),
             names => format!("FileDescriptorName={}", names.join(" or ")),
         };
-        let text = format!(
-            "no socket from systemd and no --listen; start a .socket unit with {expected}, or give --listen"
-        );
+        let found = if handed.is_empty() && addresses.is_empty() {
+            "no socket from systemd and no --listen"
+        } else {
+            "no socket but for metrics"
+        };
+        let text = format!("{found}; start a .socket unit with {expected}, or give --listen");
         return Err((Exit::Unavailable, text));
     }
     let sockets = match addresses {

@@ -53,7 +53,7 @@ impl Service {
         let shared = Shared {
             connections: Arc::new(Connections::default()),
             stop: stopped.clone(),
-            recorder: Arc::new(Recorder::new(Arc::clone(&self.metrics))),
+            recorder: Arc::new(Recorder::new(&self.metrics)),
             metrics: Arc::clone(&self.metrics),
             workers: Arc::new(workers),
         };
