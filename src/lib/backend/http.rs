@@ -376,7 +376,7 @@ impl Caller {
             return Ok(response);
         }
         progress.status = Some(response.status().as_u16());
-        drain(response).await;
+        Box::pin(drain(response)).await;
         progress.asked = None;
         let token = tokens.authorization().await.map_err(Trouble::Credentials)?;
         progress.asked = Some(Instant::now());
@@ -402,7 +402,8 @@ impl Caller {
             match self.clients.here().execute(request).await {
                 Ok(response) => match self.redirect(&url, &response) {
                     Some(next) if redirects < MOST_REDIRECTS => {
-                        drain(response).await;
+                        // Rare, so it takes no room in every connection.
+                        Box::pin(drain(response)).await;
                         redirects += 1;
                         url = Cow::Owned(next);
                     }
