@@ -591,6 +591,7 @@ async fn a_drip_of_bytes_is_given_up_at_the_deadline_under_load() {
     }
 }
 
+/// What is left is given up after a second, so the test takes none that is much longer.
 #[tokio::test]
 async fn what_is_left_of_an_answer_keeps_its_place_in_flight() {
     const PEERS: usize = 5;
@@ -653,5 +654,35 @@ async fn a_target_is_not_blamed_for_the_time_that_others_have_taken() {
     let late = failed(binary, "backend timed out");
     same("second", &second.reply().await, &late);
     same("third", &ask(&mut third, binary).await, &found(binary, "v"));
-    told(&program, 0, 0).await;
+    let end = program.stop().await;
+    assert!(!end.stderr.contains("t: down:"), "{}", end.stderr);
+}
+
+#[tokio::test]
+async fn a_target_that_answers_nobody_is_blamed_however_little_time_it_had() {
+    const PEERS: usize = 10;
+    for binary in ALL {
+        let backend = Backend::always(vec![Act::Hang]);
+        // All but the first wait for their place, and have it for a moment only.
+        let keys = format!(
+            "request-timeout = \"200ms\"\nmax-in-flight = 1\n{}",
+            down_after(PEERS)
+        );
+        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        let mut peers = program.peers::<PEERS>().await;
+        let asking = async {
+            loop {
+                for peer in &mut peers {
+                    peer.send(question(binary, "t", "key")).await;
+                }
+                for peer in &mut peers {
+                    peer.reply().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = asking => {}
+            () = told(&program, 1, 0) => {}
+        }
+    }
 }

@@ -25,6 +25,8 @@ struct State {
     is_probed: bool,
     /// Since it has failed: until when other targets come first.
     avoided_until: Option<Instant>,
+    /// When it has last answered anybody.
+    answered_at: Option<Instant>,
 }
 
 /// How long other targets come first where no pause is configured.
@@ -84,6 +86,12 @@ impl Breaker {
         now < until
     }
 
+    /// Tells whether the target has answered anybody within this time.
+    pub fn has_answered_within(&self, time: Duration) -> bool {
+        let answered_at = self.lock().answered_at;
+        answered_at.is_some_and(|answered_at| answered_at.elapsed() < time)
+    }
+
     /// Tells whether the target is asked, and not left in peace.
     pub fn is_up(&self) -> bool {
         self.lock().down_until.is_none()
@@ -111,6 +119,7 @@ impl Permit<'_> {
         let mut state = self.breaker.lock();
         state.failures = 0;
         state.avoided_until = None;
+        state.answered_at = Some(Instant::now());
         if state.down_until.take().is_some() {
             tell(Change::Up);
         }

@@ -221,7 +221,7 @@ impl Caller {
                 self.timers.here().until(deadline, asked).await
             };
             let (answered, health, may_go_on) =
-                asked.unwrap_or_else(|| self.out_of_time(&progress));
+                asked.unwrap_or_else(|| self.out_of_time(&progress, breaker));
             if progress.asked.is_some() || progress.status.is_some() {
                 self.meter.call(progress.status, started.elapsed());
             }
@@ -239,15 +239,16 @@ impl Caller {
         last.into()
     }
 
-    /// Says what becomes of a call at its deadline. A target that had little time for its answer,
-    /// or none, since others had taken it, is not blamed.
-    fn out_of_time(&self, progress: &Progress) -> (Answered, Health, bool) {
+    /// Says what becomes of a call at its deadline. A target that had little time for this answer,
+    /// or none, since others had taken it, is not blamed while it answers those others.
+    fn out_of_time(&self, progress: &Progress, breaker: &Breaker) -> (Answered, Health, bool) {
+        let time = self.table.endpoint.request_timeout;
         let (failure, health) = match progress.asked {
             None => (
                 Failure::new(Reason::CredentialsUnavailable, "timed out"),
                 Health::Unknown,
             ),
-            Some(asked) if asked.elapsed() < self.table.endpoint.request_timeout / 2 => {
+            Some(asked) if asked.elapsed() < time / 2 && breaker.has_answered_within(time) => {
                 (Reason::TimedOut.into(), Health::Unknown)
             }
             Some(_) => (Reason::TimedOut.into(), Health::Ill),
@@ -530,7 +531,7 @@ pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u
 }
 
 /// Reads what is left of an answer that has been understood already, so that its connection can
-/// be used again; not for long, and not much.
+/// be used again; not for long, and not much. What takes longer is cut off with its connection.
 async fn drain(mut response: reqwest::Response) {
     const MOST: usize = 64 * 1024;
     const LONGEST: Duration = Duration::from_secs(1);
