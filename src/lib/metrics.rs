@@ -216,7 +216,8 @@ impl Metrics {
                 cache_entries: gauges("cache_entries", "Answers that are kept.", &["endpoint"])?,
                 target_up: gauges(
                     "target_up",
-                    "1 if a target is asked, 0 if it is down and left in peace.",
+                    "1 if a target is asked, 0 if it is down and left in peace; numbered where several \
+                     have one origin.",
                     &["endpoint", "target"],
                 )?,
             },
