@@ -11,6 +11,7 @@ use std::{
         fs::FileTypeExt,
         net::{UnixDatagram, UnixListener},
     },
+    path::Path,
 };
 
 use rustix::{
@@ -22,7 +23,7 @@ use support::{
     Directory,
     backend::{Act, Backend, Script, good, json, plain, status},
     peer::{Address, Peer, framed, netstring, question},
-    program::{ALL, Binary, Launch, Reserved, Socket, listen, said},
+    program::{ALL, Binary, End, Launch, Reserved, Socket, listen, said},
     same,
 };
 
@@ -641,12 +642,7 @@ async fn show_prints_every_table_after_inheritance_and_hides_secrets() {
 }
 
 /// Asks once by `--query`.
-async fn query(
-    binary: Binary,
-    script: Script,
-    arguments: &[&str],
-    input: &str,
-) -> support::program::End {
+async fn query(binary: Binary, script: Script, arguments: &[&str], input: &str) -> End {
     let backend = Backend::always(script);
     let mut launch = Launch::new(binary)
         .config(users(binary, &backend.url("/")))
@@ -802,21 +798,26 @@ async fn a_unix_socket_left_behind_is_replaced() {
     }
 }
 
+/// Starts a program that cannot have this path for its socket, and says so.
+async fn listens_in_vain(binary: Binary, path: &Path) -> End {
+    let [option, value] = listen(path);
+    let end = Launch::new(binary)
+        .config(users(binary, NOWHERE))
+        .argument(option)
+        .argument(value)
+        .end()
+        .await;
+    end.status(69).says(&path.display().to_string());
+    end
+}
+
 #[tokio::test]
 async fn a_living_unix_socket_is_not_stolen() {
     for binary in ALL {
         let directory = Directory::new();
         let path = directory.join("other.sock");
         let other = UnixListener::bind(&path).expect("a socket");
-        let [option, value] = listen(&path);
-        Launch::new(binary)
-            .config(users(binary, NOWHERE))
-            .argument(option)
-            .argument(value)
-            .end()
-            .await
-            .status(69)
-            .says(&path.display().to_string());
+        listens_in_vain(binary, &path).await;
         // It is still the other's: a connection arrives there.
         let _connected = std::os::unix::net::UnixStream::connect(&path).expect("a connection");
         other.accept().expect("the other's connection");
@@ -830,15 +831,8 @@ async fn a_unix_socket_that_may_be_in_use_is_left_alone() {
         let path = directory.join("other.sock");
         // It takes no connection of ours, and yet it is in use.
         let other = UnixDatagram::bind(&path).expect("a socket");
-        let [option, value] = listen(&path);
-        Launch::new(binary)
-            .config(users(binary, NOWHERE))
-            .argument(option)
-            .argument(value)
-            .end()
+        listens_in_vain(binary, &path)
             .await
-            .status(69)
-            .says(&path.display().to_string())
             .says("another program may listen there");
         let sender = UnixDatagram::unbound().expect("a socket");
         sender.send_to(b"x", &path).expect("the other's datagram");
@@ -851,15 +845,7 @@ async fn a_file_in_the_way_of_a_unix_socket_is_left_alone() {
     for binary in ALL {
         let directory = Directory::new();
         let path = directory.write("precious", "data");
-        let [option, value] = listen(&path);
-        Launch::new(binary)
-            .config(users(binary, NOWHERE))
-            .argument(option)
-            .argument(value)
-            .end()
-            .await
-            .status(69)
-            .says(&path.display().to_string());
+        listens_in_vain(binary, &path).await;
         assert_eq!(std::fs::read_to_string(&path).expect("the file"), "data");
     }
 }
