@@ -2008,6 +2008,21 @@ async fn a_policy_form_may_be_a_table() {
     same("the body", &backend.only().body, b"to=key&from=");
 }
 
+#[tokio::test]
+async fn a_constant_query_does_not_switch_off_the_form_of_a_policy() {
+    let binary = Binary::Policy;
+    const QUERY: &str = "query = { tenant = \"a\" }\n";
+    for (inherited, own) in [(QUERY, ""), ("", QUERY)] {
+        let backend = Backend::always(dunno());
+        let table = table(binary, &backend.url("/"), own);
+        expect(binary, format!("[http]\n{inherited}{table}"), DUNNO).await;
+        let asked = backend.only();
+        assert_eq!(asked.target, "/?tenant=a");
+        let form = asked.form();
+        assert_eq!(form.last(), Some(&(b"recipient".into(), b"key".into())));
+    }
+}
+
 /// Asks for each key; `None` is one that is not asked for.
 async fn normalised(keys: &str, rows: &[(&str, Option<&str>)]) {
     for binary in LOOKUPS {

@@ -93,11 +93,8 @@ pub(super) fn endpoint(
             .any(|(_, text)| matches!(text, HeaderText::Filled(_)));
     // What is wrong already may be where the placeholder was.
     let is_right = reader.report.found() == found_before;
-    if !is_default && reader.is_lookup && is_right && !is_told {
-        let text =
-            "neither target nor query, form, json or headers have a placeholder such as {key}";
-        let (place, path) = reader.place();
-        reader.error(place, &path, text);
+    if !is_default && is_right && !is_told {
+        reader.carries_nothing(&method, has_body);
     }
     let extra_attributes = reader.extra_attributes;
     reader.section.finish(reader.report);
@@ -385,11 +382,31 @@ impl<'t> Reader<'_, 't> {
         match (form, json) {
             (Some((_, form)), _) => Body::Form(form),
             (None, Some((_, json))) => Body::Json(json),
-            (None, None) if self.is_policy && has_body && *query == Parameters::None => {
+            // A constant query says nothing of the request.
+            (None, None) if self.is_policy && has_body && !query.has_placeholder() => {
                 Body::Form(Parameters::All)
             }
             (None, None) => Body::None,
         }
+    }
+
+    /// Reports a call that would be the same for every request: one answer for everybody.
+    fn carries_nothing(&mut self, method: &Method, has_body: bool) {
+        let text = if self.is_lookup {
+            "neither target nor query, form, json or headers have a placeholder such as {key}"
+                .to_owned()
+        } else if has_body {
+            "carries nothing of the request: neither target nor query, form, json or headers have \
+             a placeholder such as {sender}, or \"{*}\""
+                .to_owned()
+        } else {
+            format!(
+                "carries nothing of the request: method = \"{method}\" sends no form; write \
+                 query = \"{{*}}\", or method = \"POST\""
+            )
+        };
+        let (place, path) = self.place();
+        self.error(place, &path, text);
     }
 
     fn headers(&mut self) -> Vec<(HeaderName, HeaderText)> {
