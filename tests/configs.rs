@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use postgate::Program;
 use postgate::config::{Config, HeaderText, Mode, Report, load, show};
+use reqwest::header::HeaderName;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -107,6 +108,49 @@ fn a_shown_header_keeps_its_placeholders_only() {
         let line = format!("x-own = \"{expected}\"\n");
         assert!(text.contains(&line), "{header}: {text}");
     }
+}
+
+/// A token written for one host goes to no other.
+#[test]
+fn a_credential_of_its_own_displaces_every_inherited_one() {
+    const KINDS: [&str; 6] = [
+        "auth-token = \"x\"\n",
+        "bearer-token = \"x\"\n",
+        "basic-auth = { user = \"x\", password = \"x\" }\n",
+        "oauth2 = { token-url = \"http://x\", client-id = \"x\", client-secret = \"x\" }\n",
+        "headers = { authorization = \"x\" }\n",
+        "headers = { x-auth-token = \"x\" }\n",
+    ];
+    let sent = |inherited: &str, own: &str| {
+        let table = format!("[socketmap.x]\ntarget = \"http://h\"\n{own}");
+        let config = load_text(&format!("[http]\n{inherited}{table}"));
+        let endpoint = &config.tables[0].endpoint;
+        let name = |header: &(HeaderName, HeaderText)| format!("{}: {:?}", header.0, header.1);
+        let headers: Vec<_> = endpoint.headers.iter().map(name).collect();
+        format!(
+            "{:?} {:?} {headers:?}",
+            endpoint.auth_token, endpoint.credential
+        )
+    };
+    for inherited in KINDS {
+        for own in KINDS {
+            assert_eq!(sent(inherited, own), sent("", own), "{inherited}{own}");
+        }
+        assert_ne!(sent(inherited, ""), sent("", ""), "{inherited}");
+    }
+    let both = "auth-token = \"x\"\nheaders = { Authorization = \"x\", X-Other = \"x\" }\n";
+    assert_eq!(sent(both, ""), sent("", both));
+    assert_eq!(sent("", both), sent(KINDS[2], both));
+    assert_eq!(
+        sent(both, KINDS[1]),
+        sent("headers = { X-Other = \"x\" }\n", KINDS[1])
+    );
+    // What takes one back is none.
+    assert_eq!(sent(both, "bearer-token = false\n"), sent(both, ""));
+    assert_eq!(
+        sent(both, "headers = { authorization = false }\n"),
+        sent("auth-token = \"x\"\nheaders = { X-Other = \"x\" }\n", "")
+    );
 }
 
 #[test]
@@ -261,6 +305,7 @@ fn a_table_takes_over_what_it_does_not_set() {
     assert_eq!(back.reading.status.verdict(404), None);
     let own = table(Program::Socketmap, "own");
     assert!(format!("{:?}", own.credential).starts_with("Some(Basic"));
+    assert!(own.auth_token.is_none());
     let verdict = |status| format!("{:?}", own.reading.status.verdict(status));
     assert_eq!(verdict(404), "Some(Temporary)");
     assert_eq!(verdict(418), "Some(NotFound)");

@@ -1235,7 +1235,7 @@ async fn an_oauth2_of_its_own_displaces_an_inherited_credential() {
 }
 
 #[tokio::test]
-async fn of_a_header_and_a_key_that_say_the_same_the_nearer_one_is_sent() {
+async fn of_headers_and_keys_that_say_who_we_are_the_nearest_are_sent() {
     const HEADERS: &str =
         "headers = { authorization = \"of a header\", X-AUTH-TOKEN = \"of a header\" }\n";
     const KEYS: &str =
@@ -1246,7 +1246,8 @@ async fn of_a_header_and_a_key_that_say_the_same_the_nearer_one_is_sent() {
     for (inherited, own, authorization, token) in [
         (HEADERS, KEYS, Some("Basic YTpi"), by_key),
         (KEYS, HEADERS, by_header, by_header),
-        (HEADERS, &oauth, Some("Bearer token-1"), by_header),
+        (HEADERS, &oauth, Some("Bearer token-1"), None),
+        (KEYS, &oauth, Some("Bearer token-1"), None),
         (&oauth, HEADERS, by_header, by_header),
         (HEADERS, "auth-token = false\n", by_header, by_header),
         (

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::file::{Entry, Section, entries};
-use super::identity::CREDENTIALS;
+use super::identity::AUTHORIZATION_KEYS;
 use super::problem::Report;
 use super::resolve::Secrecy;
 use super::secret::Secret;
@@ -410,11 +410,12 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn headers(&mut self) -> Vec<(HeaderName, HeaderText)> {
-        let Some(section) = self.section.take_members("headers", self.report) else {
-            return Vec::new();
-        };
+        let section = self.section.take_members("headers", self.report);
+        let entries = section.map_or_else(Vec::new, Section::rest);
+        let nearest = self.nearest_credential(&entries);
+        self.section.keep_nearest(nearest, &CREDENTIAL_KEYS);
         let mut headers = Vec::new();
-        for (below, entry) in section.rest() {
+        for (below, entry) in entries {
             let Ok(name) = HeaderName::try_from(entry.key) else {
                 self.error(entry.key_span, &entry.path, "is no name of a header");
                 continue;
@@ -423,7 +424,8 @@ impl<'t> Reader<'_, 't> {
                 self.error(entry.key_span, &entry.path, "is set by the program itself");
                 continue;
             }
-            if self.displaces(&name, below, &entry) {
+            if is_credential(entry.key) && (below > nearest || self.is_said_by_a_key(&name, &entry))
+            {
                 continue;
             }
             let value = match entry.value.get_ref() {
@@ -436,28 +438,33 @@ impl<'t> Reader<'_, 't> {
         headers
     }
 
-    /// Tells whether a key of the endpoint's own says what this header would say. Of the two the
-    /// nearer one is sent.
-    fn displaces(&mut self, name: &HeaderName, below: usize, entry: &Entry<'_>) -> bool {
-        let keys = match *name {
-            AUTHORIZATION => &CREDENTIALS[..],
-            _ if name.as_str() == "x-auth-token" => &["auth-token"],
-            _ => return false,
+    /// Returns how far below the table itself the nearest credential of any kind stands. It
+    /// displaces all that stand further below: they were written for another host.
+    fn nearest_credential(&self, headers: &[(usize, Entry<'_>)]) -> usize {
+        let by_key = self
+            .section
+            .nearest(&CREDENTIAL_KEYS)
+            .map(|(below, _)| below);
+        let by_header = headers
+            .iter()
+            .filter(|(_, entry)| is_credential(entry.key))
+            .map(|(below, _)| *below);
+        by_header.chain(by_key).min().unwrap_or(usize::MAX)
+    }
+
+    /// Reports a header that says what a key says as well.
+    fn is_said_by_a_key(&mut self, name: &HeaderName, entry: &Entry<'_>) -> bool {
+        let keys = if *name == AUTHORIZATION {
+            &AUTHORIZATION_KEYS[..]
+        } else {
+            &["auth-token"]
         };
-        match self.section.nearest(keys) {
-            Some((other, key)) if other == below => {
-                let text = format!("there is {key} already; only one of them can be sent");
-                self.error(entry.key_span.clone(), &entry.path, text);
-                true
-            }
-            Some((other, _)) if other < below => true,
-            _ => {
-                for key in keys {
-                    self.section.take(key);
-                }
-                false
-            }
-        }
+        let Some((_, key)) = self.section.nearest(keys) else {
+            return false;
+        };
+        let text = format!("there is {key} already; only one of them can be sent");
+        self.error(entry.key_span.clone(), &entry.path, text);
+        true
     }
 
     fn header(&mut self, text: &str, entry: &Entry<'_>) -> Option<HeaderText> {
@@ -748,6 +755,14 @@ impl<'t> Reader<'_, 't> {
         self.section.leave(name, "a lookup table");
         false
     }
+}
+
+/// The keys that say who we are.
+const CREDENTIAL_KEYS: [&str; 4] = ["auth-token", "bearer-token", "basic-auth", "oauth2"];
+
+/// Tells whether a header of this name says what one of these keys says.
+fn is_credential(name: &str) -> bool {
+    ["authorization", "x-auth-token"].contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Headers that would break the call, or our own record of it.

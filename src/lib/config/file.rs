@@ -58,13 +58,8 @@ impl<'t> Section<'t> {
 
     /// Takes a key out; a `false` takes back what is inherited.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Entry<'t>> {
-        self.take_with_layer(name).map(|(_, entry)| entry)
-    }
-
-    /// Takes a key out and tells the layer it comes from: higher is nearer.
-    pub(super) fn take_with_layer(&mut self, name: &'static str) -> Option<(usize, Entry<'t>)> {
-        let (layer, entry) = self.take_all(name).into_iter().next_back()?;
-        (!entry.is_false()).then_some((layer, entry))
+        let (_, entry) = self.take_all(name).into_iter().next_back()?;
+        (!entry.is_false()).then_some(entry)
     }
 
     /// Takes a key out for which `false` is a value.
@@ -149,6 +144,14 @@ impl<'t> Section<'t> {
             (!entry.is_false()).then_some((below, name))
         };
         names.iter().filter_map(|name| place(name)).min()
+    }
+
+    /// Drops these keys from all layers further below the table itself than this one.
+    pub(super) fn keep_nearest(&mut self, below: usize, names: &[&str]) {
+        let lower = self.layers.len().saturating_sub(below.saturating_add(1));
+        for layer in self.layers.iter_mut().take(lower) {
+            layer.retain(|entry| !names.contains(&entry.key));
+        }
     }
 
     /// Reports what nobody took: of the table itself, not of what it inherits.

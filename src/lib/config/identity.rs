@@ -9,20 +9,18 @@ use super::secret::{Secret, Source};
 use super::{Credential, OAuth, Proof, TokenServer, values};
 
 /// The keys that make `Authorization`.
-pub(super) const CREDENTIALS: [&str; 3] = ["bearer-token", "basic-auth", "oauth2"];
+pub(super) const AUTHORIZATION_KEYS: [&str; 3] = ["bearer-token", "basic-auth", "oauth2"];
 
 impl<'t> Reader<'_, 't> {
-    /// Reads the one credential; the nearest layer that names one has the say.
+    /// Reads the one credential. What the nearest one displaces is gone already.
     pub(super) fn credential(&mut self) -> Option<Credential> {
-        let mut found: Vec<_> = CREDENTIALS
+        let mut found: Vec<_> = AUTHORIZATION_KEYS
             .into_iter()
-            .filter_map(|name| self.section.take_with_layer(name))
+            .filter_map(|name| self.section.take(name))
             .collect();
-        found.sort_by_key(|(layer, entry)| (*layer, entry.key_span.start));
-        let nearest = found.last()?.0;
-        found.retain(|(layer, _)| *layer == nearest);
-        let (_, entry) = found.first()?;
-        if let Some((_, second)) = found.get(1) {
+        found.sort_by_key(|entry| entry.key_span.start);
+        let entry = found.first()?;
+        if let Some(second) = found.get(1) {
             let text = format!(
                 "there is {} already; only one of them can be sent",
                 entry.key
