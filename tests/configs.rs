@@ -1,5 +1,5 @@
-//! Loads every configuration under `tests/configs`: good ones load, bad ones say exactly what the
-//! file beside them has.
+//! Loads every configuration under `tests/configs`: good ones load, those that are warned about load
+//! as well, and these and bad ones say exactly what the file beside them has.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -64,13 +64,27 @@ fn file_of(text: &str) -> PathBuf {
     path
 }
 
+/// Demands that a configuration says exactly what the file beside it has.
+fn load_with_problems(path: &Path) -> Option<Config> {
+    let (config, report) = load(path, Mode::Serve(Program::Socketmap));
+    let expected = std::fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
+    assert_eq!(shown(&report, path), expected, "{}", path.display());
+    config
+}
+
 #[test]
 fn bad_configurations_say_what_is_wrong_with_them() {
     for path in files("bad") {
-        let (config, report) = load(&path, Mode::Serve(Program::Socketmap));
-        let expected = std::fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
-        assert_eq!(shown(&report, &path), expected, "{}", path.display());
+        let config = load_with_problems(&path);
         assert!(config.is_none(), "{} is taken all the same", path.display());
+    }
+}
+
+#[test]
+fn configurations_that_are_warned_about_are_taken() {
+    for path in files("warned") {
+        let config = load_with_problems(&path);
+        assert!(config.is_some(), "{} is not taken", path.display());
     }
 }
 

@@ -356,6 +356,22 @@ async fn a_table_without_a_socket_is_a_warning_of_a_reload_too() {
 }
 
 #[tokio::test]
+async fn what_suits_lookups_alone_is_warned_about_for_a_policy_that_inherits_it() {
+    const CONFIG: &str =
+        "[http]\nmissing = \"not-found\"\n[policy.t]\ntarget = \"http://127.0.0.1/\"\n";
+    const WARNING: &str = "warning: policy.t.missing: comes from [http]";
+    let launch = || Launch::new(Binary::Policy).config(CONFIG);
+    launch()
+        .argument("--check")
+        .end()
+        .await
+        .status(0)
+        .says(WARNING);
+    let program = launch().unix("t").ready().await;
+    program.stop().await.says(WARNING);
+}
+
+#[tokio::test]
 async fn a_program_stops_while_it_reads_a_configuration_that_does_not_end() {
     for binary in ALL {
         let backend = Backend::always(good(binary, "DUNNO"));

@@ -66,7 +66,7 @@ pub(super) fn endpoint(
     let words = reader.words();
     let special_keys = reader.lookup_bool("special-keys");
     let normalise = reader.normalise();
-    let reading = reader.reading();
+    let reading = reader.reading(&words);
     let transport = reader.transport();
     let follows_redirects = reader.follows_redirects();
     let retries = reader.count("retries", 0..=10, 1);
@@ -613,15 +613,11 @@ impl<'t> Reader<'_, 't> {
         }
     }
 
-    fn reading(&mut self) -> Reading {
+    fn reading(&mut self, words: &Words) -> Reading {
         const RESPONSES: [(&str, Response); 3] = [
             ("json", Response::Json),
             ("text", Response::Text),
             ("auto", Response::Auto),
-        ];
-        const MISSING: [(&str, Missing); 2] = [
-            ("temporary", Missing::Temporary),
-            ("not-found", Missing::NotFound),
         ];
         let default = if self.is_lookup {
             Response::Json
@@ -632,7 +628,7 @@ impl<'t> Reader<'_, 't> {
             is_lookup: self.is_lookup,
             response: self.word("response", &RESPONSES).unwrap_or(default),
             value: self.pointer("value"),
-            missing: self.word("missing", &MISSING).unwrap_or(Missing::Temporary),
+            missing: self.missing(words),
             error: self.pointer("error"),
             no_error: self
                 .section
@@ -643,8 +639,41 @@ impl<'t> Reader<'_, 't> {
             true_value: self.text("true-value", "1", |text| {
                 !text.is_empty() && !text.contains(['\0', '\n'])
             }),
-            status: self.status(),
+            status: self.status(words),
         }
+    }
+
+    fn missing(&mut self, words: &Words) -> Missing {
+        const MISSING: [(&str, Missing); 2] = [
+            ("temporary", Missing::Temporary),
+            ("not-found", Missing::NotFound),
+        ];
+        let below = self.section.nearest(&["missing"]).map_or(0, |(b, _)| b);
+        let Some(entry) = self.section.take("missing") else {
+            return Missing::Temporary;
+        };
+        let missing = values::word(&entry, &MISSING, self.report).unwrap_or(Missing::Temporary);
+        if missing == Missing::NotFound && below > 0 {
+            self.suits_lookups(&entry, "missing", "an answer without a value", words);
+        }
+        missing
+    }
+
+    /// Warns of an inherited "not-found", which keeps a lookup quiet and lets a policy's mail pass.
+    fn suits_lookups(&mut self, entry: &Entry<'_>, key: &str, what: &str, words: &Words) {
+        if !self.is_policy || self.is_lookup {
+            return;
+        }
+        let said = match &words.on_not_found {
+            Said::Action(action) => action,
+            Said::Disconnect => "disconnect",
+        };
+        let path = format!("{}.{key}", self.section.path);
+        let text = format!(
+            "comes from [http], where it suits lookups; here it turns {what} into on-not-found \
+             ({said}): write in this table what it is to mean"
+        );
+        self.report.warning(entry.value.span(), &path, text);
     }
 
     fn pointer(&mut self, name: &'static str) -> Option<String> {
@@ -664,7 +693,7 @@ impl<'t> Reader<'_, 't> {
         text.unwrap_or(default).to_owned()
     }
 
-    fn status(&mut self) -> Statuses {
+    fn status(&mut self, words: &Words) -> Statuses {
         const VERDICTS: [(&str, Verdict); 4] = [
             ("found", Verdict::Found),
             ("not-found", Verdict::NotFound),
@@ -675,10 +704,15 @@ impl<'t> Reader<'_, 't> {
         let Some(section) = self.section.take_members("status", self.report) else {
             return statuses;
         };
-        for (_, entry) in section.rest() {
+        for (below, entry) in section.rest() {
             let Some(verdict) = values::word(&entry, &VERDICTS, self.report) else {
                 continue;
             };
+            // 204 means that everywhere.
+            if verdict == Verdict::NotFound && below > 0 && entry.key != "204" {
+                let key = format!("status.{}", entry.key);
+                self.suits_lookups(&entry, &key, "this status", words);
+            }
             let class = entry
                 .key
                 .strip_suffix("xx")
