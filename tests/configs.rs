@@ -124,6 +124,43 @@ fn a_shown_header_keeps_its_placeholders_only() {
     }
 }
 
+/// A constant may be a token, which no quoted line and no listing shows.
+#[test]
+fn constants_of_a_request_are_hidden_in_quotes_and_listings_alike() {
+    let text = |more: &str| {
+        format!(
+            "[policy.x]\ntarget = \"http://h\"\n\
+             query = {{ a = \"s3cret\", b = \"{{sender}}\", c = \"s3cret{{sender}}\"{more} }}\n\
+             json = {{ a = \"s3cret\", b = \"{{sender}}\", c = [51987, 5.1987, true]{more} }}\n\
+             [policy.y]\ntarget = \"http://h\"\nsocket = \"z\"\n\
+             form = {{ a = \"s3cret\", b = \"{{sender}}\"{more} }}\n"
+        )
+    };
+    let listing = show(&load_text(&text(""))).expect("TOML");
+    let path = file_of(&text(", d = \"{nobody}\""));
+    let (_, report) = load(&path, Mode::Look);
+    std::fs::remove_file(&path).expect("the file");
+    let quotes = shown(&report, &path);
+    for line in [
+        "\na = \"(hidden)\"\nb = \"{sender}\"\nc = \"(hidden){sender}\"\n",
+        "\nc = [\"(hidden)\", \"(hidden)\", true]\n",
+        "\na = \"(hidden)\"\nb = \"{sender}\"\n",
+    ] {
+        assert!(listing.contains(line), "{line}: {listing}");
+    }
+    for line in [
+        "query = { a = ***, b = \"{sender}\", c = ***, d = *** }",
+        "json = { a = ***, b = \"{sender}\", c = [***, ***, true], d = *** }",
+        "form = { a = ***, b = \"{sender}\", d = *** }",
+    ] {
+        assert!(quotes.contains(line), "{line}: {quotes}");
+    }
+    for secret in ["s3cret", "51987", "5.1987"] {
+        assert!(!listing.contains(secret), "{secret}: {listing}");
+        assert!(!quotes.contains(secret), "{secret}: {quotes}");
+    }
+}
+
 /// A token written for one host goes to no other.
 #[test]
 fn a_credential_of_its_own_displaces_every_inherited_one() {
@@ -211,10 +248,12 @@ fn add_keys<'t>(table: &'t toml::Value, keys: &mut BTreeSet<&'t str>) {
 
 #[test]
 fn no_secret_is_shown_by_debug() {
-    let config = load_well(&folder("good").join("secrets-in-the-file.toml"));
-    let text = format!("{config:?}");
-    assert!(text.contains("(hidden)"));
-    assert!(!text.contains("text-secret"), "{text}");
+    for name in ["secrets-in-the-file.toml", "constants.toml"] {
+        let config = load_well(&folder("good").join(name));
+        let text = format!("{config:?}");
+        assert!(text.contains("(hidden)"));
+        assert!(!text.contains("text-secret"), "{text}");
+    }
 }
 
 #[test]

@@ -183,6 +183,22 @@ impl<'t> Reader<'_, 't> {
         Template::parse(text, self.vocabulary())
     }
 
+    /// Reads a text of the request, the constants of which may be secrets.
+    fn template(&mut self, text: &str, span: Place, path: &str) -> Option<Template> {
+        match self.parse_template(text) {
+            Ok(template) => {
+                if template.is_harmless() {
+                    self.report.layout().harmless.push(span);
+                }
+                Some(template)
+            }
+            Err(error) => {
+                self.error(span, path, error);
+                None
+            }
+        }
+    }
+
     pub(super) fn vocabulary(&self) -> Vocabulary<'_> {
         Vocabulary {
             lookup: self.is_lookup,
@@ -307,10 +323,8 @@ impl<'t> Reader<'_, 't> {
         let mut pairs = Vec::new();
         for pair in entries(&entry.path, table) {
             if let Some(text) = values::private_string(&pair, self.report) {
-                match self.parse_template(text) {
-                    Ok(template) => pairs.push((pair.key.to_owned(), template)),
-                    Err(error) => self.error(pair.value.span(), &pair.path, error),
-                }
+                let template = self.template(text, pair.value.span(), &pair.path);
+                pairs.extend(template.map(|template| (pair.key.to_owned(), template)));
             }
         }
         Some((entry, Parameters::Each(pairs)))
@@ -324,15 +338,17 @@ impl<'t> Reader<'_, 't> {
 
     fn json_value(&mut self, value: &'t Spanned<DeValue<'t>>, path: &str) -> Option<Json> {
         let number = match value.get_ref() {
-            DeValue::Boolean(flag) => return Some(Json::Flag(*flag)),
-            DeValue::String(text) if text == "{*}" && self.is_policy => return Some(Json::All),
-            DeValue::String(text) => match self.parse_template(text) {
-                Ok(template) => return Some(Json::Text(template)),
-                Err(error) => {
-                    self.error(value.span(), path, error);
-                    return None;
-                }
-            },
+            DeValue::Boolean(flag) => {
+                self.report.layout().harmless.push(value.span());
+                return Some(Json::Flag(*flag));
+            }
+            DeValue::String(text) if text == "{*}" && self.is_policy => {
+                self.report.layout().harmless.push(value.span());
+                return Some(Json::All);
+            }
+            DeValue::String(text) => {
+                return self.template(text, value.span(), path).map(Json::Text);
+            }
             DeValue::Array(array) => {
                 let list = array
                     .iter()
@@ -474,6 +490,9 @@ impl<'t> Reader<'_, 't> {
             self.error(entry.value.span(), &entry.path, text);
             return None;
         };
+        if template.is_harmless() {
+            self.report.layout().harmless.push(entry.value.span());
+        }
         let literal = template.literal();
         let is_empty = literal.is_empty() && !template.has_placeholder();
         if is_empty || HeaderValue::from_str(&literal).is_err() {

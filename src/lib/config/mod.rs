@@ -16,7 +16,6 @@ mod template;
 mod transport;
 mod values;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -227,22 +226,12 @@ pub enum Json {
 }
 
 /// The value of a header.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum HeaderText {
     /// The same for every call.
     Fixed(Secret),
     /// With values of the request.
     Filled(Template),
-}
-
-impl fmt::Debug for HeaderText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(value) => f.debug_tuple("Fixed").field(value).finish(),
-            // What stands between the placeholders may be a secret.
-            Self::Filled(_) => f.write_str("Filled((hidden))"),
-        }
-    }
 }
 
 /// The one credential in `Authorization`.

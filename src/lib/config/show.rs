@@ -10,8 +10,8 @@ use tracing::level_filters::LevelFilter;
 use super::secret::{Secret, Source};
 use super::{
     Body, Cache, Compression, Config, Credential, Endpoint, HeaderText, Json, Missing, Normalise,
-    OAuth, Parameters, Part, Proof, Proxy, Response, Server, Statuses, Table, Target, Template,
-    Tls, TlsVersion, TokenServer, Verdict,
+    OAuth, Parameters, Proof, Proxy, Response, Server, Statuses, Table, Target, Template, Tls,
+    TlsVersion, TokenServer, Verdict,
 };
 use crate::program::Program;
 use crate::reply::Said;
@@ -70,8 +70,6 @@ enum Shape<'c> {
     Text(String),
     Number(usize),
     Flag(bool),
-    Whole(i64),
-    Float(f64),
     List(&'c [String]),
     Shapes(Vec<Self>),
     Table(Pairs<'c>),
@@ -258,11 +256,8 @@ fn word_or_false(word: Option<&str>) -> Shape<'static> {
 fn json(value: &Json) -> Shape<'_> {
     match value {
         Json::Flag(flag) => Shape::Flag(*flag),
-        Json::Number(number) => match number.as_i64() {
-            Some(whole) => Shape::Whole(whole),
-            None => Shape::Float(number.as_f64().unwrap_or_default()),
-        },
-        Json::Text(template) => text(template),
+        Json::Number(_) => text(HIDDEN),
+        Json::Text(template) => filled(template),
         Json::All => text("{*}"),
         Json::List(list) => Shape::Shapes(list.iter().map(json).collect()),
         Json::Object(members) => {
@@ -277,19 +272,13 @@ fn json(value: &Json) -> Shape<'_> {
 fn header(value: &HeaderText) -> Shape<'_> {
     match value {
         HeaderText::Fixed(value) => secret(value),
-        HeaderText::Filled(template) => text(without_literals(template)),
+        HeaderText::Filled(template) => filled(template),
     }
 }
 
-/// Hides what stands between the placeholders: it may be a secret.
-fn without_literals(template: &Template) -> Template {
-    let hidden = |part: &Part| match part {
-        Part::Literal(_) => Part::Literal(HIDDEN.to_owned()),
-        Part::Placeholder(_) => part.clone(),
-    };
-    Template {
-        parts: template.parts.iter().map(hidden).collect(),
-    }
+/// Hides what stands between the placeholders, as a quoted line does.
+fn filled(template: &Template) -> Shape<'static> {
+    text(template.without_constants(HIDDEN))
 }
 
 fn oauth(settings: &OAuth) -> Pairs<'_> {
@@ -402,7 +391,7 @@ fn parameters(parameters: &Parameters) -> Option<Shape<'_>> {
         Parameters::Each(pairs) => {
             let pairs = pairs
                 .iter()
-                .map(|(name, value)| (name.as_str(), text(value)));
+                .map(|(name, value)| (name.as_str(), filled(value)));
             Some(Shape::Table(pairs.collect()))
         }
     }

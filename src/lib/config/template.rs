@@ -12,12 +12,22 @@ pub struct Template {
 }
 
 /// A piece of a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Part {
     /// Text as it is.
     Literal(String),
     /// A value of the request.
     Placeholder(Placeholder),
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // It may be a token.
+            Self::Literal(_) => f.write_str("Literal((hidden))"),
+            Self::Placeholder(name) => f.debug_tuple("Placeholder").field(name).finish(),
+        }
+    }
 }
 
 /// A value of the request, by name.
@@ -88,6 +98,24 @@ impl Template {
                 Part::Placeholder(_) => "",
             })
             .collect()
+    }
+
+    /// Returns the template with its constants replaced: any of them may be a token.
+    pub(super) fn without_constants(&self, hidden: &str) -> Self {
+        let replaced = |part: &Part| match part {
+            Part::Literal(_) => Part::Literal(hidden.to_owned()),
+            Part::Placeholder(_) => part.clone(),
+        };
+        Self {
+            parts: self.parts.iter().map(replaced).collect(),
+        }
+    }
+
+    /// Tells whether the text may be shown: it has no constant to be hidden.
+    pub(super) fn is_harmless(&self) -> bool {
+        self.parts
+            .iter()
+            .all(|part| matches!(part, Part::Placeholder(_)))
     }
 
     /// Tells whether the text depends on the request.
