@@ -208,12 +208,20 @@ pub(super) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
         .map(|name| (strsim::damerau_levenshtein(word, name), *name))
-        .min()
-        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1));
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1) || has_stem_of(word, name))
+        .min();
     match nearest {
         Some((_, name)) => format!("unknown {what}; did you mean \"{name}\"?"),
         None => format!("unknown {what}"),
     }
+}
+
+/// Tells whether most of a word, and enough to mean something, is how the name begins as well:
+/// "retry" is near to "retries".
+fn has_stem_of(word: &str, name: &str) -> bool {
+    let same = word.chars().zip(name.chars()).take_while(|(a, b)| a == b);
+    let stem = same.count();
+    stem >= 4 && stem * 5 >= word.chars().count() * 4
 }
 
 /// Notes where the keys and values of a table and of all in it stand.
