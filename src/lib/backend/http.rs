@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use flate2::write::GzEncoder;
 use reqwest::header::{
     AUTHORIZATION, AsHeaderName, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap,
@@ -112,7 +113,8 @@ impl Shared {
 /// A call on its way: what stays the same however often it is sent.
 struct Sending<'c> {
     call: &'c Call,
-    body: Option<Vec<u8>>,
+    /// Shared by all tries: a copy for each would be a multiple of what Postfix has sent.
+    body: Option<Bytes>,
     id: HeaderValue,
     /// Among the calls in flight, for as long as anything of this one is.
     place: Arc<OwnedSemaphorePermit>,
@@ -177,7 +179,7 @@ impl Caller {
 
     /// Asks, if there is anything to be asked, within the time there is for it.
     pub async fn ask(&self, request: &Request, id: RequestId) -> Answered {
-        let call = match compose(&self.table, request) {
+        let mut call = match compose(&self.table, request) {
             Ok(call) => call,
             Err(outcome) => return outcome.into(),
         };
@@ -192,7 +194,7 @@ impl Caller {
         };
         let sending = Sending {
             place: Arc::new(place),
-            body: self.body(&call),
+            body: call.body.take().map(|body| self.body(body)),
             call: &call,
             id: HeaderValue::try_from(id.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("-")),
@@ -473,14 +475,14 @@ impl Caller {
     }
 
     /// Returns the body as it is sent.
-    fn body(&self, call: &Call) -> Option<Vec<u8>> {
-        let body = call.body.clone()?;
+    fn body(&self, body: Vec<u8>) -> Bytes {
         if self.table.endpoint.transport.compression != Compression::Both {
-            return Some(body);
+            return body.into_boxed_slice().into();
         }
         let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(&body).ok()?;
-        encoder.finish().ok()
+        // To write into memory does not fail.
+        let _ = encoder.write_all(&body);
+        encoder.finish().unwrap_or_default().into()
     }
 }
 
