@@ -4,7 +4,7 @@
 mod support;
 
 use support::{
-    backend::{Act, Backend, Gate, good},
+    backend::{Act, Backend, Gate, good, plain},
     peer::{Peer, question},
     program::{ALL, Binary, Launch, Program, allow_descriptors},
     same, shown,
@@ -419,5 +419,85 @@ async fn peers_that_never_read_take_little_and_delay_nobody() {
         drop(deaf);
         besieged.answers_others("after they have gone").await;
         besieged.stop().await;
+    }
+}
+
+/// The largest request that a policy may be asked: its lines, and what ends it.
+fn largest_policy_request(value: &str) -> (Vec<Vec<u8>>, &'static [u8]) {
+    let line = |number| format!("{number:03}={}\n", value.repeat(123)).into_bytes();
+    ((0..511).map(line).collect(), b"\n")
+}
+
+/// A buffer for each piece would be several times as much.
+#[tokio::test]
+async fn a_policy_request_takes_a_small_multiple_of_its_size_however_it_was_cut() {
+    const PEERS: usize = 16;
+    let binary = Binary::Policy;
+    let form = ("", "x", 6);
+    // Each byte is six in JSON.
+    let json = ("json = \"{*}\"", "\u{1}", 12);
+    for (keys, value, multiple) in [form, json] {
+        let gate = Gate::shut();
+        let backend = {
+            let gate = gate.clone();
+            Backend::new(move |request| match request.body.len() {
+                0..1_000 => plain("DUNNO"),
+                _ => [vec![Act::Wait(gate.clone())], plain("DUNNO")].concat(),
+            })
+        };
+        let keys = format!("request-timeout = \"80s\"\n{keys}");
+        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        let mut others = program.peers::<2>().await;
+        pass_by(&mut others, binary).await;
+        let mut peers = Vec::new();
+        for _ in 0..PEERS {
+            peers.push(program.peer().await);
+        }
+        let before = program.memory();
+        let (pieces, end) = largest_policy_request(value);
+        for piece in &pieces {
+            for peer in &mut peers {
+                peer.send(piece).await;
+            }
+            pass_by(&mut others, binary).await;
+        }
+        let passed_by = backend.count();
+        for peer in &mut peers {
+            peer.send(end).await;
+        }
+        backend.asked(passed_by + PEERS).await;
+        let each = (program.memory() - before) / u64::try_from(PEERS).expect("a number");
+        assert!(each <= multiple * 64, "{keys}: {each} KiB for each request");
+        gate.pass(PEERS);
+        for peer in &mut peers {
+            same("policy", &peer.reply().await, &found(binary, "DUNNO"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_keeps_nothing_of_a_large_request() {
+    const PEERS: usize = 100;
+    for binary in ALL {
+        let backend = Backend::always(good(binary, "DUNNO"));
+        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let request = question(binary, "t", "x".repeat(60_000));
+        let mut peers = Vec::new();
+        let mut before = None;
+        for _ in 0..PEERS {
+            let mut peer = program.peer().await;
+            same(
+                binary.name(),
+                &peer.ask(&request).await,
+                &found(binary, "DUNNO"),
+            );
+            peers.push(peer);
+            // The first ones bring what the program then uses for all.
+            if peers.len() == PEERS / 10 {
+                before = Some(program.memory());
+            }
+        }
+        let more = program.memory().saturating_sub(before.expect("a number"));
+        assert!(more <= 2 * 1024, "{binary:?}: {more} KiB more");
     }
 }

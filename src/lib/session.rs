@@ -21,6 +21,10 @@ use crate::request::Request;
 const READ: usize = 2 * 1024;
 const READ_AHEAD: usize = 64 * 1024;
 
+/// The largest buffer that an idle connection keeps: room for any request that Postfix makes of
+/// its own accord.
+const KEPT: usize = 4 * 1024;
+
 /// How long a connection that has asked nothing yet is not taken for an idle one.
 const GRACE: Duration = Duration::from_millis(200);
 
@@ -106,7 +110,7 @@ where
     async fn run<P: Protocol>(&mut self, mut protocol: P) -> Result<std::convert::Infallible, End> {
         loop {
             match protocol.next_step(&mut self.input) {
-                Step::NeedMore => self.read(protocol.is_inside_request()).await?,
+                Step::NeedMore => self.read().await?,
                 Step::Ask(request) => self.ask::<P>(&request).await?,
                 Step::Answer(outcome) => self.answer::<P>(outcome).await?,
                 Step::Refuse(outcome) => {
@@ -118,11 +122,14 @@ where
         }
     }
 
-    async fn read(&mut self, is_inside_request: bool) -> Result<(), End> {
+    async fn read(&mut self) -> Result<(), End> {
         if self.has_ended {
             return Err(End::Eof);
         }
-        let is_resting = self.input.is_empty() && !is_inside_request;
+        let is_resting = self.input.is_empty();
+        if is_resting && self.input.try_reclaim(KEPT + 1) {
+            self.input = BytesMut::new();
+        }
         self.input.reserve(READ);
         if !self.has_come {
             // Who has just connected is about to ask, and is not to leave before.

@@ -1,5 +1,7 @@
 //! Where one request ends and the next begins: lines and netstrings, bounded, cut off once.
 
+use std::ops::Range;
+
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
@@ -19,26 +21,57 @@ pub enum Frame {
 /// Finds lines, each ended by a line feed, looking at no byte twice.
 #[derive(Debug, Default)]
 pub struct Lines {
+    /// Where the line that is not complete begins.
+    start: usize,
     searched: usize,
 }
 
+/// What is found behind the lines that were found before.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// A part of a line.
+    NeedMore,
+    /// A line: where it is in the input, without its line feed.
+    At(Range<usize>),
+    /// All lines together are longer than the limit.
+    TooLong,
+}
+
 impl Lines {
-    /// Cuts one line off the input. The limit counts the line feed.
-    pub fn take(&mut self, input: &mut BytesMut, limit: usize) -> Frame {
+    /// Finds the next line and leaves it in the input. The limit counts all lines found so far,
+    /// with their line feeds.
+    pub fn find(&mut self, input: &[u8], limit: usize) -> Line {
         let unseen = input.get(self.searched..).unwrap_or_default();
         let end = memchr(b'\n', unseen).map(|at| self.searched.saturating_add(at));
         match end {
             Some(end) if end < limit => {
-                self.searched = 0;
-                let line = input.split_to(end).freeze();
-                input.advance(1);
-                Frame::Whole(line)
+                let line = self.start..end;
+                self.start = end.saturating_add(1);
+                self.searched = self.start;
+                Line::At(line)
             }
             None if input.len() < limit => {
                 self.searched = input.len();
-                Frame::NeedMore
+                Line::NeedMore
             }
-            _ => Frame::TooLong,
+            _ => Line::TooLong,
+        }
+    }
+
+    /// Cuts everything before `end`, where a found line ends, off the input, and its line feed.
+    pub fn cut(&mut self, input: &mut BytesMut, end: usize) -> Bytes {
+        *self = Self::default();
+        let lines = input.split_to(end).freeze();
+        input.advance(1);
+        lines
+    }
+
+    /// Cuts one line off the input. The limit counts the line feed.
+    pub fn take(&mut self, input: &mut BytesMut, limit: usize) -> Frame {
+        match self.find(input, limit) {
+            Line::NeedMore => Frame::NeedMore,
+            Line::At(line) => Frame::Whole(self.cut(input, line.end)),
+            Line::TooLong => Frame::TooLong,
         }
     }
 }
@@ -156,6 +189,20 @@ mod tests {
         assert_eq!(take("abc"), Frame::NeedMore);
         assert_eq!(take("abcd"), Frame::TooLong);
         assert_eq!(take("abcd\n"), Frame::TooLong);
+    }
+
+    #[test]
+    fn lines_are_found_in_place_until_all_of_them_are_over_the_limit() {
+        let mut lines = Lines::default();
+        let mut input = BytesMut::from("ab\n\nc");
+        assert_eq!(lines.find(&input, 7), Line::At(0..2));
+        assert_eq!(lines.find(&input, 7), Line::At(3..3));
+        assert_eq!(lines.find(&input, 7), Line::NeedMore);
+        input.extend_from_slice(b"d\ne\n");
+        assert_eq!(lines.find(&input, 7), Line::At(4..6));
+        assert_eq!(lines.find(&input, 7), Line::TooLong);
+        assert_eq!(lines.cut(&mut input, 6), "ab\n\ncd");
+        assert_eq!(lines.find(&input, 7), Line::At(0..1));
     }
 
     #[test]

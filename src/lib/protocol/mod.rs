@@ -31,13 +31,9 @@ pub const MAX_REQUEST: usize = 65_536;
 pub trait Protocol: Default + Send + 'static {
     /// Takes the next thing off the front of what has been received.
     ///
-    /// The steps are the same however the bytes were cut on their way.
+    /// The steps are the same however the bytes were cut on their way. What is not complete stays
+    /// in the input.
     fn next_step(&mut self, input: &mut BytesMut) -> Step;
-
-    /// Tells whether a part of a request has been taken off the input already.
-    fn is_inside_request(&self) -> bool {
-        false
-    }
 
     /// Puts an outcome into this protocol's words.
     ///

@@ -1,7 +1,7 @@
 //! Policy delegation (SMTPD_POLICY_README), as smtpd_check.c and attr_scan_plain.c speak it.
 //!
 //! ```text
-//! request:  1*(name "=" value LF) LF         split at the first "="; nothing is quoted
+//! request:  1*512(name "=" value LF) LF      split at the first "="; nothing is quoted
 //! reply:    "action=" action LF LF
 //! ```
 //!
@@ -12,53 +12,67 @@ use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
 use super::action;
-use super::frame::{Frame, Lines};
+use super::frame::{Line, Lines};
 use super::{MAX_REQUEST, Protocol, Step, Unsayable};
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Failure, Outcome, Reason};
 use crate::reply::{Reply, Said, Words};
 use crate::request::{Attributes, Request};
 
 /// As many attributes as Postfix 3.8 sends, or a few more.
 const USUAL: usize = 32;
 
+/// The most attributes one request may have: each takes memory of its own, however short it is.
+const MAX_ATTRIBUTES: usize = 512;
+
 /// The server's side of policy delegation.
+///
+/// A request stays in the input until it is complete: a part that was cut off would keep alive
+/// the whole buffer that it was read into.
 #[derive(Debug, Default)]
 pub struct Policy {
     lines: Lines,
-    /// What has come of the request so far, and its bytes.
-    attributes: Attributes,
-    size: usize,
+    /// The attributes of the request so far.
+    found: Vec<Found>,
+}
+
+/// Where an attribute is in the input.
+#[derive(Debug)]
+struct Found {
+    start: usize,
+    /// Of its "=".
+    equals: usize,
+    end: usize,
 }
 
 impl Protocol for Policy {
     fn next_step(&mut self, input: &mut BytesMut) -> Step {
         loop {
-            let room = MAX_REQUEST.saturating_sub(self.size);
-            let line = match self.lines.take(input, room) {
-                Frame::NeedMore => return Step::NeedMore,
-                Frame::Whole(line) => line,
-                Frame::TooLong => return refuse(Reason::RequestTooLong),
-                Frame::Malformed => return refuse(Reason::RequestNotUnderstood),
+            let line = match self.lines.find(input, MAX_REQUEST) {
+                Line::NeedMore => return Step::NeedMore,
+                Line::At(line) => line,
+                Line::TooLong => return refuse(Reason::RequestTooLong),
             };
-            self.size = self.size.saturating_add(line.len()).saturating_add(1);
             if line.is_empty() {
-                return self.question();
+                return self.question(input, line.end);
             }
-            match memchr(b'=', &line) {
+            let bytes = input.get(line.clone()).unwrap_or_default();
+            let equals = match memchr(b'=', bytes) {
                 None | Some(0) => return refuse(Reason::RequestNotUnderstood),
-                Some(equals) => {
-                    let attributes = &mut self.attributes.0;
-                    if attributes.is_empty() {
-                        attributes.reserve(USUAL);
-                    }
-                    attributes.push((line.slice(..equals), line.slice(equals.saturating_add(1)..)));
-                }
+                Some(at) => line.start.saturating_add(at),
+            };
+            if self.found.len() >= MAX_ATTRIBUTES {
+                let failure = Failure::new(Reason::RequestTooLong, "more than 512 attributes");
+                return refuse(failure);
             }
+            if self.found.is_empty() {
+                self.found.reserve(USUAL);
+            }
+            self.found.push(Found {
+                start: line.start,
+                equals,
+                end: line.end,
+            });
         }
-    }
-
-    fn is_inside_request(&self) -> bool {
-        self.size > 0
     }
 
     fn reply(outcome: &Outcome, words: &Words) -> Result<Reply, Unsayable> {
@@ -76,9 +90,15 @@ impl Protocol for Policy {
 }
 
 impl Policy {
-    fn question(&mut self) -> Step {
-        self.size = 0;
-        let attributes = std::mem::take(&mut self.attributes);
+    /// Makes a question of the lines before `end`, where the empty line is.
+    fn question(&mut self, input: &mut BytesMut, end: usize) -> Step {
+        let block = self.lines.cut(input, end);
+        let attributes = std::mem::take(&mut self.found).into_iter().map(|found| {
+            let name = block.slice(found.start..found.equals);
+            let value = block.slice(found.equals.saturating_add(1)..found.end);
+            (name, value)
+        });
+        let attributes = Attributes(attributes.collect());
         let is_foreign = attributes
             .value("request")
             .is_some_and(|request| request != b"smtpd_access_policy");
@@ -89,8 +109,8 @@ impl Policy {
     }
 }
 
-fn refuse(reason: Reason) -> Step {
-    Step::Refuse(Outcome::Temporary(reason.into()))
+fn refuse(failure: impl Into<Failure>) -> Step {
+    Step::Refuse(Outcome::Temporary(failure.into()))
 }
 
 fn say(action: &str) -> Reply {
