@@ -141,6 +141,41 @@ fn json_answers_of_lookups() {
 }
 
 #[test]
+fn a_value_without_a_word_in_it_is_not_understood() {
+    // Postfix takes such a value of an access table for "permit" (check_table_result()).
+    for body in [
+        r#"" ""#,
+        r#""\t""#,
+        r#""\r""#,
+        r#""\n""#,
+        r#"",""#,
+        r#"", ,\r\n\t""#,
+        r#"[" "]"#,
+        r#"[","]"#,
+        r#"["a", "\t"]"#,
+        r#"["a", ", "]"#,
+        r#"["", ""]"#,
+    ] {
+        for reading in [lookup(), policy()] {
+            let outcome = read("application/json", body.as_bytes(), &reading);
+            assert_eq!(short(&outcome), BAD, "{body}");
+        }
+    }
+    let mut text = lookup();
+    text.response = Response::Text;
+    for body in [",", " , ", ",\t,", ",,,\r\n"] {
+        assert_eq!(short(&read("text/plain", body.as_bytes(), &text)), BAD);
+    }
+    let mut said = lookup();
+    said.list_separator = " ".to_owned();
+    assert_eq!(short(&read("", br#"["a", "b"]"#, &said)), "found a b");
+    // A word is whatever mystrtok() finds between them.
+    for (body, expected) in [(r#"" a,""#, "found  a,"), (r#""\u000b""#, "found \u{b}")] {
+        assert_eq!(short(&read("", body.as_bytes(), &lookup())), expected);
+    }
+}
+
+#[test]
 fn a_pointer_leads_to_the_value() {
     let body =
         br#"{"a": {"b/c": ["x", {"~": "y"}], "n": null, "": "e"}, "k": "first", "k": "last"}"#;

@@ -6,7 +6,7 @@ use std::fmt;
 /// How one request ended. Once a request is understood there is nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The backend knows the key, and this is the value: never empty.
+    /// The backend knows the key, and this is the value: never blank.
     Found(String),
     /// The backend says that there is no such key.
     NotFound,
@@ -34,6 +34,12 @@ impl Outcome {
             Self::Temporary(failure) | Self::Permanent(failure) => Some(failure),
         }
     }
+}
+
+/// Returns whether Postfix finds no word in a value. It splits the value of an access table at
+/// these characters and takes one without a word for "permit" (check_table_result()).
+pub fn is_blank(value: &str) -> bool {
+    value.trim_matches([' ', '\t', '\r', '\n', ',']).is_empty()
 }
 
 /// Why there is no answer.

@@ -19,7 +19,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::config::{Missing, Reading, Response, Verdict};
-use crate::outcome::{Failure, Outcome, Reason};
+use crate::outcome::{Failure, Outcome, Reason, is_blank};
 
 /// Returns what a status means, before its body is looked at.
 pub fn verdict(status: u16, reading: &Reading) -> Verdict {
@@ -57,6 +57,8 @@ pub fn read(content_type: &str, body: &[u8], reading: &Reading) -> Outcome {
         read_text(if may_be_html { content_type } else { "" }, body)
     };
     match value {
+        // Whatever it was made of: a list may be joined by blanks.
+        Ok(Value::Text(text)) if is_blank(&text) => not_understood("a value without a word in it"),
         Ok(Value::Text(text)) => Outcome::Found(text),
         Ok(Value::Nowhere) if reading.missing == Missing::NotFound => Outcome::NotFound,
         Ok(Value::Nowhere) => not_understood("\"value\" points nowhere in the answer"),
@@ -275,8 +277,8 @@ fn scalar_or_list(value: &RawValue, reading: &Reading) -> Result<Value, Failure>
         serde_json::from_str(value.get()).map_err(|_| failure("not JSON"))?;
     let mut joined = String::new();
     for (i, element) in elements.iter().enumerate() {
-        let text =
-            scalar(element, reading)?.ok_or_else(|| failure("an empty element in a list"))?;
+        let text = scalar(element, reading)?.filter(|text| !is_blank(text));
+        let text = text.ok_or_else(|| failure("an empty element in a list"))?;
         if i > 0 {
             joined.push_str(&reading.list_separator);
         }

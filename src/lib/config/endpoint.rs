@@ -20,6 +20,7 @@ use super::{
     Body, Endpoint, HeaderText, Json, Missing, Normalise, Parameters, Pattern, Reading, Response,
     Statuses, Verdict, values,
 };
+use crate::outcome::is_blank;
 use crate::program::Program;
 use crate::protocol::action;
 use crate::reply::{Said, Words};
@@ -656,7 +657,7 @@ impl<'t> Reader<'_, 't> {
                 .unwrap_or_default(),
             list_separator: self.text("list-separator", ",", |text| !text.contains('\0')),
             true_value: self.text("true-value", "1", |text| {
-                !text.is_empty() && !text.contains(['\0', '\n'])
+                !is_blank(text) && !text.contains(['\0', '\n'])
             }),
             status: self.status(words),
         }
