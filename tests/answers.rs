@@ -260,6 +260,7 @@ fn text_answers_are_one_line_and_no_page() {
         ("text/plain", "\u{feff}a", "found a"),
         ("text/plain", "\u{feff}", "not found"),
         ("text/plain", "\u{feff} <html>", BAD),
+        ("text/plain", " \u{feff}\n<html>", BAD),
     ] {
         let outcome = read(content_type, body.as_bytes(), &reading);
         assert_eq!(short(&outcome), expected, "{content_type}: {body:?}");
@@ -300,9 +301,16 @@ fn policy_answers_are_read_by_their_content_type_and_never_empty() {
         ("application/json", "", BAD),
         ("text/plain", "", BAD),
         ("text/plain", "\n", BAD),
-        ("text/html", "DUNNO", BAD),
-        ("Text/HTML; charset=utf-8", "DUNNO", BAD),
-        ("application/xhtml+xml", "DUNNO", BAD),
+        // What Flask and PHP label every answer with, unless told otherwise.
+        ("text/html", "DUNNO", "found DUNNO"),
+        ("Text/HTML; charset=utf-8", "\u{feff}DUNNO", "found DUNNO"),
+        ("application/xhtml+xml", "DUNNO", "found DUNNO"),
+        ("text/html", "", BAD),
+        ("text/html", "<p>DUNNO", BAD),
+        ("text/html", " \r\n\t<!doctype html>", BAD),
+        ("text/html", "\u{feff}<html>", BAD),
+        ("text/html", "\n\u{feff} <html>", BAD),
+        ("text/html", "DUNNO\n<p>", BAD),
         ("text/plain", "<html>", BAD),
     ] {
         let outcome = read(content_type, body.as_bytes(), &policy());

@@ -545,6 +545,7 @@ async fn an_action_postfix_understands_is_said() {
         (plain("  REJECT text \r\n"), Some("REJECT text")),
         (json(r#""DUNNO""#), Some("DUNNO")),
         (json(r#""action=REJECT text""#), Some("REJECT text")),
+        (typed(200, "text/html", "DUNNO"), Some("DUNNO")),
         (json(r#"{"action":"REJECT text"}"#), Some("REJECT text")),
         (json(r#"{"other":[1],"action":"DUNNO"}"#), Some("DUNNO")),
         (
@@ -616,7 +617,6 @@ async fn what_is_no_action_is_a_temporary_failure() {
         rows.push((plain(action), None));
     }
     rows.extend([
-        (typed(200, "text/html", "DUNNO"), None),
         (typed(200, "text/html; charset=utf-8", "<p>DUNNO</p>"), None),
         (json(r#"{"action":""}"#), None),
         (json(r#"{"action":null}"#), None),

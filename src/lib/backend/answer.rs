@@ -52,9 +52,7 @@ pub fn read(content_type: &str, body: &[u8], reading: &Reading) -> Outcome {
     let value = if is_json {
         read_json(body, reading)
     } else {
-        // Who asks for text gets it, whatever a script's language calls it; a page is still none.
-        let may_be_html = reading.response == Response::Auto;
-        read_text(if may_be_html { content_type } else { "" }, body)
+        read_text(body)
     };
     match value {
         // Whatever it was made of: a list may be joined by blanks.
@@ -84,25 +82,17 @@ fn not_understood(detail: &'static str) -> Outcome {
     Outcome::Temporary(failure(detail))
 }
 
-/// Returns the media type of a content type, in lower case.
-fn media_type(content_type: &str) -> String {
-    let media_type = content_type.split(';').next().unwrap_or_default();
-    media_type.trim().to_ascii_lowercase()
-}
-
 fn is_json(content_type: &str) -> bool {
-    let media_type = media_type(content_type);
+    let media_type = content_type.split(';').next().unwrap_or_default();
+    let media_type = media_type.trim().to_ascii_lowercase();
     media_type == "application/json" || media_type.ends_with("+json")
 }
 
-/// One line of text; an error page is not one, whatever it is called.
-fn read_text(content_type: &str, body: &[u8]) -> Result<Value, Failure> {
-    // Some editors and languages begin a text with a mark of its encoding.
-    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let text = text.trim_ascii();
-    let is_html = ["text/html", "application/xhtml+xml"].contains(&&*media_type(content_type))
-        || text.starts_with(b"<");
-    if is_html {
+/// One line of text. The body tells an error page, and not its label: some frameworks label every
+/// answer text/html.
+fn read_text(body: &[u8]) -> Result<Value, Failure> {
+    let text = trim_text(body);
+    if text.starts_with(b"<") {
         return Err(failure("HTML where a line of text is due"));
     }
     if text.is_empty() {
@@ -115,6 +105,14 @@ fn read_text(content_type: &str, body: &[u8]) -> Result<Value, Failure> {
         Ok(text) => Ok(Value::Text(text)),
         Err(_) => Err(Failure::new(Reason::ValueCannotBeSent, "not UTF-8")),
     }
+}
+
+/// Returns a text without the blanks around it and the byte order mark that some editors and
+/// languages begin a text with.
+pub fn trim_text(body: &[u8]) -> &[u8] {
+    let text = body.trim_ascii();
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    text.trim_ascii()
 }
 
 fn read_json(body: &[u8], reading: &Reading) -> Result<Value, Failure> {
