@@ -2,10 +2,11 @@
 //! speak TLS, HTTP/2 or over a unix socket, a proxy, and an address that never answers.
 #![allow(
     dead_code,
-    reason = "two test programs include this, and each needs another part of it"
+    reason = "several test programs include this, and each needs another part of it"
 )]
 
 pub(crate) mod certificates;
+pub(crate) mod frames;
 pub(crate) mod hole;
 pub(crate) mod tunnel;
 pub(crate) mod web;

@@ -11,7 +11,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Certificate, Client, Identity, redirect, tls};
 
 use crate::config::{
-    Body, Compression, Credential, Endpoint, HeaderText, Proxy, Response, TlsVersion, Transport,
+    Body, Compression, Credential, Endpoint, HeaderText, HttpVersion, Proxy, Response, TlsVersion,
+    Transport,
 };
 use crate::workers::Each;
 
@@ -56,6 +57,11 @@ fn build(transport: &Transport, is_https: bool) -> Result<Client, reqwest::Error
         .http2_keep_alive_interval(PING.0)
         .http2_keep_alive_timeout(PING.1)
         .http2_keep_alive_while_idle(true);
+    builder = match transport.http_version {
+        HttpVersion::Auto => builder,
+        HttpVersion::Http1 => builder.http1_only(),
+        HttpVersion::Http2 => builder.http2_prior_knowledge(),
+    };
     // No proxy stands before a unix socket, and its password is not for the backend.
     let proxy = match &transport.unix_socket {
         Some(path) => {

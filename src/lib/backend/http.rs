@@ -23,7 +23,7 @@ use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
 use super::client::{Clients, cause, headers, is_broken_connection, is_no_http};
 use super::oauth::Tokens;
-use crate::config::{self, Compression, Credential, TokenServer, Transport, Verdict};
+use crate::config::{self, Compression, Credential, HttpVersion, TokenServer, Transport, Verdict};
 use crate::log::RequestId;
 use crate::metrics::{Meter, Metrics};
 use crate::outcome::{Failure, Outcome, Reason};
@@ -86,6 +86,7 @@ impl Shared {
         let transport = Transport {
             unix_socket: None,
             compression: Compression::None,
+            http_version: HttpVersion::Auto,
             ..endpoint.transport.clone()
         };
         let found = self

@@ -324,6 +324,8 @@ pub struct Transport {
     pub unix_socket: Option<PathBuf>,
     /// What is compressed.
     pub compression: Compression,
+    /// The version of HTTP.
+    pub http_version: HttpVersion,
 }
 
 /// How https is done.
@@ -366,6 +368,17 @@ pub enum Proxy {
     Environment,
     /// This one.
     Url(Url),
+}
+
+/// The version of HTTP that a backend is asked in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// Over TLS what the server prefers (RFC 7301), otherwise 1.1.
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, over plain TCP with prior knowledge (RFC 9113, section 3.3).
+    Http2,
 }
 
 /// What is compressed.

@@ -292,7 +292,7 @@ const TABLES: [&str; 6] = ["http", "server", "log", "tcp-lookup", "socketmap", "
 const KEYS: &str = "\
     auth-method auth-token basic-auth bearer-token breaker by ca cache client-cert client-id \
     client-key client-secret compression connect-timeout credential delimiter drain-timeout env \
-    error extra-attributes failures file form headers honour-http idle-timeout issuer json level \
+    error extra-attributes failures file form headers honour-http http-version idle-timeout issuer json level \
     list-separator lowercase max-bytes max-connections max-entries max-in-flight max-response \
     method min-version missing negative-ttl no-error normalise oauth2 on-not-found on-permanent \
     on-temporary password pattern pause permit-actions pool-idle private-key proxy query \

@@ -9,9 +9,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::secret::{Secret, Source};
 use super::{
-    Body, Cache, Compression, Config, Credential, Endpoint, HeaderText, Json, Missing, Normalise,
-    OAuth, Parameters, Proof, Proxy, Response, Server, Statuses, Table, Target, Template, Tls,
-    TlsVersion, TokenServer, Verdict,
+    Body, Cache, Compression, Config, Credential, Endpoint, HeaderText, HttpVersion, Json, Missing,
+    Normalise, OAuth, Parameters, Proof, Proxy, Response, Server, Statuses, Table, Target,
+    Template, Tls, TlsVersion, TokenServer, Verdict,
 };
 use crate::program::Program;
 use crate::reply::Said;
@@ -185,6 +185,14 @@ fn endpoint(table: &Table) -> Pairs<'_> {
             Compression::None => None,
             Compression::Response => Some("response"),
             Compression::Both => Some("both"),
+        })),
+    );
+    add(
+        "http-version",
+        Some(text(match transport.http_version {
+            HttpVersion::Auto => "auto",
+            HttpVersion::Http1 => "1.1",
+            HttpVersion::Http2 => "2",
         })),
     );
     add(

@@ -10,13 +10,18 @@ use super::endpoint::Reader;
 use super::file::{Entry, Section};
 use super::identity::is_absent;
 use super::secret::Secret;
-use super::{Compression, Pem, Proxy, Tls, TlsVersion, Transport, values};
+use super::{Compression, HttpVersion, Pem, Proxy, Tls, TlsVersion, Transport, values};
 
 impl<'t> Reader<'_, 't> {
     pub(super) fn transport(&mut self) -> Transport {
         const COMPRESSIONS: [(&str, Compression); 2] = [
             ("response", Compression::Response),
             ("both", Compression::Both),
+        ];
+        const HTTP_VERSIONS: [(&str, HttpVersion); 3] = [
+            ("auto", HttpVersion::Auto),
+            ("1.1", HttpVersion::Http1),
+            ("2", HttpVersion::Http2),
         ];
         Transport {
             connect_timeout: self.duration("connect-timeout", Duration::from_secs(2)),
@@ -27,6 +32,9 @@ impl<'t> Reader<'_, 't> {
             compression: self
                 .word("compression", &COMPRESSIONS)
                 .unwrap_or(Compression::None),
+            http_version: self
+                .word("http-version", &HTTP_VERSIONS)
+                .unwrap_or(HttpVersion::Auto),
         }
     }
 
