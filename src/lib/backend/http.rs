@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::io::Write as _;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -14,10 +13,11 @@ use reqwest::header::{
 };
 use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::answer;
+use super::body::{body, drain};
 use super::breaker::{Breaker, Change};
 use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
@@ -513,42 +513,6 @@ fn names(targets: &[config::Target]) -> Vec<String> {
 
 fn header(response: &reqwest::Response, name: impl AsHeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
-}
-
-/// Reads a body up to its limit, which counts what compression hides.
-pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, Failure> {
-    let too_long = || Failure::from(Reason::AnswerTooLong);
-    let length = response.content_length().unwrap_or(0);
-    if usize::try_from(length).map_or(true, |length| length > limit) {
-        return Err(too_long());
-    }
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > limit => return Err(too_long()),
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) => return Err(Failure::new(Reason::NotUnderstood, cause(&error))),
-        }
-    }
-}
-
-/// Reads what is left of an answer that has been understood already, so that its connection can
-/// be used again; not for long, and not much. What takes longer is cut off with its connection.
-async fn drain(mut response: reqwest::Response) {
-    const MOST: usize = 64 * 1024;
-    const LONGEST: Duration = Duration::from_secs(1);
-    let drained = async {
-        let mut seen = 0;
-        while let Ok(Some(chunk)) = response.chunk().await {
-            seen += chunk.len();
-            if seen > MOST {
-                break;
-            }
-        }
-    };
-    // What is still to come is not waited for any longer.
-    let _ = timeout(LONGEST, drained).await;
 }
 
 fn failure(error: &reqwest::Error) -> Failure {

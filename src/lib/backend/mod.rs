@@ -2,10 +2,11 @@
 //!
 //! `call` says what is sent, `answer` what a response means, both as pure functions; `http` makes
 //! the calls, over the connections of `client`, with the tokens of `oauth`, and leaves those in
-//! peace whom `breaker` tells it to. An `endpoint` is all of that behind a `cache`, if there is
+//! peace whom `breaker` tells it to; `body` reads what comes back. An `endpoint` is all of that behind a `cache`, if there is
 //! one; `route` knows which endpoint is asked.
 
 pub mod answer;
+pub mod body;
 pub mod breaker;
 pub mod cache;
 pub mod call;

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::body::body;
 use super::call::ESCAPED;
 use super::client::cause;
-use super::http::body;
 use crate::config::{OAuth, Proof, TokenServer, signing_key};
 use crate::log::RequestId;
 use crate::outcome::{Failure, Reason};
