@@ -1072,6 +1072,32 @@ async fn a_body_that_ends_with_the_connection_is_whole() {
 }
 
 #[tokio::test]
+async fn an_empty_body_that_only_the_end_of_the_connection_ends_is_no_answer() {
+    for (version, content_type) in [("1.1", "text/plain"), ("1.0", "text/plain"), ("1.1", "")] {
+        for body in ["", " \r\n", "\u{feff}"] {
+            for binary in ALL {
+                let head = format!("HTTP/{version} 200 OK\r\nContent-Type: {content_type}\r\n\r\n");
+                let script = vec![raw(head), raw(body), Act::Finish];
+                let backend = Backend::always(script);
+                let keys = "response = \"text\"\n";
+                let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
+                let reply = program.peer().await.ask(question(binary, "t", "key")).await;
+                same(binary.name(), &reply, &NOT_UNDERSTOOD.by(binary));
+            }
+        }
+    }
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    for script in [plain(""), vec![raw(chunked)]] {
+        let binary = Binary::Socketmap;
+        let backend = Backend::always(script);
+        let config = table(binary, &backend.url("/"), "response = \"text\"\n");
+        let program = serve(binary, config).await;
+        let reply = program.peer().await.ask(question(binary, "t", "key")).await;
+        same("an end of its own", &reply, &NOT_FOUND.by(binary));
+    }
+}
+
+#[tokio::test]
 async fn a_body_longer_than_it_says_never_answers_the_next_question() {
     for binary in ALL {
         let more = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n\

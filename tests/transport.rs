@@ -1248,6 +1248,20 @@ async fn a_compressed_answer_is_read_where_it_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_compressed_answer_may_have_several_members() {
+    let body = [gzip("\"DUN"), gzip("NO\"")].concat();
+    for coding in ["gzip", "GZIP"] {
+        let backend = Backend::always(encoded(coding, &body));
+        let config = table(
+            Binary::Socketmap,
+            &backend.url("/"),
+            "compression = \"response\"",
+        );
+        expect(Binary::Socketmap, config, DUNNO).await;
+    }
+}
+
+#[tokio::test]
 async fn a_compressed_answer_is_measured_as_it_comes_out() {
     for binary in LOOKUPS {
         for (length, fits) in [(1000, true), (1001, false)] {

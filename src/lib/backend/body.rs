@@ -1,33 +1,107 @@
-//! Bodies of answers: read up to a limit, or drained.
+//! Bodies of answers: read to their end, up to a limit, or drained.
 
+use std::io::Read as _;
 use std::time::Duration;
 
+use flate2::read::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use reqwest::{Response, Version};
 use tokio::time::timeout;
 
+use super::answer::trim_text;
 use super::client::cause;
 use crate::outcome::{Failure, Reason};
 
-/// Reads a body up to its limit, which counts what compression hides.
-pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, Failure> {
-    let too_long = || Failure::from(Reason::AnswerTooLong);
+/// Reads a body to its end. The limit counts what comes over the wire and what compression hides.
+pub async fn body(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let length = response.content_length().unwrap_or(0);
     if usize::try_from(length).map_or(true, |length| length > limit) {
-        return Err(too_long());
+        return Err(Reason::AnswerTooLong.into());
     }
+    let headers = response.headers();
+    let is_gzip = headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip"));
+    let ends_with_connection = response.version() < Version::HTTP_2
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING);
+    let body = if response.version() == Version::HTTP_2 {
+        whole_stream(response, limit).await?
+    } else {
+        whole_body(response, limit).await?
+    };
+    if is_gzip {
+        return inflate(&body, limit);
+    }
+    // A server that crashes after the head looks the same.
+    if ends_with_connection && trim_text(&body).is_empty() {
+        return Err(cut_short(
+            "only the end of the connection ends an empty body",
+        ));
+    }
+    Ok(body)
+}
+
+/// Reads a body of HTTP/1, of which hyper knows whether it was cut short.
+async fn whole_body(mut response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > limit => return Err(too_long()),
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) => return Err(Failure::new(Reason::NotUnderstood, cause(&error))),
+    while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
+        append(&mut body, &chunk, limit)?;
+    }
+    Ok(body)
+}
+
+/// Reads a body of HTTP/2. hyper takes RST_STREAM with NO_ERROR for its end, but the body is whole
+/// only if END_STREAM came before (RFC 9113, section 8.1).
+async fn whole_stream(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
+    let mut stream = reqwest::Body::from(response);
+    let mut body = Vec::new();
+    while let Some(frame) = stream.frame().await {
+        let frame = frame.map_err(|error| broken(&error))?;
+        if let Some(chunk) = frame.data_ref() {
+            append(&mut body, chunk, limit)?;
         }
     }
+    if stream.is_end_stream() {
+        Ok(body)
+    } else {
+        Err(cut_short("the stream was reset before its end"))
+    }
+}
+
+fn append(body: &mut Vec<u8>, chunk: &[u8], limit: usize) -> Result<(), Failure> {
+    if body.len() + chunk.len() > limit {
+        return Err(Reason::AnswerTooLong.into());
+    }
+    body.extend_from_slice(chunk);
+    Ok(())
+}
+
+/// Takes gzip's compression off. Its checksums tell that nothing is missing.
+fn inflate(body: &[u8], limit: usize) -> Result<Vec<u8>, Failure> {
+    let mut plain = Vec::new();
+    let most = limit.saturating_add(1) as u64;
+    let inflated = MultiGzDecoder::new(body).take(most).read_to_end(&mut plain);
+    match inflated {
+        Ok(length) if length > limit => Err(Reason::AnswerTooLong.into()),
+        Ok(_) => Ok(plain),
+        Err(_) => Err(cut_short("not gzip, as its Content-Encoding says")),
+    }
+}
+
+fn broken(error: &reqwest::Error) -> Failure {
+    Failure::new(Reason::NotUnderstood, cause(error))
+}
+
+fn cut_short(detail: &'static str) -> Failure {
+    Failure::new(Reason::NotUnderstood, detail)
 }
 
 /// Reads what is left of an answer that has been understood already, so that its connection can
 /// be used again; not for long, and not much. What takes longer is cut off with its connection.
-pub async fn drain(mut response: reqwest::Response) {
+pub async fn drain(mut response: Response) {
     const MOST: usize = 64 * 1024;
     const LONGEST: Duration = Duration::from_secs(1);
     let drained = async {

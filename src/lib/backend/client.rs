@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Certificate, Client, Identity, redirect, tls};
 
@@ -50,7 +50,6 @@ fn build(transport: &Transport, is_https: bool) -> Result<Client, reqwest::Error
         // With no retry allowed it keeps no copy of the request for one.
         .retry(reqwest::retry::never().max_retries_per_request(0))
         .referer(false)
-        .gzip(transport.compression != Compression::None)
         .connect_timeout(transport.connect_timeout)
         .pool_idle_timeout(transport.pool_idle)
         // One connection carries all calls, and a call that times out does not end it.
@@ -120,6 +119,9 @@ pub fn headers(endpoint: &Endpoint) -> HeaderMap {
     };
     put(ACCEPT, accept);
     put(USER_AGENT, &endpoint.user_agent);
+    if endpoint.transport.compression != Compression::None {
+        put(ACCEPT_ENCODING, "gzip");
+    }
     match &endpoint.body {
         Body::None => {}
         Body::Form(_) => put(CONTENT_TYPE, "application/x-www-form-urlencoded"),
