@@ -19,6 +19,7 @@ fn reading(is_lookup: bool) -> Reading {
         list_separator: ",".to_owned(),
         true_value: "1".to_owned(),
         status: Statuses::default(),
+        require_header: Vec::new(),
     }
 }
 

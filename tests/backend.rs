@@ -814,6 +814,79 @@ async fn the_operator_says_what_a_status_means() {
     }
 }
 
+/// A proxy answers by itself while the API behind it is away.
+#[tokio::test]
+async fn an_answer_without_the_required_headers_is_not_the_apis() {
+    const KEYS: &str = "require-header = { X-Directory = \"1\", X-Zone = \"a\" }\n\
+                        status = { 403 = \"not-found\" }\nmissing = \"not-found\"\n";
+    let json = ("Content-Type", "application/json");
+    let (one, zone) = (("X-Directory", "1"), ("x-zone", "a"));
+    let whole = |status, body| response(status, &[json, one, zone], body);
+    for (script, said) in [
+        (whole(200, "\"DUNNO\""), DUNNO),
+        (whole(204, ""), NOT_FOUND),
+        (whole(403, ""), NOT_FOUND),
+        (
+            response(200, &[json, ("X-DIRECTORY", " 1 "), zone], "\"DUNNO\""),
+            DUNNO,
+        ),
+        (
+            response(200, &[json, ("X-Directory", "2"), one, zone], "\"DUNNO\""),
+            DUNNO,
+        ),
+        (response(200, &[json], "\"DUNNO\""), NOT_UNDERSTOOD),
+        (response(200, &[json, one], "\"DUNNO\""), NOT_UNDERSTOOD),
+        (response(204, &[one], ""), NOT_UNDERSTOOD),
+        (response(404, &[json], "null"), NOT_UNDERSTOOD),
+        (response(403, &[], ""), NOT_UNDERSTOOD),
+        (response(302, &[("Location", "/login")], ""), NOT_UNDERSTOOD),
+        (response(400, &[], ""), NOT_UNDERSTOOD),
+        (response(503, &[], "<html>"), NOT_UNDERSTOOD),
+        (
+            response(200, &[json, ("X-Directory", "11"), zone], "\"DUNNO\""),
+            NOT_UNDERSTOOD,
+        ),
+        (
+            response(200, &[json, ("X-Directory", "1, 1"), zone], "\"DUNNO\""),
+            NOT_UNDERSTOOD,
+        ),
+    ] {
+        for binary in ALL {
+            let backend = Backend::always(script.clone());
+            let program = serve(binary, table(binary, &backend.url("/"), KEYS)).await;
+            let reply = program.peer().await.ask(question(binary, "t", "key")).await;
+            same(binary.name(), &reply, &said.by(binary));
+        }
+    }
+}
+
+#[tokio::test]
+async fn lookups_ask_the_next_target_where_an_answer_is_not_the_apis() {
+    for binary in ALL {
+        let stray = Backend::always(status(404));
+        let api = Backend::always(response(
+            200,
+            &[("X-Directory", "1"), ("Content-Type", "application/json")],
+            "\"DUNNO\"",
+        ));
+        let config = format!(
+            "[{}.t]\ntarget = [\"{}\", \"{}\"]\nrequire-header = {{ X-Directory = \"1\" }}\n",
+            binary.name(),
+            stray.url("/"),
+            api.url("/"),
+        );
+        let program = serve(binary, config).await;
+        let reply = program.peer().await.ask(question(binary, "t", "key")).await;
+        // A policy request may have been counted by whoever has answered.
+        let said = if binary == Binary::Policy {
+            NOT_UNDERSTOOD
+        } else {
+            DUNNO
+        };
+        same(binary.name(), &reply, &said.by(binary));
+    }
+}
+
 #[tokio::test]
 async fn an_interim_answer_is_no_answer() {
     for binary in ALL {

@@ -183,6 +183,7 @@ fn reading(rng: &mut Rng) -> Reading {
         list_separator: [",", "", ", "][rng.usize(..3)].to_owned(),
         true_value: "1".to_owned(),
         status: Statuses::default(),
+        require_header: Vec::new(),
     }
 }
 

@@ -42,6 +42,12 @@ pub fn without_body(status: u16, verdict: Verdict) -> Outcome {
     }
 }
 
+/// Returns the outcome of an answer that somebody between us and the API has given.
+pub fn not_from_the_api(status: u16) -> Outcome {
+    let detail = format!("{status} without what \"require-header\" names");
+    Outcome::Temporary(failure(detail))
+}
+
 /// Returns the outcome of a body that is the answer.
 pub fn read(content_type: &str, body: &[u8], reading: &Reading) -> Outcome {
     let is_json = match reading.response {

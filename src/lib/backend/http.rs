@@ -313,7 +313,11 @@ impl Caller {
         let status = response.status().as_u16();
         progress.status = Some(status);
         let lifetime = self.lifetime(&response);
-        let verdict = answer::verdict(status, reading);
+        let is_from_the_api = has_all(&response, &reading.require_header);
+        let verdict = match is_from_the_api {
+            true => answer::verdict(status, reading),
+            false => Verdict::Temporary,
+        };
         let health = match verdict {
             Verdict::Temporary if matches!(status, 502..=504) => Health::Ill,
             _ => Health::Well,
@@ -328,12 +332,15 @@ impl Caller {
                         drop(place);
                     });
                 }
-                let is_ill = verdict == Verdict::Temporary && status >= 500;
-                let outcome = answer::without_body(status, verdict);
+                let may_go_on = !is_from_the_api || verdict == Verdict::Temporary && status >= 500;
+                let (outcome, lifetime) = match is_from_the_api {
+                    true => (answer::without_body(status, verdict), lifetime),
+                    false => (answer::not_from_the_api(status), Lifetime::default()),
+                };
                 return (
                     Answered { outcome, lifetime },
                     health,
-                    is_ill && self.is_lookup(),
+                    may_go_on && self.is_lookup(),
                 );
             }
         }
@@ -509,6 +516,14 @@ fn names(targets: &[config::Target]) -> Vec<String> {
         _ => format!("{} #{}", target.origin, at + 1),
     };
     targets.iter().enumerate().map(name).collect()
+}
+
+/// Returns whether an answer has all of these headers, each with its value in one of its lines.
+fn has_all(response: &reqwest::Response, required: &[(HeaderName, HeaderValue)]) -> bool {
+    required.iter().all(|(name, value)| {
+        let mut lines = response.headers().get_all(name).iter();
+        lines.any(|line| line == value)
+    })
 }
 
 fn header(response: &reqwest::Response, name: impl AsHeaderName) -> Option<&str> {

@@ -660,6 +660,7 @@ impl<'t> Reader<'_, 't> {
                 !is_blank(text) && !text.contains(['\0', '\n'])
             }),
             status: self.status(words),
+            require_header: self.require_header(),
         }
     }
 
@@ -749,6 +750,40 @@ impl<'t> Reader<'_, 't> {
             }
         }
         statuses
+    }
+
+    fn require_header(&mut self) -> Vec<(HeaderName, HeaderValue)> {
+        let Some(entry) = self.section.take("require-header") else {
+            return Vec::new();
+        };
+        let members = match entry.value.get_ref() {
+            DeValue::Table(table) if !table.is_empty() => entries(&entry.path, table),
+            _ => {
+                let text = "must be a table of headers and their values, or false";
+                self.error(entry.value.span(), &entry.path, text);
+                return Vec::new();
+            }
+        };
+        let mut required = Vec::new();
+        for member in members {
+            let Ok(name) = HeaderName::try_from(member.key) else {
+                self.error(member.key_span, &member.path, "is no name of a header");
+                continue;
+            };
+            let Some(text) = values::string(&member, self.report) else {
+                continue;
+            };
+            match HeaderValue::from_str(text) {
+                Ok(value) if !text.is_empty() && text.trim() == text => {
+                    required.push((name, value));
+                }
+                _ => {
+                    let text = "is empty or holds a character that no header can hold";
+                    self.error(member.value.span(), &member.path, text);
+                }
+            }
+        }
+        required
     }
 
     fn request_timeout(&mut self) -> Duration {

@@ -19,7 +19,7 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::HeaderName;
+use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::Number;
 use tracing::level_filters::LevelFilter;
@@ -413,6 +413,8 @@ pub struct Reading {
     pub true_value: String,
     /// What the operator has written of statuses.
     pub status: Statuses,
+    /// The headers without which an answer is not the API's.
+    pub require_header: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What the body of an answer is.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use reqwest::header::{HeaderName, HeaderValue};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
@@ -144,6 +145,7 @@ fn endpoint(table: &Table) -> Pairs<'_> {
     add("missing", Some(text(missing(reading.missing))));
     add("error", reading.error.as_ref().map(text));
     add("no-error", some_list(&reading.no_error));
+    add("require-header", required(&reading.require_header));
     add("list-separator", Some(text(&reading.list_separator)));
     add("true-value", Some(text(&reading.true_value)));
     add(
@@ -403,6 +405,12 @@ fn parameters(parameters: &Parameters) -> Option<Shape<'_>> {
             Some(Shape::Table(pairs.collect()))
         }
     }
+}
+
+fn required(headers: &[(HeaderName, HeaderValue)]) -> Option<Shape<'_>> {
+    let value = |value: &HeaderValue| text(String::from_utf8_lossy(value.as_bytes()));
+    let pairs = headers.iter().map(|(name, v)| (name.as_str(), value(v)));
+    (!headers.is_empty()).then(|| Shape::Table(pairs.collect()))
 }
 
 fn said(said: &Said) -> Shape<'_> {
