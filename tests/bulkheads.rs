@@ -3,6 +3,7 @@
 
 mod support;
 
+use rustix::process::Signal;
 use support::{
     backend::{Act, Backend, Gate, good, plain},
     peer::{Peer, question},
@@ -500,4 +501,93 @@ async fn an_idle_connection_keeps_nothing_of_a_large_request() {
         let more = program.memory().saturating_sub(before.expect("a number"));
         assert!(more <= 2 * 1024, "{binary:?}: {more} KiB more");
     }
+}
+
+/// A program of four tables with few descriptors, for 14 connections; each table's backend answers
+/// all of them at once. Every call leaves an idle connection, which would be one too many.
+struct Starved {
+    tables: Vec<(Backend, Gate)>,
+    program: Program,
+    asked: Vec<usize>,
+}
+
+impl Starved {
+    const PEERS: usize = 14;
+    const BINARY: Binary = Binary::Socketmap;
+
+    /// With the first of the tables alone, or with all of them.
+    async fn new(first: usize) -> Self {
+        let tables: Vec<_> = (0..4).map(|_| gated(Self::BINARY)).collect();
+        let config = Self::config(&tables[..first]);
+        let launch = Launch::new(Self::BINARY).config(config).descriptors(64);
+        let program = launch.tcp4("t").tcp4("metrics").ready().await;
+        Self {
+            tables,
+            program,
+            asked: vec![0; 4],
+        }
+    }
+
+    fn config(tables: &[(Backend, Gate)]) -> String {
+        let table = |(number, (backend, _)): (usize, &(Backend, Gate))| {
+            let keys = "request-timeout = \"80s\"\nbreaker = false";
+            let name = format!("t{number}");
+            table_named(Self::BINARY, &name, &backend.url("/"), keys)
+        };
+        tables.iter().enumerate().map(table).collect()
+    }
+
+    /// Asks a table on all connections at once.
+    async fn ask(&mut self, peers: &mut [Peer], number: usize) {
+        let question = question(Self::BINARY, &format!("t{number}"), "key");
+        for peer in peers.iter_mut() {
+            peer.send(&question).await;
+        }
+        self.asked[number] += peers.len();
+        let (backend, gate) = &self.tables[number];
+        backend.asked(self.asked[number]).await;
+        gate.pass(peers.len());
+        for peer in peers {
+            let place = format!("table {number}");
+            let expected = found(Self::BINARY, "DUNNO");
+            same(&place, &peer.reply().await, &expected);
+        }
+    }
+
+    /// Asks all tables by turns.
+    async fn ask_all(&mut self, peers: &mut [Peer]) {
+        for _ in 0..3 {
+            for number in 0..self.tables.len() {
+                self.ask(peers, number).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn few_descriptors_are_enough_for_as_many_connections_as_are_let_in() {
+    let mut starved = Starved::new(4).await;
+    // However many look at the metrics, they take nothing from the others.
+    let mut watchers = Vec::new();
+    for _ in 0..40 {
+        let address = starved.program.address(1);
+        let mut watcher = Peer::connect(&address, Starved::BINARY).await;
+        watcher.send_what_it_takes(b"GET /").await;
+        watchers.push(watcher);
+    }
+    let mut peers = starved.program.peers::<{ Starved::PEERS }>().await;
+    starved.ask_all(&mut peers).await;
+    let program = starved.program;
+    assert_eq!(program.lines("WARN"), 1, "{:#?}", program.stderr.all());
+}
+
+#[tokio::test]
+async fn few_descriptors_are_enough_for_the_tables_of_a_reload_as_well() {
+    let mut starved = Starved::new(1).await;
+    let mut peers = starved.program.peers::<{ Starved::PEERS }>().await;
+    starved.ask(&mut peers, 0).await;
+    starved.program.rewrite(&Starved::config(&starved.tables));
+    starved.program.signal(Signal::HUP);
+    starved.program.logged("reload: done").await;
+    starved.ask_all(&mut peers).await;
 }

@@ -1233,7 +1233,7 @@ async fn starved(binary: Binary, backend: &Backend) -> (Program, Vec<Peer>) {
         .ready()
         .await;
     let said = |lines: &[String]| {
-        let what = "descriptors: 40 are enough for 4 connections, not for 1024";
+        let what = "descriptors: 40 are enough for 6 connections, not for 1024";
         lines.iter().any(|line| line.contains(what))
     };
     program.stderr.until("a warning at the start", said).await;

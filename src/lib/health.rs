@@ -33,17 +33,15 @@ pub struct View {
     pub connections: Arc<Connections>,
     /// What was counted.
     pub metrics: Arc<Metrics>,
+    /// One for each connection to any of these sockets.
+    pub places: Arc<Semaphore>,
 }
-
-/// Few are enough, and a stranger can hold no more.
-const MAX_CONNECTIONS: usize = 32;
 
 /// For one request, and for a connection as a whole.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30));
 
 /// Serves the pages on one socket until the program stops.
 pub async fn listen(listener: Listener, view: View, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -60,7 +58,7 @@ pub async fn listen(listener: Listener, view: View, mut stop: watch::Receiver<bo
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&view.places).try_acquire_owned() else {
             continue;
         };
         let view = view.clone();

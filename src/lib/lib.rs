@@ -51,6 +51,7 @@
 pub mod backend;
 pub mod config;
 pub mod connections;
+mod descriptors;
 pub mod health;
 pub mod log;
 pub mod metrics;

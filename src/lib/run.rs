@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{error, info, warn};
 
 use crate::backend::http::Check;
+use crate::backend::pool::Room;
 use crate::backend::route::{Live, Routes};
 use crate::config::{self, Config, Mode, Report, Severity};
+use crate::descriptors::Descriptors;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::options::{Command, Options, help};
@@ -168,7 +169,13 @@ fn ask(
     name: &str,
     key: Option<&std::ffi::OsStr>,
 ) -> Result<Exit, Failure> {
-    let routes = routes(program, config, None, &metrics(program)?)?;
+    let routes = routes(
+        program,
+        config,
+        None,
+        &metrics(program)?,
+        &Room::unlimited(),
+    )?;
     let answer = runtime()?
         .block_on(query::ask(program, &routes, name, key))
         .map_err(|text| (Exit::Usage, text))?;
@@ -195,8 +202,9 @@ pub(crate) fn routes(
     config: &Config,
     before: Option<&Routes>,
     metrics: &Arc<Metrics>,
+    room: &Room,
 ) -> Result<Routes, Failure> {
-    Routes::new(program, config, before, check(program), metrics).map_err(|error| {
+    Routes::new(program, config, before, check(program), metrics, room).map_err(|error| {
         let cause = std::iter::successors(std::error::Error::source(&error), |e| e.source())
             .last()
             .map_or_else(|| error.to_string(), ToString::to_string);
@@ -238,7 +246,9 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         return Err((Exit::Usage, text.to_owned()));
     }
     let metrics = metrics(program)?;
-    let (config, routes, sockets) = start(program, path, addresses, handed, &metrics)?;
+    let descriptors = Descriptors::share_out(handed.len().max(addresses.len()));
+    let room = &descriptors.room;
+    let (config, routes, sockets) = start(program, path, addresses, handed, &metrics, room)?;
     let (metrics_sockets, sockets): (Vec<_>, Vec<_>) = sockets
         .into_iter()
         .partition(|socket| socket.name == METRICS_SOCKET);
@@ -253,15 +263,17 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
     for text in lonely_tables(program, &routes, &names) {
         warn!("{text}");
     }
-    raise_descriptor_limit();
     let service = Service {
         program,
         path: path.to_owned(),
         names,
-        cap: Arc::new(AtomicUsize::new(affordable(config.server.max_connections))),
+        cap: Arc::new(AtomicUsize::new(
+            descriptors.affordable(config.server.max_connections),
+        )),
         live: Arc::new(Live::new(routes)),
         level,
         metrics,
+        descriptors,
     };
     log_panics();
     let runtime = runtime()?;
@@ -282,9 +294,10 @@ fn start(
     addresses: &[Address],
     handed: Vec<Socket>,
     metrics: &Arc<Metrics>,
+    room: &Room,
 ) -> Result<(Config, Routes, Vec<Socket>), Failure> {
     let config = read(program, path, Mode::Serve(program))?;
-    let routes = routes(program, &config, None, metrics)?;
+    let routes = routes(program, &config, None, metrics, room)?;
     let is_served = |name: &str| name != METRICS_SOCKET;
     let is_any = handed.iter().any(|socket| is_served(&socket.name))
         || addresses.iter().any(|address| is_served(&address.name));
@@ -348,38 +361,6 @@ pub(crate) fn lonely_tables(program: Program, routes: &Routes, sockets: &[String
             )
         })
         .collect()
-}
-
-/// Raises the soft limit of descriptors to the hard one.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        warn!("descriptors: the limit cannot be raised: {error}");
-    }
-}
-
-/// Returns how many connections the descriptors allow: each takes one, its call another, and a
-/// program without any left could not even tell systemd that it is alive.
-pub(crate) fn affordable(connections: usize) -> usize {
-    /// For sockets, the log, systemd, and files that are read on the way.
-    const OTHERS: u64 = 32;
-    let Some(limit) = getrlimit(Resource::Nofile).current else {
-        return connections;
-    };
-    let most = usize::try_from(limit.saturating_sub(OTHERS) / 2)
-        .unwrap_or(usize::MAX)
-        .max(1);
-    if connections > most {
-        warn!(
-            "descriptors: {limit} are enough for {most} connections, not for {connections}: \
-             raise LimitNOFILE= or lower server.max-connections"
-        );
-    }
-    connections.min(most)
 }
 
 fn log_panics() {

@@ -16,13 +16,14 @@ use tracing::{error, info, warn};
 use crate::backend::route::{Live, Route};
 use crate::config::Mode;
 use crate::connections::Connections;
+use crate::descriptors::Descriptors;
 use crate::health::{self, View};
 use crate::log::{Level, Recorder};
 use crate::metrics::Metrics;
 use crate::notify;
 use crate::program::Program;
 use crate::protocol::Protocol;
-use crate::run::{Exit, Failure, affordable, counted, load, lonely_tables, routes};
+use crate::run::{Exit, Failure, counted, load, lonely_tables, routes};
 use crate::server::{Shared, listen};
 use crate::socket::Socket;
 use crate::workers::Workers;
@@ -38,6 +39,7 @@ pub(crate) struct Service {
     pub(crate) live: Arc<Live>,
     pub(crate) level: Level,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) descriptors: Descriptors,
 }
 
 impl Service {
@@ -80,6 +82,7 @@ impl Service {
                 live: Arc::clone(&self.live),
                 connections: Arc::clone(&shared.connections),
                 metrics: Arc::clone(&self.metrics),
+                places: Arc::clone(&self.descriptors.pages),
             };
             let listener = socket
                 .listen()
@@ -162,7 +165,7 @@ impl Service {
     async fn read_again(&self) -> Result<(), Vec<String>> {
         let (program, path) = (self.program, self.path.clone());
         let (before, metrics) = (self.live.routes(), Arc::clone(&self.metrics));
-        let names = self.names.clone();
+        let (names, room) = (self.names.clone(), self.descriptors.room.clone());
         // Files may be slow, and connections are not to wait for them.
         let reading = tokio::task::spawn_blocking(move || {
             let (config, report) = load(program, &path, Mode::Serve(program));
@@ -170,7 +173,7 @@ impl Service {
             let Some(config) = config else {
                 return Err(problems);
             };
-            let routes = routes(program, &config, Some(&before), &metrics)
+            let routes = routes(program, &config, Some(&before), &metrics, &room)
                 .map_err(|(_, text)| vec![text])?;
             match routes.misfits(names.iter().map(String::as_str)).first() {
                 None => {
@@ -186,8 +189,10 @@ impl Service {
         for warning in warnings {
             warn!("reload: {warning}");
         }
-        self.cap
-            .store(affordable(config.server.max_connections), Ordering::Relaxed);
+        self.cap.store(
+            self.descriptors.affordable(config.server.max_connections),
+            Ordering::Relaxed,
+        );
         self.live.exchange(routes);
         Ok(())
     }

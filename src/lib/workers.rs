@@ -18,6 +18,11 @@ const MOST: usize = 2;
 static COUNT: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, |most| most.get().min(MOST)));
 
+/// Returns how many threads serve.
+pub fn count() -> usize {
+    *COUNT
+}
+
 thread_local! {
     /// Which of them this thread is. All others count as the first.
     static HERE: Cell<usize> = const { Cell::new(0) };

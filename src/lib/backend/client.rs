@@ -2,6 +2,7 @@
 //! that agree in it.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Certificate, Client, Identity, redirect, tls};
 
+use super::pool::Pool;
 use crate::config::{
     Body, Compression, Credential, Endpoint, HeaderText, HttpVersion, Proxy, Response, TlsVersion,
     Transport,
@@ -20,31 +22,48 @@ use crate::workers::Each;
 const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 
 /// The clients made so far.
-#[derive(Debug, Default)]
-pub struct Clients(Vec<(Transport, bool, Each<Client>)>);
+#[derive(Debug)]
+pub struct Clients {
+    made: Vec<(Transport, bool, Arc<Pool>)>,
+    /// How many idle connections a client keeps for each host.
+    idle: usize,
+}
 
 impl Clients {
+    /// Begins with none.
+    pub fn new(idle: usize) -> Self {
+        Self {
+            made: Vec::new(),
+            idle,
+        }
+    }
+
     /// Returns the clients for this way to connect. Each thread that serves has one: a connection
     /// of another thread's would have to wake that thread for every call.
-    pub fn clients(
+    pub fn pool(
         &mut self,
         transport: &Transport,
         is_https: bool,
-    ) -> Result<Each<Client>, reqwest::Error> {
+    ) -> Result<Arc<Pool>, reqwest::Error> {
         let found = self
-            .0
+            .made
             .iter()
             .find(|(t, https, _)| t == transport && *https == is_https);
-        if let Some((_, _, clients)) = found {
-            return Ok(clients.clone());
+        if let Some((_, _, pool)) = found {
+            return Ok(Arc::clone(pool));
         }
-        let clients = Each::make(|| build(transport, is_https))?;
-        self.0.push((transport.clone(), is_https, clients.clone()));
-        Ok(clients)
+        let idle = self.idle;
+        let pool = Arc::new(Pool {
+            clients: Each::make(|| build(transport, is_https, idle))?,
+            idle,
+        });
+        self.made
+            .push((transport.clone(), is_https, Arc::clone(&pool)));
+        Ok(pool)
     }
 }
 
-fn build(transport: &Transport, is_https: bool) -> Result<Client, reqwest::Error> {
+fn build(transport: &Transport, is_https: bool, idle: usize) -> Result<Client, reqwest::Error> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         // With no retry allowed it keeps no copy of the request for one.
@@ -52,6 +71,7 @@ fn build(transport: &Transport, is_https: bool) -> Result<Client, reqwest::Error
         .referer(false)
         .connect_timeout(transport.connect_timeout)
         .pool_idle_timeout(transport.pool_idle)
+        .pool_max_idle_per_host(idle)
         // One connection carries all calls, and a call that times out does not end it.
         .http2_keep_alive_interval(PING.0)
         .http2_keep_alive_timeout(PING.1)

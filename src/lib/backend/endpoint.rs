@@ -6,6 +6,7 @@ use super::Table;
 use super::cache::{Answered, Cache};
 use super::call::{is_special, normal_key};
 use super::http::{Caller, Check, Shared};
+use super::pool::Pool;
 use crate::config;
 use crate::log::RequestId;
 use crate::metrics::{Meter, State};
@@ -35,6 +36,11 @@ impl Endpoint {
     /// Returns the configuration it was made of.
     pub fn table(&self) -> &config::Table {
         self.caller.table()
+    }
+
+    /// Returns where its connections are.
+    pub fn pool(&self) -> &Pool {
+        self.caller.pool()
     }
 
     /// Returns what it looks like at this moment.

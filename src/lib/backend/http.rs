@@ -11,7 +11,7 @@ use reqwest::header::{
     AUTHORIZATION, AsHeaderName, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap,
     HeaderName, HeaderValue, LOCATION,
 };
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
@@ -23,6 +23,7 @@ use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
 use super::client::{Clients, cause, headers, is_broken_connection, is_no_http};
 use super::oauth::Tokens;
+use super::pool::Pool;
 use crate::config::{self, Compression, Credential, HttpVersion, TokenServer, Transport, Verdict};
 use crate::log::RequestId;
 use crate::metrics::{Meter, Metrics};
@@ -39,10 +40,12 @@ const MOST_REDIRECTS: usize = 5;
 #[derive(Debug)]
 pub struct Caller {
     table: config::Table,
-    clients: Each<Client>,
+    pool: Arc<Pool>,
     timers: Each<Timers>,
     headers: HeaderMap,
     in_flight: Arc<Semaphore>,
+    /// The calls of all tables together.
+    calls: Arc<Semaphore>,
     tokens: Option<Arc<Tokens>>,
     /// One for each target, in their order, and what it is called.
     breakers: Vec<Breaker>,
@@ -60,16 +63,18 @@ pub struct Shared {
     pub check: Check,
     metrics: Arc<Metrics>,
     clients: Clients,
+    calls: Arc<Semaphore>,
     tokens: Vec<(config::OAuth, Transport, Arc<Tokens>)>,
 }
 
 impl Shared {
-    /// Begins with nothing made.
-    pub fn new(check: Check, metrics: Arc<Metrics>) -> Self {
+    /// Begins with nothing made. Each client may keep so many idle connections for a host.
+    pub fn new(check: Check, metrics: Arc<Metrics>, calls: Arc<Semaphore>, idle: usize) -> Self {
         Self {
             check,
             metrics,
-            clients: Clients::default(),
+            clients: Clients::new(idle),
+            calls,
             tokens: Vec::new(),
         }
     }
@@ -101,7 +106,7 @@ impl Shared {
             // What it tells may be.
             TokenServer::Issuer(_) => true,
         };
-        let clients = self.clients.clients(&transport, is_https)?;
+        let clients = self.clients.pool(&transport, is_https)?.clients.clone();
         // A call that has to wait for a token needs time of its own afterwards.
         let patience = endpoint.request_timeout / 2;
         let tokens = Arc::new(Tokens::new(settings.clone(), clients, patience));
@@ -118,7 +123,14 @@ struct Sending<'c> {
     body: Option<Bytes>,
     id: HeaderValue,
     /// Among the calls in flight, for as long as anything of this one is.
-    place: Arc<OwnedSemaphorePermit>,
+    place: Arc<Place>,
+}
+
+/// A place among the calls in flight: of its table, and of all tables.
+#[derive(Debug)]
+struct Place {
+    _of_table: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
 }
 
 /// How far the call of a target has come.
@@ -134,10 +146,11 @@ impl Caller {
         let endpoint = &table.endpoint;
         let is_https = endpoint.targets.iter().any(config::Target::is_https);
         Ok(Self {
-            clients: shared.clients.clients(&endpoint.transport, is_https)?,
+            pool: shared.clients.pool(&endpoint.transport, is_https)?,
             timers: Each::default(),
             headers: headers(endpoint),
             in_flight: Arc::new(Semaphore::new(endpoint.max_in_flight)),
+            calls: Arc::clone(&shared.calls),
             tokens: shared.tokens(endpoint)?,
             breakers: endpoint
                 .targets
@@ -153,6 +166,11 @@ impl Caller {
     /// Returns the configuration it was made of.
     pub fn table(&self) -> &config::Table {
         &self.table
+    }
+
+    /// Returns where its connections are.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Returns where its calls and requests are counted.
@@ -189,8 +207,7 @@ impl Caller {
             return Outcome::Temporary(Reason::Down.into()).into();
         }
         let deadline = Instant::now() + self.table.endpoint.request_timeout;
-        let place = Arc::clone(&self.in_flight).acquire_owned();
-        let Ok(Ok(place)) = timeout_at(deadline, place).await else {
+        let Ok(Some(place)) = timeout_at(deadline, self.place()).await else {
             return Outcome::Temporary(Reason::Busy.into()).into();
         };
         let sending = Sending {
@@ -201,6 +218,14 @@ impl Caller {
                 .unwrap_or_else(|_| HeaderValue::from_static("-")),
         };
         self.ask_in_turn(&sending, deadline).await
+    }
+
+    /// Waits for a place in flight.
+    async fn place(&self) -> Option<Place> {
+        Some(Place {
+            _of_table: Arc::clone(&self.in_flight).acquire_owned().await.ok()?,
+            _of_all: Arc::clone(&self.calls).acquire_owned().await.ok()?,
+        })
     }
 
     /// Asks the targets in their order, until one knows an answer.
@@ -410,7 +435,7 @@ impl Caller {
         let mut url = Cow::Borrowed(url);
         loop {
             let request = self.request(&url, sending, token);
-            match self.clients.here().execute(request).await {
+            match self.pool.clients.here().execute(request).await {
                 Ok(response) => match self.redirect(&url, &response) {
                     Some(next) if redirects < MOST_REDIRECTS => {
                         // Rare, so it takes no room in every connection.

@@ -2,8 +2,9 @@
 //!
 //! `call` says what is sent, `answer` what a response means, both as pure functions; `http` makes
 //! the calls, over the connections of `client`, with the tokens of `oauth`, and leaves those in
-//! peace whom `breaker` tells it to; `body` reads what comes back. An `endpoint` is all of that behind a `cache`, if there is
-//! one; `route` knows which endpoint is asked.
+//! peace whom `breaker` tells it to; `body` reads what comes back, and `pool` bounds the connections
+//! of all tables together. An `endpoint` is all of that behind a `cache`, if there is one; `route`
+//! knows which endpoint is asked.
 
 pub mod answer;
 pub mod body;
@@ -14,6 +15,7 @@ pub mod client;
 pub mod endpoint;
 pub mod http;
 pub mod oauth;
+pub mod pool;
 pub mod route;
 
 use std::sync::Arc;

@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::endpoint::Endpoint;
 use super::http::{Check, Shared};
+use super::pool::{Kept, Room, hosts_of};
 use super::{Backend, Patience};
-use crate::config::{Config, Server};
+use crate::config::{self, Config, Server};
 use crate::metrics::{Metrics, State};
 use crate::program::Program;
 
@@ -28,21 +29,24 @@ impl Routes {
         before: Option<&Self>,
         check: Check,
         metrics: &Arc<Metrics>,
+        room: &Room,
     ) -> Result<Self, reqwest::Error> {
-        let mut shared = Shared::new(check, Arc::clone(metrics));
+        let tables: Vec<_> = config
+            .tables_of(program)
+            .map(|table| (table, before.and_then(|routes| routes.unchanged(table))))
+            .collect();
+        let idle = share(&tables, room);
+        let calls = Arc::clone(&room.calls);
+        let mut shared = Shared::new(check, Arc::clone(metrics), calls, idle);
         let mut by_name = HashMap::new();
         let mut by_socket = HashMap::new();
-        for table in config.tables_of(program) {
-            let name = table.name.as_bytes();
-            let kept = before
-                .and_then(|routes| routes.by_name.get(name))
-                .filter(|endpoint| endpoint.table() == table);
+        for (table, kept) in tables {
             let endpoint = match kept {
                 Some(endpoint) => Arc::clone(endpoint),
                 None => Arc::new(Endpoint::new(table.clone(), &mut shared)?),
             };
             by_socket.insert(table.socket.clone(), Arc::clone(&endpoint));
-            by_name.insert(name.into(), endpoint);
+            by_name.insert(table.name.as_bytes().into(), endpoint);
         }
         Ok(Self {
             program,
@@ -50,6 +54,12 @@ impl Routes {
             by_name,
             by_socket,
         })
+    }
+
+    /// Returns the endpoint of a table, if it is configured in the same way.
+    fn unchanged(&self, table: &config::Table) -> Option<&Arc<Endpoint>> {
+        let endpoint = self.by_name.get(table.name.as_bytes())?;
+        (endpoint.table() == table).then_some(endpoint)
     }
 
     /// Returns the limits toward Postfix.
@@ -115,6 +125,16 @@ impl Routes {
     pub fn tables(&self) -> usize {
         self.by_name.len()
     }
+}
+
+/// Returns how many idle connections there may be for each host of the tables that are made anew.
+fn share(tables: &[(&config::Table, Option<&Arc<Endpoint>>)], room: &Room) -> usize {
+    let mut kept = Kept::default();
+    for endpoint in tables.iter().filter_map(|(_, kept)| *kept) {
+        kept.add(endpoint.pool(), hosts_of(&endpoint.table().endpoint));
+    }
+    let others = tables.iter().filter(|(_, kept)| kept.is_none());
+    kept.share(room, others.map(|(table, _)| &table.endpoint))
 }
 
 /// The routes of the moment, which a reload exchanges.

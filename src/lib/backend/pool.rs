@@ -1,0 +1,107 @@
+//! How many connections to backends there may be: each takes a descriptor, in use or idle.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use reqwest::Client;
+use tokio::sync::Semaphore;
+
+use crate::config::{Credential, Endpoint, TokenServer, Transport};
+use crate::workers::{Each, count};
+
+/// The room for the connections of all tables together.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// Calls at once.
+    pub calls: Arc<Semaphore>,
+    /// Idle connections.
+    pub idle: usize,
+}
+
+impl Room {
+    /// Room for so many.
+    pub fn new(calls: usize, idle: usize) -> Self {
+        Self {
+            calls: Arc::new(Semaphore::new(calls.min(Semaphore::MAX_PERMITS))),
+            idle,
+        }
+    }
+
+    /// Room without an end.
+    pub fn unlimited() -> Self {
+        Self::new(usize::MAX, usize::MAX)
+    }
+}
+
+/// The clients for one way to connect, one in each thread that serves. Each keeps idle connections
+/// of its own for every host.
+#[derive(Debug)]
+pub struct Pool {
+    /// The clients.
+    pub clients: Each<Client>,
+    /// How many idle connections each of them keeps for a host.
+    pub idle: usize,
+}
+
+/// The pools of the tables that a reload leaves as they are, each with a host.
+#[derive(Debug, Default)]
+pub struct Kept<'p>(HashSet<(*const Pool, &'p str)>, usize);
+
+impl<'p> Kept<'p> {
+    /// Adds what one table has; tables that share pool and host share the idle connections.
+    pub fn add(&mut self, pool: &'p Pool, hosts: impl IntoIterator<Item = Host<'p>>) {
+        for host in hosts {
+            if self.0.insert((pool, host.name)) {
+                let idle = pool.idle.saturating_mul(host.count);
+                self.1 = self.1.saturating_add(idle);
+            }
+        }
+    }
+
+    /// Returns how many idle connections a client may keep for each host of these tables, which
+    /// have no pools yet. None at all is slow, but each call gets a connection.
+    pub fn share<'e>(&self, room: &Room, tables: impl Iterator<Item = &'e Endpoint>) -> usize {
+        let mut hosts: Vec<(Host<'_>, &Transport)> = Vec::new();
+        for endpoint in tables {
+            for host in hosts_of(endpoint) {
+                let pair = (host, &endpoint.transport);
+                if !hosts.contains(&pair) {
+                    hosts.push(pair);
+                }
+            }
+        }
+        let hosts: usize = hosts.iter().map(|(host, _)| host.count).sum();
+        let in_each_thread = room.idle / count();
+        in_each_thread.saturating_sub(self.1) / hosts.max(1)
+    }
+}
+
+/// A host, or some that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host<'e> {
+    name: &'e str,
+    count: usize,
+}
+
+/// Returns the hosts that calls of this table go to.
+pub fn hosts_of(endpoint: &Endpoint) -> impl Iterator<Item = Host<'_>> {
+    let targets = endpoint.targets.iter().map(|target| Host {
+        name: &target.origin,
+        count: 1,
+    });
+    let tokens = match &endpoint.credential {
+        Some(Credential::OAuth(settings)) => Some(match &settings.server {
+            TokenServer::Token(url) => Host {
+                name: url.as_str(),
+                count: 1,
+            },
+            // The tokens may be had from another host.
+            TokenServer::Issuer(url) => Host {
+                name: url.as_str(),
+                count: 2,
+            },
+        }),
+        _ => None,
+    };
+    targets.chain(tokens)
+}
