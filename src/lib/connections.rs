@@ -1,10 +1,11 @@
 //! Who is connected: the cap on connections, and who has to leave for the next one.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// The connections of one program.
 #[derive(Debug, Default)]
@@ -16,7 +17,8 @@ pub struct Connections {
     changed: Notify,
     /// How many wait for that.
     waiting: AtomicUsize,
-    is_stopping: AtomicBool,
+    /// When the program was told to stop.
+    stopped: OnceLock<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -114,14 +116,10 @@ impl Connections {
 
     /// Tells every connection that the program stops.
     pub fn stop(&self) {
-        self.is_stopping.store(true, Ordering::SeqCst);
+        self.stopped.get_or_init(Instant::now);
         for seat in self.lock().seats.values() {
             seat.told.notify_one();
         }
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::SeqCst)
     }
 
     /// Lets those look again who wait, after something has changed: they have said that they wait
@@ -210,10 +208,21 @@ impl Presence {
         }
     }
 
+    /// Waits until the program stops, and returns when that was. For a connection that is busy:
+    /// no other word reaches it.
+    pub async fn stopped(&self) -> Instant {
+        loop {
+            if let Some(stopped) = self.connections.stopped.get() {
+                return *stopped;
+            }
+            self.seat.told.notified().await;
+        }
+    }
+
     /// Waits until the connection is told to leave, and tells why.
     pub async fn told(&self) -> Told {
         loop {
-            if self.connections.is_stopping() {
+            if self.connections.stopped.get().is_some() {
                 return Told::Stop;
             }
             if self.seat.resting_since.load(Ordering::SeqCst) == EVICTED {

@@ -28,6 +28,9 @@ const KEPT: usize = 4 * 1024;
 /// How long a connection that has asked nothing yet is not taken for an idle one.
 const GRACE: Duration = Duration::from_millis(200);
 
+/// How long after a stop half a request may take to become whole.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+
 /// Why a connection is over.
 #[derive(Debug)]
 pub enum End {
@@ -154,6 +157,9 @@ where
                 Told::Leave => return Err(End::Evicted),
                 Told::Stop => self.last_look().await?,
             },
+            stopped = self.surroundings.presence.stopped(), if !is_resting => {
+                self.last_piece(stopped).await?
+            }
             () = until(&mut self.timer, deadline) => {
                 return Err(if is_resting { End::Idle } else { End::TooSlow });
             }
@@ -178,6 +184,15 @@ where
             biased;
             read = self.stream.read_buf(&mut self.input) => Ok(read),
             () = sleep(grace) => Err(End::Stopped),
+        }
+    }
+
+    /// Half a request becomes whole soon after the stop, or never.
+    async fn last_piece(&mut self, stopped: Instant) -> Result<io::Result<usize>, End> {
+        select! {
+            biased;
+            read = self.stream.read_buf(&mut self.input) => Ok(read),
+            () = sleep_until(stopped + LAST_CHANCE) => Err(End::Stopped),
         }
     }
 
@@ -292,4 +307,108 @@ async fn until(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Option<Instant>) {
     let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
     timer.as_mut().reset(deadline);
     timer.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::backend::Patience;
+    use crate::connections::Connections;
+    use crate::protocol::tcp_lookup::TcpLookup;
+
+    /// Knows no key, and takes its time to say so.
+    #[derive(Clone)]
+    struct Slow(Duration);
+
+    impl Backend for Slow {
+        type Table = Self;
+
+        fn table(&self, _: Option<&[u8]>) -> Option<Arc<Self>> {
+            Some(Arc::new(self.clone()))
+        }
+
+        fn patience(&self) -> Patience {
+            Patience {
+                read: Duration::from_secs(60),
+                idle: None,
+            }
+        }
+    }
+
+    impl Table for Slow {
+        fn name(&self) -> &str {
+            "slow"
+        }
+
+        fn words(&self) -> &Words {
+            &WORDS
+        }
+
+        async fn answer(&self, _: &Request, _: RequestId) -> Outcome {
+            sleep(self.0).await;
+            Outcome::NotFound
+        }
+    }
+
+    static WORDS: Words = Words {
+        on_not_found: crate::reply::Said::Disconnect,
+        on_temporary: crate::reply::Said::Disconnect,
+        on_permanent: crate::reply::Said::Disconnect,
+        permit_actions: false,
+        restriction_classes: Vec::new(),
+    };
+
+    /// A connection whose calls take so long, its other end, and what stops it.
+    fn connection(call: Duration) -> (DuplexStream, JoinHandle<End>, Arc<Connections>) {
+        let (ours, peer) = duplex(1024);
+        let connections = Arc::new(Connections::default());
+        let all = Arc::clone(&connections);
+        let serving = tokio::spawn(async move {
+            let presence = all.admit(|| 1).await;
+            let surroundings = Surroundings {
+                presence: &presence,
+                recorder: &Recorder::default(),
+            };
+            serve::<TcpLookup, _, _>(ours, &Slow(call), surroundings).await
+        });
+        (peer, serving, connections)
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn at_a_stop_half_a_request_gets_a_second_and_not_more() {
+        let (mut peer, serving, connections) = connection(Duration::ZERO);
+        peer.write_all(b"get a").await.unwrap();
+        sleep(300 * MS).await;
+        let stopped = Instant::now();
+        connections.stop();
+        // Each byte comes in time for one that waits for a byte.
+        for _ in 0..3 {
+            sleep(300 * MS).await;
+            peer.write_all(b"b").await.unwrap();
+        }
+        assert!(matches!(serving.await.unwrap(), End::Stopped));
+        assert_eq!(stopped.elapsed().as_millis(), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_becomes_a_request_within_that_second_is_answered() {
+        let (mut peer, serving, connections) = connection(5_000 * MS);
+        peer.write_all(b"get a").await.unwrap();
+        sleep(300 * MS).await;
+        connections.stop();
+        sleep(900 * MS).await;
+        peer.write_all(b"b\nget c").await.unwrap();
+        let mut replies = String::new();
+        peer.read_to_string(&mut replies).await.unwrap();
+        assert_eq!(replies, "500 not%20found\n");
+        // What follows has had its second by then.
+        assert!(matches!(serving.await.unwrap(), End::Stopped));
+    }
 }
