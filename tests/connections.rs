@@ -4,8 +4,12 @@
 mod support;
 
 use std::fmt::Write as _;
+use std::path::Path;
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Resource, Rlimit, Signal, getrlimit, setrlimit},
+};
 use support::{
     Seen,
     backend::{Act, Backend, Gate, Script, good, json, plain, status},
@@ -14,6 +18,7 @@ use support::{
     same, soon,
     tables::{LATER, echo, echoed, found, pass_by, serve, table},
 };
+use tokio::{fs::OpenOptions, io::AsyncWriteExt};
 
 #[tokio::test]
 async fn a_request_may_be_split_at_every_byte() {
@@ -986,6 +991,42 @@ async fn a_reload_that_leaves_a_socket_without_a_table_is_refused() {
         let mut peer = program.peer_at(1).await;
         let reply = peer.ask(question(binary, "", "key")).await;
         same(name, &reply, &found(binary, "DUNNO"));
+    }
+}
+
+/// Writes to a FIFO when somebody reads it, after `first` has been done.
+async fn feed(fifo: &Path, text: &str, first: impl FnOnce()) {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    let mut file = soon("a reader", options.open(fifo)).await.expect("a FIFO");
+    first();
+    soon("writing", file.write_all(text.as_bytes()))
+        .await
+        .expect("a reader");
+    file.flush().await.expect("a reader");
+}
+
+#[tokio::test]
+async fn a_reload_asked_for_during_the_start_ends_nothing_and_is_made_later() {
+    for binary in ALL {
+        let backend = echo(binary);
+        let launch = Launch::new(binary).tcp4("t");
+        let fifo = launch.directory().join("config");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+        let mut program = launch.argument("--config").argument(&fifo).start();
+        let config = table(binary, &backend.url("/"), "");
+        feed(&fifo, &config, || {
+            program.signal(Signal::HUP);
+            program.signal(Signal::USR1);
+        })
+        .await;
+        program.until_ready().await;
+        feed(&fifo, &config, || {}).await;
+        program.logged("reload: done").await;
+        let mut peer = program.peer().await;
+        let reply = peer.ask(question(binary, "t", "key")).await;
+        same(binary.name(), &reply, &echoed(binary, "key"));
+        program.stop().await;
     }
 }
 

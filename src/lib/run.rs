@@ -25,7 +25,7 @@ use crate::protocol::policy::Policy;
 use crate::protocol::socketmap::Socketmap;
 use crate::protocol::tcp_lookup::TcpLookup;
 use crate::query;
-use crate::service::Service;
+use crate::service::{Requests, Service};
 use crate::socket::{self, Address, Socket};
 
 /// The exit statuses, those of sysexits.h where it has one.
@@ -240,6 +240,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, Failure> {
+    let runtime = runtime()?;
+    // Before everything else: until they are taken, these signals end the program.
+    let requests = {
+        let _inside = runtime.enter();
+        Requests::listen()?
+    };
     let handed = socket::from_systemd().map_err(|text| (Exit::Unavailable, text))?;
     if !handed.is_empty() && !addresses.is_empty() {
         let text = "--listen, but there are sockets from systemd; only one of them is possible";
@@ -276,11 +282,11 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         descriptors,
     };
     log_panics();
-    let runtime = runtime()?;
+    let sockets = (sockets, metrics_sockets);
     let exit = match program {
-        Program::TcpLookup => runtime.block_on(service.run::<TcpLookup>(sockets, metrics_sockets)),
-        Program::Socketmap => runtime.block_on(service.run::<Socketmap>(sockets, metrics_sockets)),
-        Program::Policy => runtime.block_on(service.run::<Policy>(sockets, metrics_sockets)),
+        Program::TcpLookup => runtime.block_on(service.run::<TcpLookup>(sockets, requests)),
+        Program::Socketmap => runtime.block_on(service.run::<Socketmap>(sockets, requests)),
+        Program::Policy => runtime.block_on(service.run::<Policy>(sockets, requests)),
     };
     // A thread that looks up a name may still be waiting.
     runtime.shutdown_background();

@@ -46,8 +46,8 @@ impl Service {
     /// Serves the sockets until a signal says stop.
     pub(crate) async fn run<P: Protocol>(
         &self,
-        sockets: Vec<Socket>,
-        metrics_sockets: Vec<Socket>,
+        (sockets, metrics_sockets): (Vec<Socket>, Vec<Socket>),
+        requests: Requests,
     ) -> Result<Exit, Failure> {
         let (stop, stopped) = watch::channel(false);
         let workers = Workers::start()
@@ -59,11 +59,8 @@ impl Service {
             metrics: Arc::clone(&self.metrics),
             workers: Arc::new(workers),
         };
-        let Signals {
-            mut stopping,
-            reload,
-            mut clear,
-        } = Signals::new()?;
+        let mut stopping = Stopping::listen()?;
+        let Requests { reload, mut clear } = requests;
         let reloads = self.reload_at(reload, &shared.connections);
         pin!(reloads);
         let mut listeners = JoinSet::new();
@@ -211,36 +208,41 @@ fn failed(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
     )
 }
 
-/// The signals a program listens to.
-struct Signals {
-    stopping: Stopping,
+/// The signals that ask for something while the program runs. One that comes before that is
+/// obeyed then.
+pub(crate) struct Requests {
     reload: Signal,
     /// Empties the caches.
     clear: Signal,
 }
 
-/// Those that ask to stop.
+impl Requests {
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            reload: listen_to(SignalKind::hangup())?,
+            clear: listen_to(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+/// The signals that ask to stop. During the start they end the program.
 struct Stopping {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|error| (Exit::Software, format!("no signals: {error}")));
-        Ok(Self {
-            stopping: Stopping {
-                terminate: listen(SignalKind::terminate())?,
-                interrupt: listen(SignalKind::interrupt())?,
-            },
-            reload: listen(SignalKind::hangup())?,
-            clear: listen(SignalKind::user_defined1())?,
-        })
-    }
+fn listen_to(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| (Exit::Software, format!("no signals: {error}")))
 }
 
 impl Stopping {
+    fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: listen_to(SignalKind::terminate())?,
+            interrupt: listen_to(SignalKind::interrupt())?,
+        })
+    }
+
     async fn next(&mut self) {
         select! {
             _ = self.terminate.recv() => {}
