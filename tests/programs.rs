@@ -799,6 +799,22 @@ async fn a_unix_socket_of_its_own_is_made_and_removed() {
 }
 
 #[tokio::test]
+async fn a_unix_socket_of_a_successor_is_left_alone() {
+    for binary in ALL {
+        let launch = Launch::new(binary).config(users(binary, NOWHERE));
+        let path = launch.directory().join("own.sock");
+        let [option, value] = listen(&path);
+        let program = launch.argument(option).argument(value).ready().await;
+        std::fs::remove_file(&path).expect("a removed socket");
+        let successor = UnixListener::bind(&path).expect("a socket");
+        program.signal(Signal::TERM);
+        let connected = program.end_then(|| std::os::unix::net::UnixStream::connect(&path));
+        connected.await.expect("a connection");
+        successor.accept().expect("the successor's connection");
+    }
+}
+
+#[tokio::test]
 async fn a_unix_socket_left_behind_is_replaced() {
     for binary in ALL {
         let backend = Backend::always(good(binary, "DUNNO"));

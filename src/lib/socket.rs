@@ -3,13 +3,16 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use listenfd::ListenFd;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
 use rustix::net::sockopt;
 
 /// A socket on which connections arrive.
@@ -23,18 +26,61 @@ pub struct Socket {
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    Unix(UnixListener, Option<Left>),
+    /// The path first: it is removed before the listener is closed.
+    Unix(Option<Bound>, UnixListener),
 }
 
-/// A path that is removed at the end.
+/// The path of a socket of our own, removed at the end if it still is.
+///
+/// To be dropped before the listener: until that is closed, no other socket has its inode.
 #[derive(Debug)]
-struct Left(PathBuf);
+struct Bound {
+    path: PathBuf,
+    inode: (u64, u64),
+}
 
-impl Drop for Left {
-    fn drop(&mut self) {
-        // There is nobody left to tell.
-        let _ = std::fs::remove_file(&self.0);
+impl Bound {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            inode: inode(path)?,
+        })
     }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _alone = lock_directory_of(&self.path);
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            // There is nobody left to tell.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Keeps other starts of these programs away from a path until the lock is dropped: one that looks
+/// whether a socket is in use, and then removes it, could remove another one.
+///
+/// Anybody who may read the directory can hold this lock, so it is not waited for without end. Where
+/// there is none the path is used all the same.
+fn lock_directory_of(path: &Path) -> Option<OwnedFd> {
+    const TRIES: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(50);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(path.parent()?, flags, Mode::empty()).ok()?;
+    for _ in 0..TRIES {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => thread::sleep(PAUSE),
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// A connection that was taken from a socket, and that no loop serves yet.
@@ -73,8 +119,9 @@ pub struct Listener(Waiting);
 enum Waiting {
     Tcp(tokio::net::TcpListener),
     Unix {
+        /// Dropped first.
+        _bound: Option<Bound>,
         listener: tokio::net::UnixListener,
-        _left: Option<Left>,
     },
 }
 
@@ -101,13 +148,10 @@ impl Socket {
     pub fn listen(self) -> io::Result<Listener> {
         Ok(Listener(match self.kind {
             Kind::Tcp(listener) => Waiting::Tcp(tokio::net::TcpListener::from_std(listener)?),
-            Kind::Unix(listener, left) => {
-                let listener = tokio::net::UnixListener::from_std(listener)?;
-                Waiting::Unix {
-                    listener,
-                    _left: left,
-                }
-            }
+            Kind::Unix(bound, listener) => Waiting::Unix {
+                _bound: bound,
+                listener: tokio::net::UnixListener::from_std(listener)?,
+            },
         }))
     }
 
@@ -119,11 +163,11 @@ impl Socket {
         })
     }
 
-    fn unix(name: &str, listener: UnixListener, path: Option<PathBuf>) -> io::Result<Self> {
+    fn unix(name: &str, bound: Option<Bound>, listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self {
             name: name.to_owned(),
-            kind: Kind::Unix(listener, path.map(Left)),
+            kind: Kind::Unix(bound, listener),
         })
     }
 }
@@ -132,7 +176,7 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
             Kind::Tcp(listener) => listener.as_fd(),
-            Kind::Unix(listener, _) => listener.as_fd(),
+            Kind::Unix(_, listener) => listener.as_fd(),
         }
     }
 }
@@ -180,7 +224,7 @@ fn take(listeners: &mut ListenFd, at: usize, name: &str) -> Result<Socket, Strin
         Ok(Some(listener)) => Socket::tcp(name, listener),
         Ok(None) => return Err("is not there".to_owned()),
         Err(_) => match listeners.take_unix_listener(at) {
-            Ok(Some(listener)) => Socket::unix(name, listener, None),
+            Ok(Some(listener)) => Socket::unix(name, None, listener),
             _ => {
                 return Err("is no stream socket of TCP or a unix path; \
                      use ListenStream= in its .socket unit"
@@ -239,10 +283,8 @@ impl Address {
             Place::Tcp(address) => TcpListener::bind(address)
                 .and_then(deepen)
                 .and_then(|listener| Socket::tcp(&self.name, listener)),
-            Place::Unix(path) => replace_left(path)
-                .and_then(|()| UnixListener::bind(path))
-                .and_then(deepen)
-                .and_then(|listener| Socket::unix(&self.name, listener, Some(path.clone()))),
+            Place::Unix(path) => bind_unix(path)
+                .and_then(|(bound, listener)| Socket::unix(&self.name, Some(bound), listener)),
         };
         bound.map_err(|error| format!("cannot listen on {self}: {}", plain(&error)))
     }
@@ -262,6 +304,13 @@ impl fmt::Display for Address {
             Place::Unix(path) => path.display().fmt(f),
         }
     }
+}
+
+fn bind_unix(path: &Path) -> io::Result<(Bound, UnixListener)> {
+    let _alone = lock_directory_of(path);
+    replace_left(path)?;
+    let listener = deepen(UnixListener::bind(path)?)?;
+    Ok((Bound::new(path)?, listener))
 }
 
 /// Removes a unix socket that nobody listens on any more.
@@ -299,5 +348,40 @@ fn plain(error: &io::Error) -> String {
     match text.split_once(" (os error") {
         Some((text, _)) => text.to_lowercase(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn of_many_who_listen_at_one_path_at_once_one_does() {
+        const STARTS: usize = 4;
+        let name = format!("postgate-socket-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("s");
+        let address = Address::parse(path.to_str().unwrap()).unwrap();
+        for round in 0..100 {
+            drop(UnixListener::bind(&path).unwrap());
+            let barrier = Barrier::new(STARTS);
+            let bound: Vec<_> = thread::scope(|scope| {
+                let start = || {
+                    barrier.wait();
+                    address.bind()
+                };
+                let starts: Vec<_> = (0..STARTS).map(|_| scope.spawn(start)).collect();
+                starts.into_iter().map(|s| s.join().unwrap()).collect()
+            });
+            let count = bound.iter().filter(|bound| bound.is_ok()).count();
+            assert_eq!(count, 1, "round {round}: {bound:?}");
+            UnixStream::connect(&path).unwrap();
+            drop(bound);
+            assert!(!path.exists(), "round {round}");
+        }
+        std::fs::remove_dir(&directory).unwrap();
     }
 }
