@@ -9,7 +9,7 @@ use servers::{
     DUNNO, NOT_UNDERSTOOD, UNREACHABLE,
     certificates::authority,
     expect,
-    frames::{Act, CANCEL, Frames, INTERNAL_ERROR, NO_ERROR, Visit, dunno},
+    frames::{Act, CANCEL, Frames, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, Visit, dunno},
     table,
     web::{Answer, Web},
 };
@@ -97,5 +97,76 @@ async fn a_body_that_came_to_its_end_is_an_answer_whatever_follows() {
             acts
         });
         expect(binary, table(binary, &server.url(), HTTP_2), DUNNO).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_the_server_did_not_process_is_sent_again() {
+    let refused: [fn(u32) -> Act; 3] = [
+        |stream| Act::Reset(stream, REFUSED_STREAM),
+        |_| Act::GoAway(0, NO_ERROR),
+        |_| Act::GoAway(0, INTERNAL_ERROR),
+    ];
+    for act in refused {
+        for binary in ALL {
+            let server = Frames::new(move |Visit { stream, before, .. }| match before {
+                0..3 => vec![act(stream)],
+                _ => dunno(stream),
+            });
+            // It is no retry: nothing can be counted twice.
+            let keys = format!("{HTTP_2}retries = 0\n");
+            expect(binary, table(binary, &server.url(), &keys), DUNNO).await;
+            assert_eq!(server.count(), 4, "{:?}", server.visits());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_the_server_may_have_processed_is_sent_again_for_lookups_only() {
+    let broken: [fn(u32) -> Vec<Act>; 4] = [
+        |stream| vec![Act::GoAway(stream, NO_ERROR), Act::Close],
+        |stream| vec![Act::Reset(stream, CANCEL)],
+        |stream| vec![Act::Reset(stream, INTERNAL_ERROR)],
+        |_| vec![Act::Close],
+    ];
+    for acts in broken {
+        for binary in ALL {
+            let server = Frames::new(move |Visit { stream, before, .. }| match before {
+                0 => acts(stream),
+                _ => dunno(stream),
+            });
+            let (said, calls) = match binary {
+                Binary::Policy => (UNREACHABLE, 1),
+                _ => (DUNNO, 2),
+            };
+            expect(binary, table(binary, &server.url(), HTTP_2), said).await;
+            assert_eq!(server.count(), calls, "{binary:?}: {:?}", server.visits());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_processes_nothing_is_unreachable_in_the_end() {
+    for binary in ALL {
+        let server = Frames::new(|Visit { stream, .. }| vec![Act::Reset(stream, REFUSED_STREAM)]);
+        let keys = format!("{HTTP_2}retries = 0\n");
+        expect(binary, table(binary, &server.url(), &keys), UNREACHABLE).await;
+        assert_eq!(server.count(), 33, "{binary:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_next_target_is_asked_where_one_has_processed_nothing() {
+    for binary in ALL {
+        let first = Frames::new(|_| vec![Act::GoAway(0, NO_ERROR)]);
+        let second = Frames::new(|visit| dunno(visit.stream));
+        let config = format!(
+            "[{}.t]\ntarget = [\"{}\", \"{}\"]\n{HTTP_2}",
+            binary.name(),
+            first.url(),
+            second.url(),
+        );
+        expect(binary, config, DUNNO).await;
+        assert_eq!(second.count(), 1, "{binary:?}");
     }
 }

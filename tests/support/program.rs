@@ -13,7 +13,7 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     net::{TcpSocket, UnixDatagram, UnixSocket},
@@ -516,6 +516,17 @@ impl Program {
     pub(crate) fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.pid.as_raw_nonzero());
         fs::read_dir(path).expect("a running program").count()
+    }
+
+    /// From here on lets it open descriptors below this number only; returns the number before.
+    pub(crate) fn most_descriptors(&self, most: u64) -> u64 {
+        let limit = getrlimit(Resource::Nofile);
+        let limit = Rlimit {
+            current: Some(most),
+            ..limit
+        };
+        let before = prlimit(Some(self.pid), Resource::Nofile, limit).expect("a limit");
+        before.current.expect("a limit")
     }
 
     /// Waits until it has logged this.

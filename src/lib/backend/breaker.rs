@@ -1,5 +1,5 @@
-//! Peace for a target that is down: after so many failures in a row it is asked again only now and
-//! then, by one call at a time.
+//! The circuit breaker of a target: after so many failures in a row it is down, and asked again only
+//! now and then, by one call at a time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,24 +21,69 @@ struct State {
     failures: usize,
     /// Since the target is down: when it may be asked again.
     down_until: Option<Instant>,
+    /// Since the target is down: for how long it is not asked.
+    pause: Duration,
     /// Whether a call is finding out if it is up again.
     is_probed: bool,
     /// Since it has failed: until when other targets come first.
     avoided_until: Option<Instant>,
     /// When it has last answered anybody.
     answered_at: Option<Instant>,
+    /// When a connection that other calls may have shared was last lost.
+    lost_at: Option<Instant>,
+    log: Log,
+}
+
+/// Keeps a target that goes down and up again and again from filling the log.
+#[derive(Debug, Default)]
+struct Log {
+    /// When the last line said that the target is down.
+    down_at: Option<Instant>,
+    /// Whether the log says that it is down.
+    says_down: bool,
+    /// How often it has gone down since, without a line.
+    left_out: usize,
 }
 
 /// How long other targets come first where no pause is configured.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// The first pause of a target that is down; it doubles up to what is configured. A restart of the
+/// backend takes no longer, and mail should not wait longer than that.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The log says at most once in this time that a target is down.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A change that is worth a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It has failed too often.
-    Down,
+    Down {
+        /// How often it has gone down since the last such line, without a line.
+        left_out: usize,
+    },
     /// It answers again.
     Up,
+}
+
+impl Log {
+    fn down(&mut self) -> Option<Change> {
+        let now = Instant::now();
+        if self.down_at.is_some_and(|at| now - at < LOG_INTERVAL) {
+            self.left_out += 1;
+            return None;
+        }
+        self.down_at = Some(now);
+        self.says_down = true;
+        let left_out = std::mem::take(&mut self.left_out);
+        Some(Change::Down { left_out })
+    }
+
+    /// Every line that says "down" gets its "up", so that the last line is right.
+    fn up(&mut self) -> Option<Change> {
+        std::mem::take(&mut self.says_down).then_some(Change::Up)
+    }
 }
 
 impl Breaker {
@@ -50,7 +95,7 @@ impl Breaker {
         }
     }
 
-    /// Asks for a call; nothing if the target is to be left in peace.
+    /// Returns leave for a call, unless the target is down.
     pub fn permit(&self) -> Option<Permit<'_>> {
         let mut state = self.lock();
         let is_probe = match state.down_until {
@@ -92,7 +137,7 @@ impl Breaker {
         answered_at.is_some_and(|answered_at| answered_at.elapsed() < time)
     }
 
-    /// Tells whether the target is asked, and not left in peace.
+    /// Returns whether the target is asked, and not down.
     pub fn is_up(&self) -> bool {
         self.lock().down_until.is_none()
     }
@@ -120,9 +165,23 @@ impl Permit<'_> {
         state.failures = 0;
         state.avoided_until = None;
         state.answered_at = Some(Instant::now());
-        if state.down_until.take().is_some() {
-            tell(Change::Up);
+        if state.down_until.take().is_some()
+            && let Some(change) = state.log.up()
+        {
+            tell(change);
         }
+    }
+
+    /// Says that the target has lost a connection that other calls may have shared. Those that had
+    /// begun by then are one failure, since they say the same of the target.
+    pub fn lost_connection(self, began: Instant, tell: impl FnOnce(Change)) {
+        let mut state = self.breaker.lock();
+        if !self.is_probe && state.lost_at.is_some_and(|lost_at| began <= lost_at) {
+            return;
+        }
+        state.lost_at = Some(Instant::now());
+        drop(state);
+        self.failed(tell);
     }
 
     /// Says that it has not. A change is told before the next one can come about.
@@ -137,12 +196,14 @@ impl Permit<'_> {
             return;
         }
         let was_up = state.down_until.is_none();
-        // Calls that began before it was down do not prolong its peace.
+        // Calls that began before it was down do not prolong the pause.
         if was_up || self.is_probe {
-            state.down_until = Some(Instant::now() + settings.pause);
+            let pause = if was_up { FIRST_PAUSE } else { state.pause * 2 };
+            state.pause = pause.min(settings.pause);
+            state.down_until = Some(Instant::now() + state.pause);
         }
-        if was_up {
-            tell(Change::Down);
+        if was_up && let Some(change) = state.log.down() {
+            tell(change);
         }
     }
 }
@@ -171,6 +232,8 @@ mod tests {
         told
     }
 
+    const DOWN: Option<Change> = Some(Change::Down { left_out: 0 });
+
     fn breaker() -> Breaker {
         Breaker::new(Some(config::Breaker {
             failures: 2,
@@ -179,26 +242,71 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_target_that_fails_in_a_row_is_left_in_peace_and_probed_by_one() {
+    async fn a_target_that_fails_in_a_row_is_down_and_probed_by_one_after_each_pause() {
         let breaker = breaker();
         assert_eq!(failed(breaker.permit().unwrap()), None);
         assert_eq!(answered(breaker.permit().unwrap()), None);
         assert_eq!(failed(breaker.permit().unwrap()), None);
         let late = breaker.permit().unwrap();
-        assert_eq!(failed(breaker.permit().unwrap()), Some(Change::Down));
-        assert!(breaker.permit().is_none());
+        assert_eq!(failed(breaker.permit().unwrap()), DOWN);
         assert_eq!(failed(late), None);
-        tokio::time::advance(Duration::from_secs(5)).await;
-        let probe = breaker.permit().unwrap();
-        assert!(breaker.permit().is_none());
-        assert_eq!(failed(probe), None);
-        assert!(breaker.permit().is_none());
+        for pause in [500, 1_000, 2_000, 4_000, 5_000, 5_000] {
+            tokio::time::advance(Duration::from_millis(pause - 1)).await;
+            assert!(breaker.permit().is_none(), "{pause}");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let probe = breaker.permit().unwrap();
+            assert!(breaker.permit().is_none());
+            assert_eq!(failed(probe), None);
+        }
         tokio::time::advance(Duration::from_secs(5)).await;
         // A probe whose peer has gone away tells nothing.
         drop(breaker.permit().unwrap());
         let probe = breaker.permit().unwrap();
         assert_eq!(answered(probe), Some(Change::Up));
         assert_eq!(answered(breaker.permit().unwrap()), None);
+        // After an answer the first pause is short again.
+        failed(breaker.permit().unwrap());
+        failed(breaker.permit().unwrap());
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert!(breaker.permit().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_lost_with_one_connection_are_one_failure() {
+        let breaker = breaker();
+        let lost = |began| {
+            let mut told = None;
+            let permit = breaker.permit().unwrap();
+            permit.lost_connection(began, |change| told = Some(change));
+            told
+        };
+        let first = Instant::now();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for _ in 0..100 {
+            assert_eq!(lost(first), None);
+        }
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(lost(Instant::now()), DOWN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_goes_down_and_up_again_does_not_fill_the_log() {
+        let breaker = breaker();
+        let mut lines = Vec::new();
+        for _ in 0..30 {
+            lines.extend(failed(breaker.permit().unwrap()));
+            lines.extend(failed(breaker.permit().unwrap()));
+            tokio::time::advance(FIRST_PAUSE).await;
+            lines.extend(answered(breaker.permit().unwrap()));
+        }
+        // 15 s, the first line of which is at once.
+        let left_out = 19;
+        let expected = [DOWN, Some(Change::Up), Some(Change::Down { left_out })];
+        assert_eq!(
+            lines[..3].iter().copied().map(Some).collect::<Vec<_>>(),
+            expected
+        );
+        assert_eq!(lines[3..], [Change::Up]);
     }
 
     #[tokio::test(start_paused = true)]

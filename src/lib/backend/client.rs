@@ -2,6 +2,7 @@
 //! that agree in it.
 
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Certificate, Client, Identity, redirect, tls};
+use rustix::io::Errno;
 
 use super::pool::Pool;
 use crate::config::{
@@ -182,6 +184,45 @@ pub fn is_no_http(error: &reqwest::Error) -> bool {
     sources(error)
         .filter_map(|e| e.downcast_ref::<hyper::Error>())
         .any(hyper::Error::is_parse)
+}
+
+/// Returns whether the server has provably not processed the call (RFC 9113, sections 6.8 and 8.7),
+/// or whether none of it was sent. h2 gives an error that comes from a GOAWAY to the streams above
+/// its last one only.
+pub fn is_unprocessed(error: &reqwest::Error) -> bool {
+    let is_refused = |error: &h2::Error| {
+        let is_refusal = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (error.is_go_away() || is_refusal)
+    };
+    sources(error).any(|error| {
+        error.downcast_ref().is_some_and(is_refused)
+            || error.downcast_ref().is_some_and(hyper::Error::is_canceled)
+    })
+}
+
+/// Returns whether a connection of HTTP/2 was lost, and not a stream alone. Other calls may have
+/// been lost with it.
+pub fn is_shared_loss(error: &reqwest::Error) -> bool {
+    sources(error).any(|error| {
+        let is_lost = |error: &h2::Error| !error.is_reset();
+        // Only a ping that was not answered is a timeout of hyper's own.
+        error.downcast_ref().is_some_and(is_lost)
+            || error.downcast_ref().is_some_and(hyper::Error::is_timeout)
+    })
+}
+
+/// Returns whether no connection was made for a want of our own: descriptors, memory or ports.
+pub fn is_want_of_ours(error: &reqwest::Error) -> bool {
+    const WANTS: [Errno; 5] = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ADDRNOTAVAIL,
+    ];
+    let is_want =
+        |error: &io::Error| Errno::from_io_error(error).is_some_and(|e| WANTS.contains(&e));
+    error.is_connect() && sources(error).any(|error| error.downcast_ref().is_some_and(is_want))
 }
 
 /// Returns the innermost error's words: the outer ones hold the URL.

@@ -21,7 +21,10 @@ use super::body::{body, drain};
 use super::breaker::{Breaker, Change};
 use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
-use super::client::{Clients, cause, headers, is_broken_connection, is_no_http};
+use super::client::{Clients, cause, headers};
+use super::client::{
+    is_broken_connection, is_no_http, is_shared_loss, is_unprocessed, is_want_of_ours,
+};
 use super::oauth::Tokens;
 use super::pool::Pool;
 use crate::config::{self, Compression, Credential, HttpVersion, TokenServer, Transport, Verdict};
@@ -35,6 +38,10 @@ use crate::workers::Each;
 
 /// How often a redirect is followed for one call.
 const MOST_REDIRECTS: usize = 5;
+
+/// How often a call is sent again that the server did not process. A server that ends its
+/// connections after a few calls refuses what many have asked over one of them in the meantime.
+const MOST_REFUSALS: usize = 32;
 
 /// Makes the calls of one table, with the connections and the limit that they share.
 #[derive(Debug)]
@@ -257,6 +264,7 @@ impl Caller {
             match health {
                 Health::Well => permit.answered(tell),
                 Health::Ill => permit.failed(tell),
+                Health::LostConnection => permit.lost_connection(started, tell),
                 Health::Unknown => {}
             }
             if !may_go_on {
@@ -298,9 +306,14 @@ impl Caller {
         let endpoint = &self.table.name;
         let target = self.names.get(at).map_or("", String::as_str);
         match change {
-            Change::Down => info!(
+            Change::Down { left_out: 0 } => info!(
                 endpoint,
-                "{endpoint}: down: {target} is left in peace for a while"
+                "{endpoint}: down: {target} is skipped until it answers a probe"
+            ),
+            Change::Down { left_out } => info!(
+                endpoint,
+                "{endpoint}: down: {target} is skipped until it answers a probe; \
+                 {left_out} times down and up again since the last such line"
             ),
             Change::Up => info!(endpoint, "{endpoint}: up: {target} answers again"),
         }
@@ -320,10 +333,15 @@ impl Caller {
             }
             Err(Trouble::Http(error)) => {
                 // A policy request may have been counted if any of it was sent.
-                let may_go_on =
-                    error.is_connect() || self.is_lookup() && is_broken_connection(&error);
+                let may_go_on = error.is_connect()
+                    || is_unprocessed(&error)
+                    || self.is_lookup() && is_broken_connection(&error);
                 let health = if is_no_http(&error) {
                     Health::Well
+                } else if is_want_of_ours(&error) {
+                    Health::Unknown
+                } else if is_shared_loss(&error) {
+                    Health::LostConnection
                 } else {
                     Health::Ill
                 };
@@ -431,6 +449,7 @@ impl Caller {
         token: Option<&HeaderValue>,
     ) -> Result<reqwest::Response, Trouble> {
         let mut retries = self.table.endpoint.retries;
+        let mut refusals = 0;
         let mut redirects = 0;
         let mut url = Cow::Borrowed(url);
         loop {
@@ -445,6 +464,7 @@ impl Caller {
                     }
                     _ => return Ok(response),
                 },
+                Err(error) if refusals < MOST_REFUSALS && is_unprocessed(&error) => refusals += 1,
                 Err(error) if retries > 0 && self.may_repeat(&error) => retries -= 1,
                 Err(error) => return Err(Trouble::Http(error)),
             }
@@ -529,6 +549,8 @@ enum Trouble {
 enum Health {
     Well,
     Ill,
+    /// It has lost a connection that other calls may have shared.
+    LostConnection,
     /// It was not asked at all, or not for long.
     Unknown,
 }
