@@ -354,6 +354,39 @@ fn no_answer_to_a_policy_question_opens_a_relay() {
     use_policy(&lab, "postgate-policy");
 }
 
+#[test]
+fn a_socket_may_be_opened_before_postfix_first_starts() {
+    let Some(lab) = lab(CONFIG) else {
+        return;
+    };
+    lab.sh("systemctl stop postfix; rm -rf /var/spool/postfix");
+    postfix::start(&lab, SOCKETS);
+    let owners = lab.sh("cd /var/spool/postfix; stat -c '%U:%G %a' . private");
+    assert_eq!(owners, "root:root 755\npostfix:root 700\n");
+    let mut smtp = Smtp::connect(&lab);
+    smtp.expect("MAIL FROM:<someone@elsewhere.test>", "250 ");
+    smtp.expect("RCPT TO:<user@lab.test>", "250 ");
+    smtp.expect("RCPT TO:<nobody@lab.test>", "550 5.1.1 ");
+}
+
+#[test]
+fn a_socket_waits_until_postfix_is_installed() {
+    let Some(lab) = lab(CONFIG) else {
+        return;
+    };
+    lab.sh("systemctl stop postfix; rm -rf /var/spool/postfix
+        sed -i 's/^postfix:/absent:/' /etc/passwd");
+    let early = lab.run(&["systemctl", "start", "postgate-policy.socket"]);
+    assert_ne!(early.status, Some(0));
+    lab.sh("sed -i 's/^absent:/postfix:/' /etc/passwd");
+    lab.sh(
+        "journalctl -u postgate-policy.socket --since @$(cat /run/began) -o cat |
+        grep 'invalid user.*postfix'
+        test ! -e /var/spool/postfix",
+    );
+    postfix::start(&lab, SOCKETS);
+}
+
 /// The lab with Postfix running and every socket listening.
 fn start(config: &str) -> Option<lab::Turn> {
     let lab = lab(config)?;

@@ -145,7 +145,22 @@ fn a_socket_is_where_and_whose_a_drop_in_says() {
         "postgate-socketmap@.socket",
         "SocketUser=root\nSocketGroup=postfix\nSocketMode=0660",
     );
-    lab.sh("systemctl start postgate-socketmap.socket postgate-socketmap@second.socket");
+    socket_drop_in(
+        &lab,
+        "postgate-policy@second.socket",
+        "ExecStartPre=
+        ExecStartPre=/usr/bin/install -d -o postfix -g root -m 0700 /var/spool/postfix-2/private
+        ListenStream=
+        ListenStream=/var/spool/postfix-2/private/policy",
+    );
+    lab.sh(
+        "systemctl start postgate-socketmap.socket postgate-socketmap@second.socket \
+            postgate-policy@second.socket",
+    );
+    assert_eq!(
+        lab.sh("cd /var/spool/postfix-2; stat -c '%U:%G %a' . private private/policy"),
+        "root:root 755\npostfix:root 700\npostfix:postfix 600\n"
+    );
     assert_eq!(
         lab.sh(&format!(
             "stat -c '%U:%G %a' {SOCKETMAP}-second; ls {SOCKETMAP} 2>/dev/null || true"
