@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
-use lab::{Lab, lab};
+use lab::{Lab, System, lab, on_each_system};
 use postfix::{MAIN_CF, Smtp};
 
 const CONFIG: &str = r#"
@@ -37,9 +37,15 @@ const PROGRAMS: [&str; 3] = ["socketmap", "tcp-lookup", "policy"];
 /// What Postfix has logged since the test began.
 const LOG: &str = "journalctl -u 'postfix*' --since @$(cat /run/began) -o cat";
 
-#[test]
-fn a_restart_or_a_reload_costs_no_message_and_no_lookup() {
-    let Some(lab) = start() else { return };
+on_each_system! {
+    a_restart_or_a_reload_costs_no_message_and_no_lookup,
+    a_program_that_is_killed_or_hangs_costs_no_message,
+    while_the_backend_is_away_mail_waits,
+    while_the_configuration_is_bad_mail_waits,
+}
+
+fn a_restart_or_a_reload_costs_no_message_and_no_lookup(system: System) {
+    let Some(lab) = start(system) else { return };
     let bad = CONFIG.replace("http://", "htp://");
     let sent = under_load(&lab, |load| {
         for round in 0..3 {
@@ -72,9 +78,8 @@ fn a_restart_or_a_reload_costs_no_message_and_no_lookup() {
     assert_eq!(refused.trim(), "9");
 }
 
-#[test]
-fn a_program_that_is_killed_or_hangs_costs_no_message() {
-    let Some(lab) = start() else { return };
+fn a_program_that_is_killed_or_hangs_costs_no_message(system: System) {
+    let Some(lab) = start(system) else { return };
     for program in PROGRAMS {
         lab.sh(&format!(
             "d=/etc/systemd/system/postgate-{program}.service.d
@@ -101,9 +106,8 @@ fn a_program_that_is_killed_or_hangs_costs_no_message() {
     }
 }
 
-#[test]
-fn while_the_backend_is_away_mail_waits() {
-    let Some(lab) = start() else { return };
+fn while_the_backend_is_away_mail_waits(system: System) {
+    let Some(lab) = start(system) else { return };
     let mut smtp = Smtp::connect(&lab);
     // One message is in the queue when the backend goes, another comes then.
     lab.backend_says("policy", "200 text/plain\nHOLD for the test");
@@ -131,9 +135,8 @@ fn while_the_backend_is_away_mail_waits() {
     all_delivered(&lab, 2);
 }
 
-#[test]
-fn while_the_configuration_is_bad_mail_waits() {
-    let Some(lab) = start() else { return };
+fn while_the_configuration_is_bad_mail_waits(system: System) {
+    let Some(lab) = start(system) else { return };
     // So that Postfix does not wait for as long as it usually would.
     let impatient = MAIN_CF.replace("service_timeout = 20s", "service_timeout = 1s");
     lab.write("/etc/postfix/main.cf", &impatient);
@@ -274,8 +277,8 @@ fn all_delivered(lab: &Lab, messages: usize) {
     assert_eq!(bounced.trim(), "0");
 }
 
-fn start() -> Option<lab::Turn> {
-    let lab = lab(CONFIG)?;
+fn start(system: System) -> Option<lab::Turn> {
+    let lab = lab(system, CONFIG)?;
     postfix::start(&lab, SOCKETS);
     Some(lab)
 }

@@ -11,11 +11,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{env, fs, thread};
 
-use lab::{Lab, lab};
+use lab::{Lab, System, lab, on_each_system};
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
 const PROGRAMS: [&str; 3] = ["tcp-lookup", "socketmap", "policy"];
@@ -222,12 +223,21 @@ fn make_install_goes_elsewhere_too() {
 
 /// Two packages of what cargo has built, the second of a higher version. None, said on stderr,
 /// where there is no cargo-deb; where `CI=true`, `make deb` fetches it.
-fn packages() -> Option<[PathBuf; 2]> {
+fn packages() -> Option<&'static [PathBuf; 2]> {
+    static PACKAGES: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    if !has("dpkg-deb") {
+        skipped("not on Debian");
+        return None;
+    }
     let here = Path::new(REPO).join("target/tools/bin/cargo-deb").exists();
     if !here && !has("cargo-deb") && env::var("CI").as_deref() != Ok("true") {
         skipped("no cargo-deb; \"make deb\" fetches it");
         return None;
     }
+    Some(PACKAGES.get_or_init(pack))
+}
+
+fn pack() -> [PathBuf; 2] {
     // cargo-deb wants a release build; these take its place, without what debuggers need.
     let target = folder("package");
     let release = target.join("release");
@@ -238,7 +248,7 @@ fn packages() -> Option<[PathBuf; 2]> {
             .arg(release.join(program))
             .arg(built().join(program)));
     }
-    Some([1, 2].map(|revision| {
+    [1, 2].map(|revision| {
         let package = target.join(format!("{revision}.deb"));
         let flags = format!(
             "DEB_FLAGS=--no-build --no-strip --fast -Z gz --compress-system --quiet \
@@ -247,20 +257,22 @@ fn packages() -> Option<[PathBuf; 2]> {
         );
         run(make(&["deb", &flags]).env("CARGO_TARGET_DIR", &target));
         package
-    }))
+    })
 }
 
-#[test]
-fn the_package_is_installed_used_upgraded_removed_and_purged() {
-    if !has("dpkg-deb") {
-        return skipped("not on Debian");
-    }
+on_each_system! {
+    the_package_is_installed_used_upgraded_removed_and_purged,
+    metrics_have_sockets_of_their_own,
+    the_programs_run_as_the_first_process,
+}
+
+fn the_package_is_installed_used_upgraded_removed_and_purged(system: System) {
     let Some([old, new]) = packages() else {
         return;
     };
-    is_like_make_install(&old);
-
-    let Some(lab) = lab(CONFIG) else { return };
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     // What the lab was booted with gives way.
     lab.sh("systemctl enable --now postgate-socketmap.socket
         make -s -C /mnt/postgate uninstall
@@ -268,18 +280,22 @@ fn the_package_is_installed_used_upgraded_removed_and_purged() {
         test ! -L /etc/systemd/system/sockets.target.wants/postgate-socketmap.socket
         rm -rf /etc/postgate
         groupdel postgate");
-    dpkg(&lab, &old);
+    dpkg(&lab, old);
     installed(&lab);
     used(&lab);
-    upgraded(&lab, &new);
-    upgraded_over_a_bad_configuration(&lab, &new);
-    removed(&lab, &new);
+    upgraded(&lab, new);
+    upgraded_over_a_bad_configuration(&lab, new);
+    removed(&lab, new);
     purged(&lab);
     lab.sh("make -s -C /mnt/postgate install BUILD=/mnt/built");
 }
 
-/// The same files as `make install` has, pages compressed and programs without what debuggers need.
-fn is_like_make_install(package: &Path) {
+/// The same files, pages compressed and programs without what debuggers need.
+#[test]
+fn the_package_is_like_make_install() {
+    let Some([package, _]) = packages() else {
+        return;
+    };
     let unpacked = folder("unpacked");
     run(Command::new("dpkg-deb")
         .arg("-x")
@@ -507,9 +523,10 @@ fn purged(lab: &Lab) {
     lab.sh("getent group postgate");
 }
 
-#[test]
-fn metrics_have_sockets_of_their_own() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn metrics_have_sockets_of_their_own(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     let said = lab.sh("cd /usr/lib/systemd/system
         systemd-analyze verify --recursive-errors=yes 2>&1 postgate-metrics-*.socket");
     assert_eq!(said, "");
@@ -554,9 +571,10 @@ fn metrics_have_sockets_of_their_own() {
     }
 }
 
-#[test]
-fn the_programs_run_as_the_first_process() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn the_programs_run_as_the_first_process(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     let postmap = |table: &str| format!("postmap -q somebody@lab.test {table}");
     for (program, asks, expected) in [
         (

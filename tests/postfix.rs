@@ -5,7 +5,7 @@ mod lab;
 #[path = "lab/postfix.rs"]
 mod postfix;
 
-use lab::{Lab, Said, lab};
+use lab::{Lab, Said, System, lab, on_each_system};
 use postfix::{MAIN_CF, Smtp};
 
 const CONFIG: &str = r#"
@@ -55,9 +55,23 @@ const ILL: [&str; 8] = [
     "raw\nOK\n",
 ];
 
-#[test]
-fn postmap_finds_odd_keys() {
-    let Some(lab) = start(CONFIG) else { return };
+on_each_system! {
+    postmap_finds_odd_keys,
+    postmap_is_told_what_cannot_be_said,
+    postmap_asks_many_keys_in_one_connection,
+    an_ill_backend_is_never_a_key_not_found,
+    a_message_is_taken_and_delivered,
+    the_tables_and_the_policy_decide,
+    no_illness_of_a_table_refuses_a_recipient_for_good,
+    no_answer_to_a_policy_question_opens_a_relay,
+    a_socket_may_be_opened_before_postfix_first_starts,
+    a_socket_waits_until_postfix_is_installed,
+}
+
+fn postmap_finds_odd_keys(system: System) {
+    let Some(lab) = start(system, CONFIG) else {
+        return;
+    };
     let long = "k".repeat(2000);
     let echoed = [
         "user@lab.test",
@@ -97,9 +111,10 @@ fn postmap_finds_odd_keys() {
     }
 }
 
-#[test]
-fn postmap_is_told_what_cannot_be_said() {
-    let Some(lab) = start(CONFIG) else { return };
+fn postmap_is_told_what_cannot_be_said(system: System) {
+    let Some(lab) = start(system, CONFIG) else {
+        return;
+    };
     let (tcp, long, lines) = ("tcp:127.0.0.1:9001", "k".repeat(5000), "two\nlines");
     let asked = [
         (tcp, &*long),
@@ -128,9 +143,10 @@ fn postmap_is_told_what_cannot_be_said() {
     );
 }
 
-#[test]
-fn postmap_asks_many_keys_in_one_connection() {
-    let Some(lab) = start(CONFIG) else { return };
+fn postmap_asks_many_keys_in_one_connection(system: System) {
+    let Some(lab) = start(system, CONFIG) else {
+        return;
+    };
     let keys = "for i in $(seq 100); do echo \"user $i\"; echo missing$i; done";
     for map in [
         "tcp:127.0.0.1:9001",
@@ -144,8 +160,7 @@ fn postmap_asks_many_keys_in_one_connection() {
     }
 }
 
-#[test]
-fn an_ill_backend_is_never_a_key_not_found() {
+fn an_ill_backend_is_never_a_key_not_found(system: System) {
     let key = "user@lab.test";
     let ill: Vec<_> = [&ILL[..], &["hang"]].concat();
     let maps: Vec<_> = (0..ill.len()).map(|i| format!("ill{i}")).collect();
@@ -153,7 +168,7 @@ fn an_ill_backend_is_never_a_key_not_found() {
         .iter()
         .map(|map| format!("[socketmap.{map}]\ntarget = \"http://127.0.0.1:8080/{map}\"\n"))
         .collect();
-    let Some(lab) = start(&format!("{CONFIG}{tables}")) else {
+    let Some(lab) = start(system, &format!("{CONFIG}{tables}")) else {
         return;
     };
     for (map, answer) in maps.iter().zip(&ill) {
@@ -193,9 +208,10 @@ fn an_ill_backend_is_never_a_key_not_found() {
     }
 }
 
-#[test]
-fn a_message_is_taken_and_delivered() {
-    let Some(lab) = start(CONFIG) else { return };
+fn a_message_is_taken_and_delivered(system: System) {
+    let Some(lab) = start(system, CONFIG) else {
+        return;
+    };
     let mut smtp = Smtp::connect(&lab);
     smtp.expect("MAIL FROM:<prepend@elsewhere.test>", "250 ");
     smtp.expect("RCPT TO:<User.One+box@LAB.test>", "250 ");
@@ -230,9 +246,10 @@ fn a_message_is_taken_and_delivered() {
     assert!(log.contains("info: header X-Judged: yes"), "{log}");
 }
 
-#[test]
-fn the_tables_and_the_policy_decide() {
-    let Some(lab) = start(CONFIG) else { return };
+fn the_tables_and_the_policy_decide(system: System) {
+    let Some(lab) = start(system, CONFIG) else {
+        return;
+    };
     let mut smtp = Smtp::connect(&lab);
     smtp.expect("MAIL FROM:<someone@elsewhere.test>", "250 ");
     smtp.expect("RCPT TO:<user@lab.test>", "250 ");
@@ -259,9 +276,10 @@ fn the_tables_and_the_policy_decide() {
     }
 }
 
-#[test]
-fn no_illness_of_a_table_refuses_a_recipient_for_good() {
-    let Some(lab) = start(CONFIG) else { return };
+fn no_illness_of_a_table_refuses_a_recipient_for_good(system: System) {
+    let Some(lab) = start(system, CONFIG) else {
+        return;
+    };
     let mut smtp = Smtp::connect(&lab);
     smtp.expect("MAIL FROM:<someone@elsewhere.test>", "250 ");
     // Postfix remembers the last answers it got, so every question is another one.
@@ -296,9 +314,10 @@ fn no_illness_of_a_table_refuses_a_recipient_for_good() {
     smtp.expect("RCPT TO:<nobody@well.lab.test>", "550 ");
 }
 
-#[test]
-fn no_answer_to_a_policy_question_opens_a_relay() {
-    let Some(lab) = start(CONFIG) else { return };
+fn no_answer_to_a_policy_question_opens_a_relay(system: System) {
+    let Some(lab) = start(system, CONFIG) else {
+        return;
+    };
     let mut answers: Vec<_> = ILL.to_vec();
     answers.extend([
         "200 text/plain\n",
@@ -354,9 +373,8 @@ fn no_answer_to_a_policy_question_opens_a_relay() {
     use_policy(&lab, "postgate-policy");
 }
 
-#[test]
-fn a_socket_may_be_opened_before_postfix_first_starts() {
-    let Some(lab) = lab(CONFIG) else {
+fn a_socket_may_be_opened_before_postfix_first_starts(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
         return;
     };
     lab.sh("systemctl stop postfix; rm -rf /var/spool/postfix");
@@ -369,9 +387,8 @@ fn a_socket_may_be_opened_before_postfix_first_starts() {
     smtp.expect("RCPT TO:<nobody@lab.test>", "550 5.1.1 ");
 }
 
-#[test]
-fn a_socket_waits_until_postfix_is_installed() {
-    let Some(lab) = lab(CONFIG) else {
+fn a_socket_waits_until_postfix_is_installed(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
         return;
     };
     lab.sh("systemctl stop postfix; rm -rf /var/spool/postfix
@@ -388,8 +405,8 @@ fn a_socket_waits_until_postfix_is_installed() {
 }
 
 /// The lab with Postfix running and every socket listening.
-fn start(config: &str) -> Option<lab::Turn> {
-    let lab = lab(config)?;
+fn start(system: System, config: &str) -> Option<lab::Turn> {
+    let lab = lab(system, config)?;
     lab.sh("d=/run/systemd/system/postgate-socketmap.socket.d
         [ -e $d ] || {
             mkdir -p $d; printf '[Socket]\nListenStream=127.0.0.1:9100\n' > $d/inet.conf

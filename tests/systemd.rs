@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use lab::{Lab, lab};
+use lab::{Lab, System, lab, on_each_system};
 use serde_json::Value;
 
 const SOCKETMAP: &str = "/var/spool/postfix/private/postgate-socketmap";
@@ -37,9 +37,37 @@ target = "http://127.0.0.1:8080/policy"
 on-temporary = "DEFER_IF_PERMIT 4.3.0 submission"
 "#;
 
-#[test]
-fn the_units_are_clean() {
-    let Some(lab) = lab(CONFIG) else { return };
+on_each_system! {
+    the_units_are_clean,
+    the_first_question_starts_the_service,
+    a_stopped_service_leaves_its_socket_and_starts_again,
+    every_socket_finds_its_table,
+    a_socket_is_added_while_the_service_rests,
+    a_socket_is_where_and_whose_a_drop_in_says,
+    at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody,
+    a_socket_that_fits_no_table_is_said,
+    a_start_without_sockets_or_with_a_wrong_option_is_refused_once,
+    it_runs_without_any_privilege,
+    the_journal_has_the_fields,
+    at_debug_every_request_is_a_record,
+    a_reload_takes_a_good_file_and_keeps_the_old_one_for_a_bad,
+    a_bad_configuration_at_start_is_served_as_soon_as_it_is_mended,
+    a_restart_refuses_nobody,
+    a_stop_answers_what_was_asked,
+    a_stop_does_not_wait_longer_than_the_drain,
+    the_watchdog_is_fed_and_bites,
+    a_credential_comes_from_systemd,
+    a_program_at_its_memory_limit_takes_no_other_along,
+    the_journal_finds_a_mail_by_its_queue_id,
+    no_flood_from_outside_fills_the_journal,
+    a_secret_is_renewed_by_reload_or_restart,
+    a_file_in_another_place_takes_a_line_in_a_drop_in,
+}
+
+fn the_units_are_clean(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     let said = lab.sh("cd /usr/lib/systemd/system
         systemd-analyze verify --recursive-errors=yes 2>&1 postgate-*.service \
             postgate-socketmap.socket postgate-policy.socket \
@@ -52,9 +80,10 @@ fn the_units_are_clean() {
         done");
 }
 
-#[test]
-fn the_first_question_starts_the_service() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn the_first_question_starts_the_service(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh("systemctl enable --now postgate-socketmap.socket 2>&1");
     assert_eq!(
         lab.sh("systemctl is-enabled postgate-socketmap.socket")
@@ -84,9 +113,10 @@ fn the_first_question_starts_the_service() {
     assert_eq!(show(&lab, "socketmap", "NRestarts"), "0");
 }
 
-#[test]
-fn a_stopped_service_leaves_its_socket_and_starts_again() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn a_stopped_service_leaves_its_socket_and_starts_again(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh("systemctl start postgate-socketmap.socket");
     ask(&lab, "echo", "a");
     lab.sh("systemctl stop postgate-socketmap.service 2>/dev/null");
@@ -100,9 +130,10 @@ fn a_stopped_service_leaves_its_socket_and_starts_again() {
     assert_ne!(show(&lab, "socketmap", "MainPID"), killed);
 }
 
-#[test]
-fn every_socket_finds_its_table() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn every_socket_finds_its_table(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh(
         "systemctl start postgate-tcp-lookup@900{1,2}.socket postgate-policy{,@submission}.socket",
     );
@@ -118,9 +149,10 @@ fn every_socket_finds_its_table() {
     );
 }
 
-#[test]
-fn a_socket_is_added_while_the_service_rests() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn a_socket_is_added_while_the_service_rests(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh("systemctl start postgate-tcp-lookup@9001.socket");
     assert_eq!(tcp(&lab, 9001, "a"), "200 a");
     // systemd hands over sockets at start only, and says so.
@@ -132,9 +164,10 @@ fn a_socket_is_added_while_the_service_rests() {
     assert_eq!(tcp(&lab, 9002, "closed"), "200 REJECT%20mailbox%20closed");
 }
 
-#[test]
-fn a_socket_is_where_and_whose_a_drop_in_says() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn a_socket_is_where_and_whose_a_drop_in_says(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     socket_drop_in(
         &lab,
         "postgate-socketmap.socket",
@@ -179,9 +212,10 @@ fn a_socket_is_where_and_whose_a_drop_in_says() {
     );
 }
 
-#[test]
-fn at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     let unit = |unit: &str, property: &str| {
         lab.sh(&format!("systemctl show -p {property} --value {unit}"))
     };
@@ -214,17 +248,19 @@ fn at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody() {
     }
 }
 
-#[test]
-fn a_socket_that_fits_no_table_is_said() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn a_socket_that_fits_no_table_is_said(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh("systemctl start postgate-tcp-lookup@9003.socket; exec 3<>/dev/tcp/127.0.0.1/9003");
     refused(&lab, "tcp-lookup", 1);
     assert!(messages(&lab, "tcp-lookup").contains("9003"));
 }
 
-#[test]
-fn a_start_without_sockets_or_with_a_wrong_option_is_refused_once() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn a_start_without_sockets_or_with_a_wrong_option_is_refused_once(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     assert_ne!(
         lab.run(&["systemctl", "start", "postgate-policy.service"])
             .status,
@@ -244,9 +280,10 @@ fn a_start_without_sockets_or_with_a_wrong_option_is_refused_once() {
     assert_eq!(show(&lab, "policy", "SubState"), "failed");
 }
 
-#[test]
-fn it_runs_without_any_privilege() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn it_runs_without_any_privilege(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     assert_eq!(
         lab.sh("stat -c '%U:%G %a' /etc/postgate/config.toml")
             .trim(),
@@ -286,9 +323,10 @@ fn it_runs_without_any_privilege() {
     );
 }
 
-#[test]
-fn the_journal_has_the_fields() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn the_journal_has_the_fields(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh("systemctl start postgate-socketmap.socket");
     assert_eq!(
         ask(&lab, "echo", "somebody@lab.test"),
@@ -331,9 +369,8 @@ fn the_journal_has_the_fields() {
     );
 }
 
-#[test]
-fn at_debug_every_request_is_a_record() {
-    let Some(lab) = lab(&format!("{CONFIG}\n[log]\nlevel = \"debug\"\n")) else {
+fn at_debug_every_request_is_a_record(system: System) {
+    let Some(lab) = lab(system, &format!("{CONFIG}\n[log]\nlevel = \"debug\"\n")) else {
         return;
     };
     lab.sh("systemctl start postgate-socketmap.socket");
@@ -358,9 +395,10 @@ fn at_debug_every_request_is_a_record() {
     );
 }
 
-#[test]
-fn a_reload_takes_a_good_file_and_keeps_the_old_one_for_a_bad() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn a_reload_takes_a_good_file_and_keeps_the_old_one_for_a_bad(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh("systemctl start postgate-socketmap.socket");
     let mut postfix = Socketmap::connect(&lab).expect("a connection");
     assert_eq!(postfix.ask("echo", "user@x").expect("a reply"), "OK user@x");
@@ -394,9 +432,8 @@ fn a_reload_takes_a_good_file_and_keeps_the_old_one_for_a_bad() {
     assert_eq!(show(&lab, "socketmap", "MainPID"), pid);
 }
 
-#[test]
-fn a_bad_configuration_at_start_is_served_as_soon_as_it_is_mended() {
-    let Some(lab) = lab(&CONFIG.replace("http://", "htp://")) else {
+fn a_bad_configuration_at_start_is_served_as_soon_as_it_is_mended(system: System) {
+    let Some(lab) = lab(system, &CONFIG.replace("http://", "htp://")) else {
         return;
     };
     lab.sh("systemctl start postgate-socketmap.socket");
@@ -413,9 +450,10 @@ fn a_bad_configuration_at_start_is_served_as_soon_as_it_is_mended() {
     assert_eq!(postfix.receive().expect("a reply at last"), "OK patient");
 }
 
-#[test]
-fn a_restart_refuses_nobody() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn a_restart_refuses_nobody(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh("systemctl start postgate-socketmap.socket");
     let over = AtomicBool::new(false);
     let answered = thread::scope(|scope| {
@@ -469,9 +507,10 @@ fn stream_of_lookups(lab: &Lab, over: &AtomicBool, asker: u32) -> u32 {
     answered
 }
 
-#[test]
-fn a_stop_answers_what_was_asked() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn a_stop_answers_what_was_asked(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh("systemctl start postgate-socketmap.socket");
     let mut idle = Socketmap::connect(&lab).expect("a connection");
     assert_eq!(idle.ask("echo", "a").expect("a reply"), "OK a");
@@ -494,9 +533,11 @@ fn a_stop_answers_what_was_asked() {
     assert_eq!(ask(&lab, "echo", "b"), "OK b");
 }
 
-#[test]
-fn a_stop_does_not_wait_longer_than_the_drain() {
-    let Some(lab) = lab(&format!("{CONFIG}\n[server]\ndrain-timeout = \"1s\"\n")) else {
+fn a_stop_does_not_wait_longer_than_the_drain(system: System) {
+    let Some(lab) = lab(
+        system,
+        &format!("{CONFIG}\n[server]\ndrain-timeout = \"1s\"\n"),
+    ) else {
         return;
     };
     lab.sh("systemctl start postgate-socketmap.socket");
@@ -509,9 +550,10 @@ fn a_stop_does_not_wait_longer_than_the_drain() {
     assert_eq!(show(&lab, "socketmap", "ExecMainStatus"), "0");
 }
 
-#[test]
-fn the_watchdog_is_fed_and_bites() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn the_watchdog_is_fed_and_bites(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     drop_in(&lab, "socketmap", "WatchdogSec=1s\nTimeoutAbortSec=1s");
     lab.sh("systemctl start postgate-socketmap.socket");
     ask(&lab, "echo", "a");
@@ -532,8 +574,7 @@ fn the_watchdog_is_fed_and_bites() {
     assert_eq!(show(&lab, "socketmap", "NRestarts"), "1");
 }
 
-#[test]
-fn a_credential_comes_from_systemd() {
+fn a_credential_comes_from_systemd(system: System) {
     let token = r#"
         [socketmap.token]
         target = "http://127.0.0.1:8080/token"
@@ -542,7 +583,9 @@ fn a_credential_comes_from_systemd() {
         level = "debug"
     "#;
     let config = format!("{CONFIG}{token}");
-    let Some(lab) = lab(&config) else { return };
+    let Some(lab) = lab(system, &config) else {
+        return;
+    };
     lab.sh("systemctl start postgate-socketmap.socket");
     let mut postfix = Socketmap::connect(&lab).expect("a connection");
     postfix.send("token", "x").expect("sent");
@@ -559,13 +602,14 @@ fn a_credential_comes_from_systemd() {
     assert!(!messages(&lab, "socketmap").contains("s3cret"));
 }
 
-#[test]
-fn a_program_at_its_memory_limit_takes_no_other_along() {
+fn a_program_at_its_memory_limit_takes_no_other_along(system: System) {
     let config = CONFIG.replace(
         "8080/echo\"\n[socketmap.wait]",
         "8080/large\"\ncache = { ttl = \"1h\", max-bytes = \"1GiB\" }\n[socketmap.wait]",
     );
-    let Some(lab) = lab(&config) else { return };
+    let Some(lab) = lab(system, &config) else {
+        return;
+    };
     drop_in(
         &lab,
         "socketmap",
@@ -594,10 +638,11 @@ fn a_program_at_its_memory_limit_takes_no_other_along() {
     }
 }
 
-#[test]
-fn the_journal_finds_a_mail_by_its_queue_id() {
+fn the_journal_finds_a_mail_by_its_queue_id(system: System) {
     let config = format!("{CONFIG}breaker = {{ failures = 2, pause = \"500ms\" }}\n");
-    let Some(lab) = lab(&config) else { return };
+    let Some(lab) = lab(system, &config) else {
+        return;
+    };
     lab.sh("systemctl start postgate-policy@submission.socket");
     let socket = "postgate-policy-submission";
     assert_eq!(policy(&lab, socket), "action=DUNNO");
@@ -669,9 +714,10 @@ fn the_journal_finds_a_mail_by_its_queue_id() {
     }
 }
 
-#[test]
-fn no_flood_from_outside_fills_the_journal() {
-    let Some(lab) = lab(CONFIG) else { return };
+fn no_flood_from_outside_fills_the_journal(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
     lab.sh("systemctl start postgate-socketmap.socket");
     assert_eq!(ask(&lab, "echo", "a"), "OK a");
     let before = journal(&lab, "socketmap").len();
@@ -698,8 +744,7 @@ fn no_flood_from_outside_fills_the_journal() {
     );
 }
 
-#[test]
-fn a_secret_is_renewed_by_reload_or_restart() {
+fn a_secret_is_renewed_by_reload_or_restart(system: System) {
     let config = r#"
         [socketmap.unit]
         target = "http://127.0.0.1:8080/token"
@@ -711,7 +756,9 @@ fn a_secret_is_renewed_by_reload_or_restart() {
         target = "http://127.0.0.1:8080/policy"
         auth-token = { credential = "api-token" }
     "#;
-    let Some(lab) = lab(config) else { return };
+    let Some(lab) = lab(system, config) else {
+        return;
+    };
     lab.sh("systemctl start postgate-socketmap.socket");
     let write = |secret: &str| {
         lab.sh(&format!(
@@ -751,14 +798,15 @@ fn a_secret_is_renewed_by_reload_or_restart() {
     assert_eq!(asked, "REJECT you are on the list\n");
 }
 
-#[test]
-fn a_file_in_another_place_takes_a_line_in_a_drop_in() {
+fn a_file_in_another_place_takes_a_line_in_a_drop_in(system: System) {
     let config = r#"
         [socketmap.file]
         target = "http://127.0.0.1:8080/token"
         auth-token = { file = "/srv/postgate-test/token" }
     "#;
-    let Some(lab) = lab(config) else { return };
+    let Some(lab) = lab(system, config) else {
+        return;
+    };
     lab.sh(
         "mkdir -p /srv/postgate-test; echo found > /srv/postgate-test/token
         systemctl start postgate-socketmap.socket",

@@ -1,4 +1,4 @@
-//! A throw-away machine with real systemd (`lab.sh`), booted once for each test binary, with
+//! Throw-away machines with real systemd (`lab.sh`), each booted once for each test binary, with
 //! Postgate installed in it by `make install` and a backend that can be made ill.
 
 mod backend;
@@ -11,12 +11,40 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{env, fs, io, process};
 
-const PACKAGES: &str = "systemd systemd-sysv dbus libnss-systemd procps iproute2 postfix";
+const PACKAGES: &str = "systemd systemd-sysv dbus libnss-systemd procps iproute2 make postfix";
 const LAB_SH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab.sh");
+
+/// What a machine is made of: the host's own root, or the packages of another release.
+#[derive(Clone, Copy)]
+pub(crate) enum System {
+    Host,
+    Debian13,
+}
+
+/// Makes of each function `NAME` the tests `NAME::host` and `NAME::debian_13`. Side by side in the
+/// alphabet, the two run at the same time.
+macro_rules! on_each_system {
+    ($($test:ident,)*) => {$(
+        mod $test {
+            #[test]
+            fn host() {
+                super::$test(crate::lab::System::Host);
+            }
+
+            #[test]
+            fn debian_13() {
+                super::$test(crate::lab::System::Debian13);
+            }
+        }
+    )*};
+}
+
+pub(crate) use on_each_system;
 
 /// The machine's file system as seen from here is `root`.
 pub(crate) struct Lab {
     name: String,
+    system: System,
     root: PathBuf,
 }
 
@@ -52,14 +80,15 @@ impl From<Output> for Said {
     }
 }
 
-/// Waits for the lab's turn, with no socket, service or drop-in left from the test before, a well
-/// backend, and `config` as its configuration. None, said on stderr, where a lab cannot be; a
-/// failure where `CI=true`.
-pub(crate) fn lab(config: &str) -> Option<Turn> {
-    static LAB: OnceLock<Result<Lab, &str>> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    match LAB.get_or_init(|| possible().map(|()| Lab::boot())) {
+/// Waits for the turn of this system's lab, with no socket, service or drop-in left from the test
+/// before, a well backend, and `config` as its configuration. None, said on stderr, where a lab
+/// cannot be; a failure where `CI=true`.
+pub(crate) fn lab(system: System, config: &str) -> Option<Turn> {
+    static LABS: [OnceLock<Result<Lab, &str>>; 2] = [const { OnceLock::new() }; 2];
+    static TURNS: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
+    let number = system as usize;
+    let turn = TURNS[number].lock().unwrap_or_else(PoisonError::into_inner);
+    match LABS[number].get_or_init(|| possible(system).map(|()| Lab::boot(system))) {
         Ok(lab) => {
             lab.reset(config);
             Some(Turn { lab, _turn: turn })
@@ -78,7 +107,7 @@ pub(crate) fn lab(config: &str) -> Option<Turn> {
     }
 }
 
-fn possible() -> Result<(), &'static str> {
+fn possible(system: System) -> Result<(), &'static str> {
     if !Path::new("/etc/debian_version").exists() {
         return Err("not on Debian");
     }
@@ -92,18 +121,35 @@ fn possible() -> Result<(), &'static str> {
     if !namespaces.is_ok_and(|status| status.success()) {
         return Err("no namespaces here");
     }
+    // Out of reach without a network, maybe. What the script says of it is shown, once.
+    let packages = lab_sh("packages", system)
+        .arg("layer")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status();
+    if !packages.is_ok_and(|status| status.success()) {
+        return Err("its packages cannot be had");
+    }
     Ok(())
 }
 
 impl Lab {
-    fn boot() -> Self {
-        let name = format!("postgate-{}-{}", env!("CARGO_CRATE_NAME"), process::id());
+    fn boot(system: System) -> Self {
+        let release = match system {
+            System::Host => "host",
+            System::Debian13 => "13",
+        };
+        let name = format!(
+            "postgate-{}-{release}-{}",
+            env!("CARGO_CRATE_NAME"),
+            process::id()
+        );
         forget_dead_labs();
         let repo = env!("CARGO_MANIFEST_DIR");
         let built = Path::new(env!("CARGO_BIN_EXE_socketmap"))
             .parent()
             .expect("a file");
-        let up = lab_sh(&name)
+        let up = lab_sh(&name, system)
             .args(["up", "--die-with", &process::id().to_string()])
             .args(["--bind", &format!("{repo}:/mnt/postgate:ro")])
             .args(["--bind", &format!("{}:/mnt/built:ro", built.display())])
@@ -115,10 +161,14 @@ impl Lab {
             "lab.sh up: {}",
             String::from_utf8_lossy(&up.stderr)
         );
-        let root = lab_sh(&name).arg("root").output().expect("lab.sh starts");
+        let root = lab_sh(&name, system)
+            .arg("root")
+            .output()
+            .expect("lab.sh starts");
         let root = String::from_utf8(root.stdout).expect("a path");
         let lab = Self {
             name,
+            system,
             root: PathBuf::from(root.trim_end()),
         };
         lab.sh("make -s -C /mnt/postgate install BUILD=/mnt/built");
@@ -156,7 +206,7 @@ impl Lab {
 
     /// A command that runs inside once it is started.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, argv: &[S]) -> Command {
-        let mut command = lab_sh(&self.name);
+        let mut command = lab_sh(&self.name, self.system);
         command.arg("run").args(argv);
         command
     }
@@ -202,9 +252,12 @@ impl Lab {
     }
 }
 
-fn lab_sh(name: &str) -> Command {
+fn lab_sh(name: &str, system: System) -> Command {
     let mut command = Command::new(LAB_SH);
     command.env("LAB_NAME", name).env("LAB_PACKAGES", PACKAGES);
+    if matches!(system, System::Debian13) {
+        command.env("LAB_SUITE", "trixie");
+    }
     command
 }
 

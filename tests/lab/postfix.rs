@@ -37,8 +37,9 @@ pub(crate) fn start(lab: &Lab, sockets: &str) {
     lab.write("/etc/postfix/main.cf", MAIN_CF);
     lab.sh(&format!(
         "systemctl start {sockets}
-        systemctl -q is-active postfix@- || {{
-            cp /usr/share/postfix/master.cf.dist /etc/postfix/master.cf
+        systemctl -q is-active postfix || {{
+            [ -e /etc/postfix/master.cf ] ||
+                cp /usr/share/postfix/master.cf.dist /etc/postfix/master.cf
             systemctl start postfix
         }}"
     ));
