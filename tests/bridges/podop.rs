@@ -29,10 +29,14 @@ fn api(request: &Request) -> Script {
 
 type Lookup = fn(&[u8]) -> Script;
 
-const TABLES: [(&str, Lookup); 5] = [
+const TABLES: [(&str, Lookup); 9] = [
     ("transport", transport),
     ("alias", alias),
+    ("dane", dane),
     ("domain", domain),
+    ("mailbox", mailbox),
+    ("recipient/map", recipient_map),
+    ("sender/map", sender_map),
     ("sender/login", sender_login),
     ("sender/rate", sender_rate),
 ];
@@ -71,9 +75,38 @@ fn alias(key: &[u8]) -> Script {
     }
 }
 
+fn dane(key: &[u8]) -> Script {
+    match key {
+        b"signed.example.org" => string("dane-only"),
+        _ => unknown(),
+    }
+}
+
 fn domain(key: &[u8]) -> Script {
     match key {
         b"example.org" => string("example.org"),
+        _ => unknown(),
+    }
+}
+
+fn mailbox(key: &[u8]) -> Script {
+    match key {
+        b"jane@example.org" => string("jane@example.org"),
+        _ => unknown(),
+    }
+}
+
+/// Takes back what `sender_map` has made of a sender.
+fn recipient_map(key: &[u8]) -> Script {
+    match key {
+        b"SRS0=ABCD=XY=example.net=joe@example.org" => string("joe@example.net"),
+        _ => unknown(),
+    }
+}
+
+fn sender_map(key: &[u8]) -> Script {
+    match key {
+        b"joe@example.net" => string("SRS0=ABCD=XY=example.net=joe@example.org"),
         _ => unknown(),
     }
 }
@@ -88,6 +121,7 @@ fn sender_login(key: &[u8]) -> Script {
 fn sender_rate(key: &[u8]) -> Script {
     match key {
         b"busy@example.org" => string("450 4.2.1 You are sending too many emails too fast."),
+        b"lost@example.org" => vec![Act::Close],
         _ => unknown(),
     }
 }
@@ -96,14 +130,24 @@ fn sender_rate(key: &[u8]) -> Script {
 async fn the_maps_are_answered_as_before() {
     let mut place = Place::taken(Binary::Socketmap, Ready::of(BRIDGE), api).await;
     let both = "OK jane@example.org,joe@example.org";
+    let rewritten = "SRS0=ABCD=XY=example.net=joe@example.org";
     let rate = "OK 450 4.2.1 You are sending too many emails too fast.";
     for (map, key, said) in [
         ("alias", "sales@example.org", both),
         ("alias", "ü@example.org", "OK umlaut@example.org"),
         ("alias", "else@example.org", "NOTFOUND "),
+        ("dane", "signed.example.org", "OK dane-only"),
+        ("dane", ".example.org", "NOTFOUND "),
+        ("dane", "[mx.example.org]:25", "NOTFOUND "),
         ("domain", "example.org", "OK example.org"),
         ("domain", "example.net", "NOTFOUND "),
         ("domain", "[192.0.2.1]", "NOTFOUND "),
+        ("mailbox", "jane@example.org", "OK jane@example.org"),
+        ("mailbox", "sales@example.org", "NOTFOUND "),
+        ("recipientmap", rewritten, "OK joe@example.net"),
+        ("recipientmap", "jane@example.org", "NOTFOUND "),
+        ("sendermap", "joe@example.net", &format!("OK {rewritten}")),
+        ("sendermap", "jane@example.org", "NOTFOUND "),
         ("transport", "relayed.example.org", "OK smtp:[10.0.0.5]:25"),
         ("transport", "example.org", "NOTFOUND "),
         (
@@ -115,6 +159,8 @@ async fn the_maps_are_answered_as_before() {
         // An access table: what is found is an action.
         ("senderrate", "busy@example.org", rate),
         ("senderrate", "idle@example.org", "NOTFOUND "),
+        // The API counts every call, so there is no second one.
+        ("senderrate", "lost@example.org", "TEMP backend unreachable"),
     ] {
         place.looks_up(map, key, said).await;
     }
