@@ -1202,6 +1202,15 @@ async fn at_debug_each_request_has_its_line_and_secrets_stay_hidden() {
         // A policy request has no one key.
         let expected = if binary == Binary::Policy { 0 } else { 7 };
         assert!(lines >= expected, "{lines} lines with the key in {end:#?}");
+        // Each has the name of a table or none, and no library has a line.
+        let debug = end.stderr.lines().filter(|line| line.contains(" DEBUG "));
+        for line in debug {
+            let (_, said) = line.split_once(" DEBUG ").expect("what is said");
+            let is_ours = ["t: ", "-: ", "connection: "]
+                .iter()
+                .any(|start| said.starts_with(start));
+            assert!(is_ours, "{line} in {end:#?}");
+        }
     }
 }
 

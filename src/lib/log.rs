@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, warn};
 use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -24,19 +25,25 @@ use crate::request::Request;
 
 /// Changes the level of a running program.
 #[derive(Debug)]
-pub struct Level(reload::Handle<LevelFilter, Registry>);
+pub struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
     /// Changes it.
     pub fn set(&self, level: LevelFilter) {
         // It fails only when there is no log any more.
-        let _ = self.0.modify(|current| *current = level);
+        let _ = self.0.modify(|current| *current = own(level));
     }
+}
+
+/// What is said at a level, by this crate alone: libraries have lines for every connection and
+/// frame.
+fn own(level: LevelFilter) -> Targets {
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), level)
 }
 
 /// Starts the log of a program.
 pub fn start(program: Program, level: LevelFilter) -> Level {
-    let (level, handle) = reload::Layer::new(level);
+    let (level, handle) = reload::Layer::new(own(level));
     let registry = tracing_subscriber::registry().with(level);
     // A second start in one process, as tests have it, keeps the first log.
     let _ = match journal(program) {
