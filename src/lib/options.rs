@@ -66,14 +66,16 @@ impl Options {
                 }
                 Long("query") => {
                     let name = parser.value().and_then(ValueExt::string).map_err(text)?;
-                    query = Some((name, None));
+                    let key = if program.is_lookup() {
+                        key(&mut parser)
+                    } else {
+                        None
+                    };
+                    query = Some((name, key));
                 }
                 Short('h') | Long("help") => return Ok(Self::at_once(Command::Help)),
                 Short('V') | Long("version") => return Ok(Self::at_once(Command::Version)),
-                Value(key) => match &mut query {
-                    Some((_, slot @ None)) if program.is_lookup() => *slot = Some(key),
-                    _ => return Err(format!("surplus argument {key:?}")),
-                },
+                Value(surplus) => return Err(format!("surplus argument {surplus:?}")),
                 other => return Err(text(other.unexpected())),
             }
         }
@@ -101,6 +103,14 @@ impl Options {
             command,
         }
     }
+}
+
+/// Takes the key after the name of a table: the next argument whatever it begins with, since a key
+/// is the sender's or the recipient's to choose. "--" may stand before it.
+fn key(parser: &mut lexopt::Parser) -> Option<OsString> {
+    let mut arguments = parser.try_raw_args()?;
+    arguments.next_if(|argument| argument == "--");
+    arguments.next()
 }
 
 fn text(error: lexopt::Error) -> String {
@@ -367,6 +377,22 @@ mod tests {
                 &["--query", "a", "--", "-b"],
                 query("a", Some("-b")),
             ),
+            (
+                Program::TcpLookup,
+                &["--query", "a", "-x"],
+                query("a", Some("-x")),
+            ),
+            (
+                Program::TcpLookup,
+                &["--query=a", "--check", "-cx"],
+                query("a", Some("--check")),
+            ),
+            (
+                Program::Socketmap,
+                &["--query", "a", "--", "--"],
+                query("a", Some("--")),
+            ),
+            (Program::Policy, &["--query", "a", "-cx"], query("a", None)),
             (Program::Socketmap, &["--check", "--help"], Command::Help),
             (Program::Socketmap, &["-V", "--nonsense"], Command::Version),
             (Program::Socketmap, &[], Command::Serve(Vec::new())),
@@ -399,6 +425,16 @@ mod tests {
                 Program::Socketmap,
                 &["--query", "a"],
                 "needs the name of a table and a key",
+            ),
+            (
+                Program::Socketmap,
+                &["--query", "a", "--"],
+                "needs the name of a table and a key",
+            ),
+            (
+                Program::Socketmap,
+                &["--query", "a", "-c", "b", "c"],
+                "surplus argument \"b\"",
             ),
             (Program::Socketmap, &["--config"], "missing argument"),
             (Program::Socketmap, &["--check", "--show"], "only one of"),
