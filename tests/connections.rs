@@ -978,16 +978,19 @@ async fn a_reload_that_leaves_a_socket_without_a_table_is_refused() {
             table(binary, &backend.url("/"), "")
                 + &format!("[{name}.{other}]\ntarget = \"{}\"\n", backend.url("/"))
         };
+        let third = format!("[{name}.third]\ntarget = \"{}\"\n", backend.url("/"));
         let program = Launch::new(binary)
-            .config(two("other"))
+            .config(two("other") + &third)
             .unix("t")
             .unix("other")
+            .unix("third")
             .ready()
             .await;
         program.rewrite(&two("another"));
         program.signal(Signal::HUP);
-        let named = |lines: &[String]| lines.iter().any(|line| line.contains("\"other\""));
-        program.stderr.until("the socket's name", named).await;
+        program
+            .logged("sockets \"other\", \"third\" would fit no table")
+            .await;
         let mut peer = program.peer_at(1).await;
         let reply = peer.ask(question(binary, "", "key")).await;
         same(name, &reply, &found(binary, "DUNNO"));
@@ -1374,6 +1377,22 @@ async fn several_sockets_under_several_names_serve_their_tables() {
             same(name, &reply, &found(binary, value));
         }
         program.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_ready_is_counted_without_tables_that_have_no_socket() {
+    for binary in [Binary::TcpLookup, Binary::Policy] {
+        let config: String = ["one", "two", "three"]
+            .map(|name| format!("[{}.{name}]\ntarget = \"http://[::1]:9/\"\n", binary.name()))
+            .concat();
+        let launch = Launch::new(binary).config(config);
+        let launch = launch.unix("one").unix("three").tcp4("one");
+        let program = launch.tcp4("metrics").ready().await;
+        program.logged("ready: serving 2 tables on 3 sockets").await;
+        program
+            .told("STATUS=serving 2 tables on 3 sockets", 1)
+            .await;
     }
 }
 

@@ -211,9 +211,18 @@ async fn the_sockets_of_another_process_are_not_taken() {
                 .unix("users")
         };
         let end = launch().foreign_pid().end().await;
-        end.status(69).says("FileDescriptorName=");
+        end.status(69)
+            .says("FileDescriptorName=")
+            .says("LISTEN_PID is 1, and this process is ");
         let end = launch().no_pid().end().await;
-        end.status(69).says("FileDescriptorName=");
+        end.status(69)
+            .says("FileDescriptorName=")
+            .says("LISTEN_FDS is set and LISTEN_PID is not");
+        let broken = launch().no_pid().environment("LISTEN_PID", "1x");
+        let end = broken.end().await;
+        end.status(69)
+            .says("FileDescriptorName=")
+            .says("LISTEN_PID is \"1x\", which is no process id");
         let end = launch().environment("LISTEN_FDS", "0").end().await;
         end.status(69);
     }
@@ -956,6 +965,20 @@ async fn listen_takes_an_ipv6_address() {
             .ready()
             .await;
         program.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn every_socket_that_fits_no_table_is_named() {
+    for binary in [Binary::TcpLookup, Binary::Policy] {
+        let config = users(binary, NOWHERE)
+            + &format!("[{}.domains]\ntarget = \"{NOWHERE}\"\n", binary.name());
+        let launch = Launch::new(binary).config(config);
+        let launch = launch.unix("two").unix("users").unix("one").unix("two");
+        let end = launch.tcp4("metrics").end().await;
+        end.status(78)
+            .says("sockets \"one\", \"two\" fit no table")
+            .says("domains, users");
     }
 }
 

@@ -313,9 +313,10 @@ fn start(
             names => format!("FileDescriptorName={}", names.join(" or ")),
         };
         let found = if handed.is_empty() && addresses.is_empty() {
-            "no socket from systemd and no --listen"
+            let why = socket::not_ours().map_or_else(String::new, |why| format!(" ({why})"));
+            format!("no socket from systemd{why} and no --listen")
         } else {
-            "no socket but for metrics"
+            "no socket but for metrics".to_owned()
         };
         let text = format!("{found}; start a .socket unit with {expected}, or give --listen");
         return Err((Exit::Unavailable, text));
@@ -328,7 +329,7 @@ fn start(
             .collect::<Result<_, _>>()
             .map_err(|text| (Exit::Unavailable, text))?,
     };
-    match misfit(program, &routes, &sockets) {
+    match misfits(program, &routes, &sockets) {
         None => Ok((config, routes, sockets)),
         Some(text) => Err((Exit::Config, text)),
     }
@@ -337,17 +338,33 @@ fn start(
 /// The name of sockets that serve metrics and health, whatever the tables are called.
 const METRICS_SOCKET: &str = "metrics";
 
-/// Says which socket nobody serves.
-fn misfit(program: Program, routes: &Routes, sockets: &[Socket]) -> Option<String> {
+/// Says which sockets nobody serves.
+fn misfits(program: Program, routes: &Routes, sockets: &[Socket]) -> Option<String> {
     let names = sockets.iter().map(|socket| socket.name.as_str());
     let misfits = routes.misfits(names.filter(|name| *name != METRICS_SOCKET));
-    let misfit = misfits.first()?;
+    let fit = match misfits.len() {
+        0 => return None,
+        1 => "fits",
+        _ => "fit",
+    };
+    let misfits = sockets_named(&misfits);
     let expected = routes.expected_sockets().join(", ");
     let name = program.name();
     Some(format!(
-        "socket \"{misfit}\" fits no table: {name} has tables for the sockets {expected}; \
+        "{misfits} {fit} no table: {name} has tables for the sockets {expected}; \
          set FileDescriptorName= in the .socket unit, NAME= of --listen, or socket = of a table"
     ))
+}
+
+/// Names sockets in a message.
+pub(crate) fn sockets_named(names: &[&str]) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+    let sockets = if names.len() == 1 {
+        "socket"
+    } else {
+        "sockets"
+    };
+    format!("{sockets} {}", quoted.join(", "))
 }
 
 /// Says which tables none of the sockets with these names leads to.

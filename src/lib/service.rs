@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::notify;
 use crate::program::Program;
 use crate::protocol::Protocol;
-use crate::run::{Exit, Failure, counted, load, lonely_tables, routes};
+use crate::run::{Exit, Failure, counted, load, lonely_tables, routes, sockets_named};
 use crate::server::{Shared, listen};
 use crate::socket::Socket;
 use crate::workers::Workers;
@@ -124,11 +124,9 @@ impl Service {
     }
 
     fn status(&self) -> String {
-        let tables = counted(self.live.routes().tables(), "table");
-        format!(
-            "serving {tables} on {}",
-            counted(self.names.len(), "socket")
-        )
+        let (tables, sockets) = self.live.routes().served(&self.names);
+        let (tables, sockets) = (counted(tables, "table"), counted(sockets, "socket"));
+        format!("serving {tables} on {sockets}")
     }
 
     /// Reads the configuration again at every signal.
@@ -172,12 +170,13 @@ impl Service {
             };
             let routes = routes(program, &config, Some(&before), &metrics, &room)
                 .map_err(|(_, text)| vec![text])?;
-            match routes.misfits(names.iter().map(String::as_str)).first() {
-                None => {
+            let misfits = routes.misfits(names.iter().map(String::as_str));
+            match misfits.as_slice() {
+                [] => {
                     problems.extend(lonely_tables(program, &routes, &names));
                     Ok((config, routes, problems))
                 }
-                Some(name) => Err(vec![format!("socket \"{name}\" would fit no table")]),
+                names => Err(vec![format!("{} would fit no table", sockets_named(names))]),
             }
         });
         let (config, routes, warnings) =

@@ -198,6 +198,20 @@ pub fn is_activated() -> bool {
     std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string())
 }
 
+/// Says why sockets that systemd may have handed over are not for this process, if it has.
+pub fn not_ours() -> Option<String> {
+    let own = std::process::id();
+    match std::env::var_os("LISTEN_PID") {
+        None => std::env::var_os("LISTEN_FDS")
+            .map(|_| "LISTEN_FDS is set and LISTEN_PID is not".to_owned()),
+        Some(pid) => match pid.to_str().map(str::parse::<u32>) {
+            Some(Ok(pid)) if pid == own => None,
+            Some(Ok(pid)) => Some(format!("LISTEN_PID is {pid}, and this process is {own}")),
+            _ => Some(format!("LISTEN_PID is {pid:?}, which is no process id")),
+        },
+    }
+}
+
 /// Takes the sockets that systemd has handed over; none if it has not.
 ///
 /// To be called before there are threads: it takes the variables out of the environment.

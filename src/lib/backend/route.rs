@@ -84,14 +84,34 @@ impl Routes {
         }
     }
 
-    /// Says which sockets have no table; a socketmap needs none.
+    /// Says which sockets have no table, each once; a socketmap needs none.
     pub fn misfits<'s>(&self, sockets: impl IntoIterator<Item = &'s str>) -> Vec<&'s str> {
-        let has_table =
-            |socket: &str| self.program == Program::Socketmap || self.behind(socket).is_some();
-        sockets
+        let mut misfits: Vec<_> = sockets
             .into_iter()
-            .filter(|socket| !has_table(socket))
-            .collect()
+            .filter(|socket| !self.has_table(socket))
+            .collect();
+        misfits.sort_unstable();
+        misfits.dedup();
+        misfits
+    }
+
+    fn has_table(&self, socket: &str) -> bool {
+        self.program == Program::Socketmap || self.behind(socket).is_some()
+    }
+
+    /// Returns how many tables these sockets serve, and how many of them have one.
+    pub fn served(&self, sockets: &[String]) -> (usize, usize) {
+        let tables = match self.program {
+            Program::Socketmap => self.tables(),
+            Program::TcpLookup | Program::Policy if self.tables() == 1 => 1,
+            Program::TcpLookup | Program::Policy => self
+                .by_socket
+                .keys()
+                .filter(|name| sockets.contains(name))
+                .count(),
+        };
+        let sockets = sockets.iter().filter(|socket| self.has_table(socket));
+        (tables, sockets.count())
     }
 
     /// Returns the socket names that tables wait for.
