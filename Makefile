@@ -10,6 +10,8 @@ CARGO    = cargo
 PROGRAMS = tcp-lookup socketmap policy
 UNITS    = $(wildcard units/*.socket units/*.service)
 PAGES    = $(wildcard docs/man/*.5 docs/man/*.8)
+DOCS     = README.md docs/operating.md config.toml.example
+MONITOR  = $(wildcard docs/monitoring/*)
 
 libexec  = $(PREFIX)/libexec/postgate
 sbin     = $(PREFIX)/sbin
@@ -80,7 +82,9 @@ install:
 	  sed 's|^ExecStart=/usr/libexec/postgate/|ExecStart=$(libexec)/|' "$$u" > "$(DESTDIR)$(unitdir)/$${u##*/}" && \
 	  chmod 0644 "$(DESTDIR)$(unitdir)/$${u##*/}" || exit 1; done
 	install -D -m 0644 units/postgate.sysusers "$(DESTDIR)$(sysusers)"
-	install -D -m 0644 config.toml.example "$(DESTDIR)$(docdir)/config.toml.example"
+	install -d "$(DESTDIR)$(docdir)/monitoring"
+	install -m 0644 $(DOCS) "$(DESTDIR)$(docdir)"
+	install -m 0644 $(MONITOR) "$(DESTDIR)$(docdir)/monitoring"
 	for m in $(PAGES); do \
 	  install -D -m 0644 "$$m" "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}" || exit 1; done
 ifeq ($(DESTDIR),)
@@ -106,8 +110,9 @@ endif
 	for p in $(PROGRAMS); do rm -f "$(DESTDIR)$(sbin)/postgate-$$p" "$(DESTDIR)$(libexec)/$$p"; done
 	for u in $(UNITS); do rm -f "$(DESTDIR)$(unitdir)/$${u##*/}"; done
 	for m in $(PAGES); do rm -f "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}"; done
-	rm -f "$(DESTDIR)$(sysusers)" "$(DESTDIR)$(docdir)/config.toml.example"
-	-rmdir "$(DESTDIR)$(libexec)" "$(DESTDIR)$(docdir)" 2>/dev/null
+	for d in $(notdir $(DOCS)) $(MONITOR:docs/%=%); do rm -f "$(DESTDIR)$(docdir)/$$d"; done
+	rm -f "$(DESTDIR)$(sysusers)"
+	-rmdir "$(DESTDIR)$(libexec)" "$(DESTDIR)$(docdir)/monitoring" "$(DESTDIR)$(docdir)" 2>/dev/null
 ifeq ($(DESTDIR),)
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 endif

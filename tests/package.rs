@@ -180,10 +180,15 @@ fn layout(prefix: &str) -> BTreeMap<String, String> {
     }
     put(format!("{prefix}/lib/sysusers.d/postgate.conf"), "644");
     put(format!("{prefix}/share/man/man5/postgate.toml.5"), "644");
-    put(
-        format!("{prefix}/share/doc/postgate/config.toml.example"),
-        "644",
-    );
+    for text in [
+        "README.md",
+        "operating.md",
+        "monitoring/alerts.yml",
+        "monitoring/dashboard.json",
+        "config.toml.example",
+    ] {
+        put(format!("{prefix}/share/doc/postgate/{text}"), "644");
+    }
     put("etc/postgate/config.toml".to_owned(), "640");
     files
 }
@@ -316,10 +321,11 @@ fn the_package_is_like_make_install() {
     assert_eq!(files, layout("usr"));
 }
 
-fn dpkg(lab: &Lab, package: &Path) {
+/// Installs a package; returns what was said.
+fn dpkg(lab: &Lab, package: &Path) -> String {
     fs::copy(package, lab.path("/var/tmp/postgate.deb")).expect("it can be copied");
     // Images of containers leave out manual pages.
-    lab.sh("dpkg --path-include='/usr/share/*' -i /var/tmp/postgate.deb 2>&1");
+    lab.sh("dpkg --path-include='/usr/share/*' -i /var/tmp/postgate.deb 2>&1")
 }
 
 /// Nothing runs, nothing will, and who must may read the configuration.
@@ -503,13 +509,24 @@ fn removed(lab: &Lab, package: &Path) {
     );
     assert_eq!(lab.sh(&format!("cat {CONFIG_PATH}")), CONFIG);
 
-    // Back again, it is what it was.
-    dpkg(lab, package);
+    // Back again, it is what it was, but for the sockets.
+    let said = dpkg(lab, package);
     assert_eq!(config_mode(lab), "root:postgate 640");
-    lab.sh(&format!(
-        "systemctl -q is-enabled {SOCKETS} && systemctl start {SOCKETS}"
-    ));
+    lab.sh(&format!("systemctl -q is-enabled {SOCKETS}"));
+    assert_eq!(units(lab, "list-units --state=active"), "");
+    let start = said
+        .lines()
+        .find_map(|line| line.split_once("systemctl start "))
+        .unwrap_or_else(|| panic!("{said}"));
+    let mut closed: Vec<_> = start.1.split(' ').collect();
+    let mut sockets: Vec<_> = SOCKETS.split(' ').collect();
+    closed.sort_unstable();
+    sockets.sort_unstable();
+    assert_eq!(closed, sockets);
+    lab.sh(&format!("systemctl start {}", start.1));
     used(lab);
+    let said = dpkg(lab, package);
+    assert!(!said.contains("systemctl start"), "{said}");
 }
 
 fn purged(lab: &Lab) {
