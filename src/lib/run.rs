@@ -204,14 +204,9 @@ pub(crate) fn routes(
     metrics: &Arc<Metrics>,
     room: &Room,
 ) -> Result<Routes, Failure> {
-    Routes::new(program, config, before, check(program), metrics, room).map_err(|error| {
-        let cause = std::iter::successors(std::error::Error::source(&error), |e| e.source())
-            .last()
-            .map_or_else(|| error.to_string(), ToString::to_string);
-        (
-            Exit::Config,
-            format!("the HTTP client cannot be set up: {cause}"),
-        )
+    Routes::new(program, config, before, check(program), metrics, room).map_err(|cause| {
+        let text = format!("the HTTP client cannot be set up: {cause}");
+        (Exit::Config, text)
     })
 }
 

@@ -15,6 +15,7 @@ use tokio_rustls::rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer},
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 
@@ -36,6 +37,7 @@ pub(crate) enum Validity {
 
 /// A certificate and its key.
 pub(crate) struct Identity {
+    params: CertificateParams,
     certificate: Certificate,
     key: KeyPair,
 }
@@ -76,22 +78,13 @@ impl Authority {
     }
 
     fn sign(&self, name: &str, purpose: ExtendedKeyUsagePurpose, validity: Validity) -> Identity {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![match name.parse::<Ipv4Addr>() {
-            Ok(address) => SanType::IpAddress(IpAddr::V4(address)),
-            Err(_) => SanType::DnsName(name.try_into().expect("a name")),
-        }];
-        params.distinguished_name.push(DnType::CommonName, name);
+        let mut params = named(name, validity);
         params.extended_key_usages = vec![purpose];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        (params.not_before, params.not_after) = match validity {
-            Validity::Now => (date_time_ymd(2000, 1, 1), date_time_ymd(3000, 1, 1)),
-            Validity::Over => (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1)),
-            Validity::NotYet => (date_time_ymd(2900, 1, 1), date_time_ymd(3000, 1, 1)),
-        };
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer);
         Identity {
+            params,
             certificate: certificate.expect("a certificate"),
             key,
         }
@@ -114,7 +107,68 @@ impl Authority {
     }
 }
 
+/// What a certificate says of a name or an address, and of time.
+fn named(name: &str, validity: Validity) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![match name.parse::<Ipv4Addr>() {
+        Ok(address) => SanType::IpAddress(IpAddr::V4(address)),
+        Err(_) => SanType::DnsName(name.try_into().expect("a name")),
+    }];
+    params.distinguished_name.push(DnType::CommonName, name);
+    (params.not_before, params.not_after) = match validity {
+        Validity::Now => (date_time_ymd(2000, 1, 1), date_time_ymd(3000, 1, 1)),
+        Validity::Over => (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1)),
+        Validity::NotYet => (date_time_ymd(2900, 1, 1), date_time_ymd(3000, 1, 1)),
+    };
+    params
+}
+
 impl Identity {
+    /// A certificate as `openssl req -x509` makes it: signed by its own key, and marked as an
+    /// authority's.
+    pub(crate) fn self_signed(name: &str, validity: Validity) -> Self {
+        Self::alone(name, validity, IsCa::Ca(BasicConstraints::Unconstrained))
+    }
+
+    /// The same, marked as nobody's authority.
+    pub(crate) fn self_signed_leaf(name: &str, validity: Validity) -> Self {
+        Self::alone(name, validity, IsCa::ExplicitNoCa)
+    }
+
+    fn alone(name: &str, validity: Validity, is_ca: IsCa) -> Self {
+        let mut params = named(name, validity);
+        params.is_ca = is_ca;
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self {
+            params,
+            certificate,
+            key,
+        }
+    }
+
+    /// A server's certificate that this one has signed.
+    pub(crate) fn signs(&self, name: &str) -> Self {
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let key = KeyPair::generate().expect("a key");
+        let params = named(name, Validity::Now);
+        let certificate = params.signed_by(&key, &issuer);
+        Self {
+            params,
+            certificate: certificate.expect("a certificate"),
+            key,
+        }
+    }
+
+    /// The same certificate in the hands of somebody with another key.
+    pub(crate) fn stolen(&self) -> Self {
+        Self {
+            params: self.params.clone(),
+            certificate: self.certificate.clone(),
+            key: KeyPair::generate().expect("a key"),
+        }
+    }
+
     pub(crate) fn pem(&self) -> String {
         self.certificate.pem()
     }
@@ -194,9 +248,10 @@ impl Tls<'_> {
         };
         let chain = vec![self.identity.der().clone()];
         let key = PrivateKeyDer::try_from(self.identity.key.serialize_der()).expect("a key");
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .expect("a certificate and its key");
+        // Whether they fit is for the clients to find out.
+        let key = aws_lc_rs::sign::any_supported_type(&key).expect("a key");
+        let shown = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+        let mut config = builder.with_cert_resolver(Arc::new(shown));
         config.alpn_protocols = self.protocols;
         Arc::new(config)
     }

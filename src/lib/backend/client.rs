@@ -10,12 +10,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use reqwest::{Certificate, Client, Identity, redirect, tls};
+use reqwest::{Client, redirect};
 use rustix::io::Errno;
+use rustls::{CertificateError, ClientConfig};
 
 use super::pool::Pool;
+use super::tls::{Authorities, client_config};
 use crate::config::{
-    Body, Compression, Credential, Endpoint, HeaderText, HttpVersion, Proxy, Response, TlsVersion,
+    Body, Compression, Credential, Endpoint, HeaderText, HttpVersion, Proxy, Response, Tls,
     Transport,
 };
 use crate::workers::Each;
@@ -23,30 +25,31 @@ use crate::workers::Each;
 /// How often an HTTP/2 connection is asked for a sign of life, and how long it may take for it.
 const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 
-/// The clients made so far.
+/// The clients made so far, and what they share.
 #[derive(Debug)]
 pub struct Clients {
     made: Vec<(Transport, bool, Arc<Pool>)>,
+    /// One for each way to do TLS.
+    tls: Vec<(Tls, HttpVersion, ClientConfig)>,
+    authorities: Authorities,
     /// How many idle connections a client keeps for each host.
     idle: usize,
 }
 
 impl Clients {
     /// Begins with none.
-    pub fn new(idle: usize) -> Self {
+    pub fn new(idle: usize, authorities: Authorities) -> Self {
         Self {
             made: Vec::new(),
+            tls: Vec::new(),
+            authorities,
             idle,
         }
     }
 
     /// Returns the clients for this way to connect. Each thread that serves has one: a connection
     /// of another thread's would have to wake that thread for every call.
-    pub fn pool(
-        &mut self,
-        transport: &Transport,
-        is_https: bool,
-    ) -> Result<Arc<Pool>, reqwest::Error> {
+    pub fn pool(&mut self, transport: &Transport, is_https: bool) -> Result<Arc<Pool>, String> {
         let found = self
             .made
             .iter()
@@ -54,18 +57,56 @@ impl Clients {
         if let Some((_, _, pool)) = found {
             return Ok(Arc::clone(pool));
         }
+        let tls = match speaks_tls(transport, is_https) {
+            Needed::Always => Some(self.tls(transport)?),
+            // The proxy that the environment names may be one of https.
+            Needed::Perhaps => self.tls(transport).ok(),
+            Needed::Never => None,
+        };
         let idle = self.idle;
+        let clients = Each::make(|| build(transport, tls.clone(), idle));
         let pool = Arc::new(Pool {
-            clients: Each::make(|| build(transport, is_https, idle))?,
+            clients: clients.map_err(|error| cause(&error))?,
             idle,
         });
         self.made
             .push((transport.clone(), is_https, Arc::clone(&pool)));
         Ok(pool)
     }
+
+    fn tls(&mut self, transport: &Transport) -> Result<ClientConfig, String> {
+        let (tls, version) = (&transport.tls, transport.http_version);
+        let is_same = |made: &Tls, of: HttpVersion| made == tls && of == version;
+        if let Some((_, _, config)) = self.tls.iter().find(|(made, of, _)| is_same(made, *of)) {
+            return Ok(config.clone());
+        }
+        let config = client_config(tls, version, &mut self.authorities)?;
+        self.tls.push((tls.clone(), version, config.clone()));
+        Ok(config)
+    }
 }
 
-fn build(transport: &Transport, is_https: bool, idle: usize) -> Result<Client, reqwest::Error> {
+/// Whether a way to connect takes TLS.
+enum Needed {
+    Always,
+    Perhaps,
+    Never,
+}
+
+fn speaks_tls(transport: &Transport, is_https: bool) -> Needed {
+    match (&transport.unix_socket, &transport.proxy) {
+        _ if is_https => Needed::Always,
+        (None, Proxy::Environment) => Needed::Perhaps,
+        (None, Proxy::Url(url)) if url.scheme() == "https" => Needed::Always,
+        _ => Needed::Never,
+    }
+}
+
+fn build(
+    transport: &Transport,
+    tls: Option<ClientConfig>,
+    idle: usize,
+) -> Result<Client, reqwest::Error> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         // With no retry allowed it keeps no copy of the request for one.
@@ -98,30 +139,11 @@ fn build(transport: &Transport, is_https: bool, idle: usize) -> Result<Client, r
             builder = builder.no_proxy().proxy(reqwest::Proxy::all(url.clone())?);
         }
     }
-    let is_proxy_https = match proxy {
-        Proxy::None => false,
-        Proxy::Environment => true,
-        Proxy::Url(url) => url.scheme() == "https",
-    };
-    if !is_https && !is_proxy_https {
-        // The system's certificates cost memory and time, and a machine may have none.
-        return builder.tls_certs_only([]).build();
+    match tls {
+        Some(config) => builder.tls_backend_preconfigured(config).build(),
+        // Without any it would read the system's authorities.
+        None => builder.tls_certs_only([]).build(),
     }
-    let tls = &transport.tls;
-    if let Some(ca) = &tls.ca {
-        builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca.text.as_bytes())?);
-    }
-    if let Some((cert, key)) = &tls.identity {
-        let pem = format!("{}\n{}", cert.text, key.expose());
-        builder = builder.identity(Identity::from_pem(pem.as_bytes())?);
-    }
-    builder
-        .tls_version_min(match tls.min_version {
-            TlsVersion::Tls12 => tls::Version::TLS_1_2,
-            TlsVersion::Tls13 => tls::Version::TLS_1_3,
-        })
-        .tls_danger_accept_invalid_certs(!tls.verify)
-        .build()
 }
 
 /// The headers that every call of an endpoint has. All of them were proved to be sound when the
@@ -227,9 +249,24 @@ pub fn is_want_of_ours(error: &reqwest::Error) -> bool {
 
 /// Returns the innermost error's words: the outer ones hold the URL.
 pub fn cause(error: &reqwest::Error) -> String {
-    sources(error)
-        .last()
-        .map_or_else(String::new, ToString::to_string)
+    let Some(innermost) = sources(error).last() else {
+        return String::new();
+    };
+    match tls_error(innermost) {
+        // Its own words show how it is made, not what it says.
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
+            format!("invalid peer certificate: {other}")
+        }
+        _ => innermost.to_string(),
+    }
+}
+
+/// Returns the error of TLS that an I/O error is made of; none of them says so in `source`.
+fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => tls_error(error.get_ref()?),
+        None => error.downcast_ref(),
+    }
 }
 
 fn sources(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {

@@ -24,7 +24,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Makes an endpoint of what is configured.
-    pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, reqwest::Error> {
+    pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, String> {
         let cache = table.endpoint.cache.clone();
         Ok(Self {
             caller: Arc::new(Caller::new(table, shared)?),

@@ -25,9 +25,9 @@ use super::client::{Clients, cause, headers};
 use super::client::{
     is_broken_connection, is_no_http, is_shared_loss, is_unprocessed, is_want_of_ours,
 };
-use super::oauth::Tokens;
+use super::oauth::{Tokens, way_to_server};
 use super::pool::Pool;
-use crate::config::{self, Compression, Credential, HttpVersion, TokenServer, Transport, Verdict};
+use crate::config::{self, Compression, Credential, Transport, Verdict};
 use crate::log::RequestId;
 use crate::metrics::{Meter, Metrics};
 use crate::outcome::{Failure, Outcome, Reason};
@@ -75,32 +75,28 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Begins with nothing made. Each client may keep so many idle connections for a host.
-    pub fn new(check: Check, metrics: Arc<Metrics>, calls: Arc<Semaphore>, idle: usize) -> Self {
+    /// Begins with nothing made.
+    pub fn new(
+        check: Check,
+        metrics: Arc<Metrics>,
+        calls: Arc<Semaphore>,
+        clients: Clients,
+    ) -> Self {
         Self {
             check,
             metrics,
-            clients: Clients::new(idle),
+            clients,
             calls,
             tokens: Vec::new(),
         }
     }
 
     /// Returns the tokens that an endpoint is to use, with all who have the same client there.
-    fn tokens(
-        &mut self,
-        endpoint: &config::Endpoint,
-    ) -> Result<Option<Arc<Tokens>>, reqwest::Error> {
+    fn tokens(&mut self, endpoint: &config::Endpoint) -> Result<Option<Arc<Tokens>>, String> {
         let Some(Credential::OAuth(settings)) = &endpoint.credential else {
             return Ok(None);
         };
-        // The server that gives tokens is not behind the backend's socket.
-        let transport = Transport {
-            unix_socket: None,
-            compression: Compression::None,
-            http_version: HttpVersion::Auto,
-            ..endpoint.transport.clone()
-        };
+        let (transport, is_https) = way_to_server(settings, &endpoint.transport);
         let found = self
             .tokens
             .iter()
@@ -108,11 +104,6 @@ impl Shared {
         if let Some((_, _, tokens)) = found {
             return Ok(Some(Arc::clone(tokens)));
         }
-        let is_https = match &settings.server {
-            TokenServer::Token(url) => url.scheme() == "https",
-            // What it tells may be.
-            TokenServer::Issuer(_) => true,
-        };
         let clients = self.clients.pool(&transport, is_https)?.clients.clone();
         // A call that has to wait for a token needs time of its own afterwards.
         let patience = endpoint.request_timeout / 2;
@@ -149,7 +140,7 @@ struct Progress {
 
 impl Caller {
     /// Makes a caller of what is configured.
-    pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, reqwest::Error> {
+    pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, String> {
         let endpoint = &table.endpoint;
         let is_https = endpoint.targets.iter().any(config::Target::is_https);
         Ok(Self {

@@ -1,10 +1,10 @@
 //! The other side: a request becomes an HTTP call, and whatever comes of it an outcome.
 //!
 //! `call` says what is sent, `answer` what a response means, both as pure functions; `http` makes
-//! the calls, over the connections of `client`, with the tokens of `oauth`, and leaves those in
-//! peace whom `breaker` tells it to; `body` reads what comes back, and `pool` bounds the connections
-//! of all tables together. An `endpoint` is all of that behind a `cache`, if there is one; `route`
-//! knows which endpoint is asked.
+//! the calls, over the connections of `client`, which `tls` encrypts, with the tokens of `oauth`, and
+//! leaves those in peace whom `breaker` tells it to; `body` reads what comes back, and `pool` bounds
+//! the connections of all tables together. An `endpoint` is all of that behind a `cache`, if there is
+//! one; `route` knows which endpoint is asked.
 
 pub mod answer;
 pub mod body;
@@ -17,6 +17,7 @@ pub mod http;
 pub mod oauth;
 pub mod pool;
 pub mod route;
+pub mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::body::body;
 use super::call::ESCAPED;
 use super::client::cause;
-use crate::config::{OAuth, Proof, TokenServer, signing_key};
+use crate::config::{Compression, HttpVersion, OAuth, Proof, TokenServer, Transport, signing_key};
 use crate::log::RequestId;
 use crate::outcome::{Failure, Reason};
 use crate::workers::Each;
@@ -32,6 +32,23 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
 /// How long a server that is ill is left in peace: twice as long each time, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Returns how the server that gives tokens is reached, and whether that may take TLS.
+pub fn way_to_server(settings: &OAuth, backend: &Transport) -> (Transport, bool) {
+    let transport = Transport {
+        // It is not behind the backend's socket.
+        unix_socket: None,
+        compression: Compression::None,
+        http_version: HttpVersion::Auto,
+        ..backend.clone()
+    };
+    let is_https = match &settings.server {
+        TokenServer::Token(url) => url.scheme() == "https",
+        // What it tells may be.
+        TokenServer::Issuer(_) => true,
+    };
+    (transport, is_https)
+}
 
 /// The tokens of one client at one server.
 #[derive(Debug)]

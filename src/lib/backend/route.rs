@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::client::Clients;
 use super::endpoint::Endpoint;
 use super::http::{Check, Shared};
 use super::pool::{Kept, Room, hosts_of};
+use super::tls::Authorities;
 use super::{Backend, Patience};
 use crate::config::{self, Config, Server};
 use crate::metrics::{Metrics, State};
@@ -30,14 +32,20 @@ impl Routes {
         check: Check,
         metrics: &Arc<Metrics>,
         room: &Room,
-    ) -> Result<Self, reqwest::Error> {
+    ) -> Result<Self, String> {
+        let authorities = Authorities::default();
         let tables: Vec<_> = config
             .tables_of(program)
             .map(|table| (table, before.and_then(|routes| routes.unchanged(table))))
             .collect();
         let idle = share(&tables, room);
         let calls = Arc::clone(&room.calls);
-        let mut shared = Shared::new(check, Arc::clone(metrics), calls, idle);
+        let mut shared = Shared::new(
+            check,
+            Arc::clone(metrics),
+            calls,
+            Clients::new(idle, authorities),
+        );
         let mut by_name = HashMap::new();
         let mut by_socket = HashMap::new();
         for (table, kept) in tables {

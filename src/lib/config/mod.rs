@@ -32,6 +32,7 @@ pub use secret::{Secret, Source};
 pub use show::show;
 pub use target::Target;
 pub use template::{Part, Placeholder, Template, Vocabulary};
+pub use transport::{authorities, client_identity, crypto_provider};
 
 use crate::program::Program;
 use crate::reply::Words;

@@ -1,9 +1,15 @@
 //! How a backend is reached: TLS, proxy, compression and their like.
 
 use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Identity, Url};
+use reqwest::Url;
+use rustls::RootCertStore;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use toml::de::DeValue;
 
 use super::endpoint::Reader;
@@ -111,10 +117,7 @@ impl<'t> Reader<'_, 't> {
 
     fn ca(&mut self, entry: &Entry<'_>) -> Option<Pem> {
         let pem = values::pem(entry, self.report)?;
-        let is_good = Certificate::from_pem_bundle(pem.text.as_bytes()).is_ok_and(|certs| {
-            !certs.is_empty() && Client::builder().tls_certs_only(certs).build().is_ok()
-        });
-        if !is_good {
+        if authorities(&pem.text).is_none() {
             let text = format!("{:?} holds no certificates as PEM", pem.path);
             self.error(entry.value.span(), &entry.path, text);
         }
@@ -151,13 +154,32 @@ impl<'t> Reader<'_, 't> {
     }
 }
 
-/// Puts a certificate and its key together, if they fit.
-fn client_identity(cert: &Pem, key: &Secret) -> Option<Identity> {
-    let pem = format!("{}\n{}", cert.text, key.expose());
-    let identity = Identity::from_pem(pem.as_bytes()).ok()?;
-    let client = Client::builder()
-        .tls_certs_only([])
-        .identity(identity.clone());
-    client.build().ok()?;
-    Some(identity)
+/// Returns the authorities in a PEM text, and the certificates themselves; there is at least one.
+pub fn authorities(pem: &str) -> Option<(RootCertStore, Vec<CertificateDer<'static>>)> {
+    let certificates = certificates(pem)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in &certificates {
+        roots.add(certificate.clone()).ok()?;
+    }
+    Some((roots, certificates))
+}
+
+/// Puts a client's certificate and its key together, if they fit.
+pub fn client_identity(cert: &Pem, key: &Secret) -> Option<CertifiedKey> {
+    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).ok()?;
+    CertifiedKey::from_der(certificates(&cert.text)?, key, &crypto_provider()).ok()
+}
+
+/// Returns the certificates in a PEM text; there is at least one.
+fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    let certificates: Vec<_> = certificates.collect::<Result<_, _>>().ok()?;
+    (!certificates.is_empty()).then_some(certificates)
+}
+
+/// Returns what does the cryptography of TLS.
+pub fn crypto_provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
 }
