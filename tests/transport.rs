@@ -779,6 +779,57 @@ async fn a_reload_reads_the_certificates_again() {
 }
 
 #[tokio::test]
+async fn a_reload_reads_the_systems_authorities_again() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let directory = Directory::new();
+    let bundle = other.file(directory.path(), "bundle.pem");
+    let binary = Binary::Socketmap;
+    let server = Web::secure(authority.server().tls().config(), |_| Answer::dunno());
+    let program = Launch::new(binary)
+        .config(table(binary, &server.url("https", "/"), ""))
+        .environment("SSL_CERT_FILE", &bundle)
+        .unix("t")
+        .ready()
+        .await;
+    let mut peer = program.peer().await;
+    let request = question(binary, "t", "key");
+    same("before", &peer.ask(&request).await, &UNREACHABLE.by(binary));
+    for (reload, (now, said)) in [(&authority, DUNNO), (&other, UNREACHABLE)]
+        .iter()
+        .enumerate()
+    {
+        now.file(directory.path(), "bundle.pem");
+        program.signal(Signal::HUP);
+        program.told("READY=1", reload + 2).await;
+        same("after", &peer.ask(&request).await, &said.by(binary));
+    }
+}
+
+#[tokio::test]
+async fn a_reload_without_other_authorities_keeps_what_is_kept() {
+    let (authority, directory, _) = authority();
+    let binary = Binary::Socketmap;
+    let server = Web::secure(authority.server().tls().config(), |_| Answer::dunno());
+    let program = Launch::new(binary)
+        .config(table(
+            binary,
+            &server.url("https", "/"),
+            "cache = { ttl = \"1h\" }",
+        ))
+        .environment("SSL_CERT_FILE", directory.join("ca.pem"))
+        .unix("t")
+        .ready()
+        .await;
+    let mut peer = program.peer().await;
+    let request = question(binary, "t", "key");
+    same("before", &peer.ask(&request).await, &DUNNO.by(binary));
+    program.signal(Signal::HUP);
+    program.told("READY=1", 2).await;
+    same("after", &peer.ask(&request).await, &DUNNO.by(binary));
+    assert_eq!(server.count(), 1);
+}
+
+#[tokio::test]
 async fn a_machine_without_authorities_serves_what_needs_none() {
     let (authority, directory, ca) = authority();
     let binary = Binary::Socketmap;

@@ -12,12 +12,13 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Client, redirect};
 use rustix::io::Errno;
-use rustls::{CertificateError, ClientConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 
+use super::oauth::way_to_server;
 use super::pool::Pool;
 use super::tls::{Authorities, client_config};
 use crate::config::{
-    Body, Compression, Credential, Endpoint, HeaderText, HttpVersion, Proxy, Response, Tls,
+    Body, Compression, Credential, Endpoint, HeaderText, HttpVersion, Proxy, Response, Target, Tls,
     Transport,
 };
 use crate::workers::Each;
@@ -74,6 +75,18 @@ impl Clients {
         Ok(pool)
     }
 
+    /// Returns the system's authorities, where an endpoint depends on them.
+    pub fn authorities_of(&mut self, endpoint: &Endpoint) -> Option<Arc<RootCertStore>> {
+        let is_https = endpoint.targets.iter().any(Target::is_https);
+        let tokens = match &endpoint.credential {
+            Some(Credential::OAuth(settings)) => Some(way_to_server(settings, &endpoint.transport)),
+            _ => None,
+        };
+        let depends = depends_on_system(&endpoint.transport, is_https)
+            || tokens.is_some_and(|(transport, is_https)| depends_on_system(&transport, is_https));
+        depends.then(|| self.authorities.read().ok())?
+    }
+
     fn tls(&mut self, transport: &Transport) -> Result<ClientConfig, String> {
         let (tls, version) = (&transport.tls, transport.http_version);
         let is_same = |made: &Tls, of: HttpVersion| made == tls && of == version;
@@ -100,6 +113,12 @@ fn speaks_tls(transport: &Transport, is_https: bool) -> Needed {
         (None, Proxy::Url(url)) if url.scheme() == "https" => Needed::Always,
         _ => Needed::Never,
     }
+}
+
+fn depends_on_system(transport: &Transport, is_https: bool) -> bool {
+    let tls = &transport.tls;
+    let is_encrypted = !matches!(speaks_tls(transport, is_https), Needed::Never);
+    is_encrypted && tls.verify && tls.ca.is_none()
 }
 
 fn build(

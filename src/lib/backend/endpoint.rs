@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use rustls::RootCertStore;
+
 use super::Table;
 use super::cache::{Answered, Cache};
 use super::call::{is_special, normal_key};
 use super::http::{Caller, Check, Shared};
 use super::pool::Pool;
+use super::tls::Authorities;
 use crate::config;
 use crate::log::RequestId;
 use crate::metrics::{Meter, State};
@@ -20,13 +23,17 @@ pub struct Endpoint {
     caller: Arc<Caller>,
     cache: Option<Arc<Cache>>,
     check: Check,
+    /// The system's authorities, if it depends on them.
+    authorities: Option<Arc<RootCertStore>>,
 }
 
 impl Endpoint {
     /// Makes an endpoint of what is configured.
     pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, String> {
         let cache = table.endpoint.cache.clone();
+        let authorities = shared.clients.authorities_of(&table.endpoint);
         Ok(Self {
+            authorities,
             caller: Arc::new(Caller::new(table, shared)?),
             cache: cache.map(|settings| Arc::new(Cache::new(settings))),
             check: shared.check,
@@ -36,6 +43,16 @@ impl Endpoint {
     /// Returns the configuration it was made of.
     pub fn table(&self) -> &config::Table {
         self.caller.table()
+    }
+
+    /// Returns whether the authorities it trusts are still the system's.
+    pub fn still_trusts(&self, authorities: &mut Authorities) -> bool {
+        let Some(trusted) = &self.authorities else {
+            return true;
+        };
+        authorities
+            .read()
+            .is_ok_and(|now| now.roots == trusted.roots)
     }
 
     /// Returns where its connections are.

@@ -69,7 +69,8 @@ pub struct Shared {
     /// What their program can say.
     pub check: Check,
     metrics: Arc<Metrics>,
-    clients: Clients,
+    /// The clients of all of them.
+    pub clients: Clients,
     calls: Arc<Semaphore>,
     tokens: Vec<(config::OAuth, Transport, Arc<Tokens>)>,
 }

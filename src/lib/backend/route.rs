@@ -33,10 +33,15 @@ impl Routes {
         metrics: &Arc<Metrics>,
         room: &Room,
     ) -> Result<Self, String> {
-        let authorities = Authorities::default();
+        let mut authorities = Authorities::default();
         let tables: Vec<_> = config
             .tables_of(program)
-            .map(|table| (table, before.and_then(|routes| routes.unchanged(table))))
+            .map(|table| {
+                (
+                    table,
+                    before.and_then(|routes| routes.unchanged(table, &mut authorities)),
+                )
+            })
             .collect();
         let idle = share(&tables, room);
         let calls = Arc::clone(&room.calls);
@@ -64,10 +69,16 @@ impl Routes {
         })
     }
 
-    /// Returns the endpoint of a table, if it is configured in the same way.
-    fn unchanged(&self, table: &config::Table) -> Option<&Arc<Endpoint>> {
+    /// Returns the endpoint of a table, if it is configured in the same way and trusts the same
+    /// authorities.
+    fn unchanged(
+        &self,
+        table: &config::Table,
+        authorities: &mut Authorities,
+    ) -> Option<&Arc<Endpoint>> {
         let endpoint = self.by_name.get(table.name.as_bytes())?;
-        (endpoint.table() == table).then_some(endpoint)
+        let is_unchanged = endpoint.table() == table && endpoint.still_trusts(authorities);
+        is_unchanged.then_some(endpoint)
     }
 
     /// Returns the limits toward Postfix.
