@@ -1118,6 +1118,20 @@ async fn a_redirect_is_not_followed_unless_the_operator_says_so() {
         let reply = ask(&program, Binary::Socketmap, "key").await;
         same("default", &reply, &netstring("PERM backend answered 302"));
         assert_eq!(backend.count(), 1);
+        let end = program.stop().await;
+        let line = end
+            .stderr
+            .lines()
+            .find(|line| line.contains("answered 302"));
+        let line = line.expect("a warning");
+        assert!(
+            line.contains("t: backend answered 302: to http://127.0.0.1:"),
+            "{line}"
+        );
+        assert!(
+            line.contains(", another path, not followed: redirects = false"),
+            "{line}"
+        );
 
         let backend = Backend::new(redirecting(307, "/there".to_owned()));
         let config = table(Binary::Policy, &backend.url("/ask"), keys);

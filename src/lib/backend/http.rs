@@ -27,6 +27,7 @@ use super::client::{
 };
 use super::oauth::{Tokens, way_to_server};
 use super::pool::Pool;
+use super::redirect::{self, Redirect};
 use crate::config::{self, Compression, Credential, Transport, Verdict};
 use crate::log::RequestId;
 use crate::metrics::{Meter, Metrics};
@@ -35,9 +36,6 @@ use crate::reply::Words;
 use crate::request::Request;
 use crate::timers::Timers;
 use crate::workers::Each;
-
-/// How often a redirect is followed for one call.
-const MOST_REDIRECTS: usize = 5;
 
 /// How often a call is sent again that the server did not process. A server that ends its
 /// connections after a few calls refuses what many have asked over one of them in the meantime.
@@ -360,6 +358,18 @@ impl Caller {
         match verdict {
             Verdict::Found => {}
             verdict => {
+                let mut outcome = answer::without_body(status, verdict);
+                if let Outcome::Temporary(failure) | Outcome::Permanent(failure) = &mut outcome
+                    && (300..400).contains(&status)
+                {
+                    let why = self.redirect(response.url(), &response).err();
+                    failure.detail = why.map_or(Cow::Borrowed("too many redirects"), Cow::Owned);
+                }
+                let may_go_on = !is_from_the_api || verdict == Verdict::Temporary && status >= 500;
+                let (outcome, lifetime) = match is_from_the_api {
+                    true => (outcome, lifetime),
+                    false => (answer::not_from_the_api(status), Lifetime::default()),
+                };
                 if response.content_length() != Some(0) {
                     let place = Arc::clone(&sending.place);
                     tokio::spawn(async move {
@@ -367,11 +377,6 @@ impl Caller {
                         drop(place);
                     });
                 }
-                let may_go_on = !is_from_the_api || verdict == Verdict::Temporary && status >= 500;
-                let (outcome, lifetime) = match is_from_the_api {
-                    true => (answer::without_body(status, verdict), lifetime),
-                    false => (answer::not_from_the_api(status), Lifetime::default()),
-                };
                 return (
                     Answered { outcome, lifetime },
                     health,
@@ -447,8 +452,9 @@ impl Caller {
         loop {
             let request = self.request(&url, sending, token);
             match self.pool.clients.here().execute(request).await {
+                Ok(response) if !response.status().is_redirection() => return Ok(response),
                 Ok(response) => match self.redirect(&url, &response) {
-                    Some(next) if redirects < MOST_REDIRECTS => {
+                    Ok(next) if redirects < redirect::MOST => {
                         // Rare, so it takes no room in every connection.
                         Box::pin(drain(response)).await;
                         redirects += 1;
@@ -473,22 +479,15 @@ impl Caller {
         }
     }
 
-    /// Returns where a redirect leads, if it is to be followed: on the same origin, and not so
-    /// that a request would change into another.
-    fn redirect(&self, from: &Url, response: &reqwest::Response) -> Option<Url> {
+    /// Returns where a redirect is followed to, or why it is not.
+    fn redirect(&self, from: &Url, response: &reqwest::Response) -> Result<Url, String> {
+        let redirect = Redirect {
+            from,
+            status: response.status().as_u16(),
+            location: header(response, LOCATION),
+        };
         let endpoint = &self.table.endpoint;
-        if !endpoint.follows_redirects {
-            return None;
-        }
-        match response.status().as_u16() {
-            307 | 308 => {}
-            301..=303 if endpoint.method == Method::GET => {}
-            _ => return None,
-        }
-        let location = response.headers().get(LOCATION)?.to_str().ok()?;
-        let to = from.join(location).ok()?;
-        let is_plain = to.username().is_empty() && to.password().is_none();
-        (to.origin() == from.origin() && is_plain).then_some(to)
+        redirect.follow(endpoint.follows_redirects, &endpoint.method)
     }
 
     fn request(

@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod http;
 pub mod oauth;
 pub mod pool;
+pub mod redirect;
 pub mod route;
 pub mod tls;
 

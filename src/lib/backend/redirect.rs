@@ -1,0 +1,144 @@
+//! Where a redirect leads, and whether it is followed: on the same origin, and not so that a request
+//! would change into another.
+
+use reqwest::{Method, Url};
+
+/// How often a redirect is followed for one call.
+pub const MOST: usize = 5;
+
+/// A redirect, as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Redirect<'r> {
+    /// The URL that was asked.
+    pub from: &'r Url,
+    /// The status of the answer.
+    pub status: u16,
+    /// Its header `Location`.
+    pub location: Option<&'r str>,
+}
+
+impl Redirect<'_> {
+    /// Returns where to ask instead, or why there is no such place, for the log.
+    pub fn follow(&self, is_wanted: bool, method: &Method) -> Result<Url, String> {
+        let location = self.location.ok_or("without a Location")?;
+        let to = self.from.join(location);
+        let to = to.map_err(|_| "with a Location that is no URL")?;
+        let place = self.place(&to);
+        if !is_wanted {
+            return Err(format!("to {place}, not followed: redirects = false"));
+        }
+        let keeps_request = match self.status {
+            307 | 308 => true,
+            301..=303 => *method == Method::GET,
+            _ => return Err(format!("to {place}, which is no redirect")),
+        };
+        if !keeps_request {
+            return Err(format!(
+                "to {place}, not followed: only 307 and 308 keep a {method}"
+            ));
+        }
+        if to.origin() != self.from.origin() {
+            return Err(format!("to {place}, not followed: another origin"));
+        }
+        if !to.username().is_empty() || to.password().is_some() {
+            return Err(format!("to {place}, not followed: credentials in a URL"));
+        }
+        Ok(to)
+    }
+
+    /// Names a URL without what may be a key: its path only if it is the one that was asked, but for
+    /// a slash at its end.
+    pub fn place(&self, to: &Url) -> String {
+        let origin = match to.origin().is_tuple() {
+            true => to.origin().ascii_serialization(),
+            false => return format!("a URL of {}", to.scheme()),
+        };
+        if to.path().trim_end_matches('/') != self.from.path().trim_end_matches('/') {
+            return format!("{origin}, another path");
+        }
+        let slash = match (self.from.path().ends_with('/'), to.path().ends_with('/')) {
+            (false, true) => ", the same path with a slash at its end",
+            (true, false) => ", the same path without the slash at its end",
+            _ => ", the same path",
+        };
+        format!("{origin}{slash}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_that_is_not_followed_says_where_it_leads_and_why() {
+        let from = Url::parse("http://api.example.org/users/jane?key=jane").unwrap();
+        let follow = |status, location, is_wanted, method| {
+            let redirect = Redirect {
+                from: &from,
+                status,
+                location,
+            };
+            redirect.follow(is_wanted, &method)
+        };
+        for (status, location, is_wanted, method, expected) in [
+            (301, None, true, Method::GET, "without a Location"),
+            (
+                301,
+                Some("http://["),
+                true,
+                Method::GET,
+                "with a Location that is no URL",
+            ),
+            (
+                307,
+                Some("/users/jane/?key=jane"),
+                false,
+                Method::GET,
+                "to http://api.example.org, the same path with a slash at its end, not followed: \
+                 redirects = false",
+            ),
+            (
+                301,
+                Some("https://api.example.org/users/jane?key=jane"),
+                true,
+                Method::GET,
+                "to https://api.example.org, the same path, not followed: another origin",
+            ),
+            (
+                302,
+                Some("/login?next=jane"),
+                true,
+                Method::POST,
+                "to http://api.example.org, another path, not followed: only 307 and 308 keep a POST",
+            ),
+            (
+                302,
+                Some("http://jane:s3cret@api.example.org/users/jane"),
+                true,
+                Method::GET,
+                "to http://api.example.org, the same path, not followed: credentials in a URL",
+            ),
+            (
+                302,
+                Some("data:jane"),
+                true,
+                Method::GET,
+                "to a URL of data, not followed: another origin",
+            ),
+            (
+                304,
+                Some("/x"),
+                true,
+                Method::GET,
+                "to http://api.example.org, another path, which is no redirect",
+            ),
+        ] {
+            assert_eq!(
+                follow(status, location, is_wanted, method),
+                Err(expected.to_owned())
+            );
+        }
+        let to = follow(302, Some("/there?key=jane"), true, Method::GET).unwrap();
+        assert_eq!(to.as_str(), "http://api.example.org/there?key=jane");
+    }
+}
