@@ -1,7 +1,7 @@
 //! Postfix in the lab: what it asks of Postgate, and a client to speak SMTP with it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 
 use crate::lab::Lab;
 
@@ -49,26 +49,20 @@ pub(crate) fn start(lab: &Lab, sockets: &str) {
 /// An SMTP client, carried into the lab's network by a shell there.
 pub(crate) struct Smtp {
     carrier: Child,
-    writer: ChildStdin,
     reader: BufReader<ChildStdout>,
 }
 
 impl Smtp {
     pub(crate) fn connect(lab: &Lab) -> Self {
-        let script = "exec 3<>/dev/tcp/127.0.0.1/25; cat <&3 & exec cat >&3";
+        let script = "exec 3<>/dev/tcp/127.0.0.1/25; cat <&3 & cat >&3; kill $!";
         let mut carrier = lab
             .command(&["timeout", "60", "bash", "-c", script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("lab.sh starts");
-        let writer = carrier.stdin.take().expect("a pipe");
         let reader = BufReader::new(carrier.stdout.take().expect("a pipe"));
-        let mut smtp = Self {
-            carrier,
-            writer,
-            reader,
-        };
+        let mut smtp = Self { carrier, reader };
         let greeting = smtp.reply();
         assert!(greeting.starts_with("220 "), "{greeting}");
         smtp.expect("EHLO client.test", "250-");
@@ -91,7 +85,8 @@ impl Smtp {
     }
 
     pub(crate) fn say(&mut self, line: &str) -> String {
-        write!(self.writer, "{line}\r\n").expect("a pipe");
+        let mut writer = self.carrier.stdin.as_ref().expect("a pipe");
+        write!(writer, "{line}\r\n").expect("a pipe");
         self.reply()
     }
 
@@ -104,8 +99,7 @@ impl Smtp {
 
 impl Drop for Smtp {
     fn drop(&mut self) {
-        // Killing a carrier that has ended by itself is no error worth a word.
-        let _ = self.carrier.kill();
+        // This closes its input, and it the connection: Postfix takes only so many of one client.
         let _ = self.carrier.wait();
     }
 }
