@@ -64,6 +64,8 @@ on_each_system! {
     the_tables_and_the_policy_decide,
     no_illness_of_a_table_refuses_a_recipient_for_good,
     no_answer_to_a_policy_question_opens_a_relay,
+    a_catch_all_is_delivered,
+    a_bare_number_of_an_access_table_permits,
     a_socket_may_be_opened_before_postfix_first_starts,
     a_socket_waits_until_postfix_is_installed,
 }
@@ -371,6 +373,39 @@ fn no_answer_to_a_policy_question_opens_a_relay(system: System) {
         smtp.expect("RCPT TO:<user@well.lab.test>", "250 ");
     }
     use_policy(&lab, "postgate-policy");
+}
+
+/// An API that has an answer to whatever it is asked, bare domains too: README says what that takes.
+fn a_catch_all_is_delivered(system: System) {
+    let Some(lab) = start(system, CONFIG) else {
+        return;
+    };
+    lab.backend_says("aliases", "200 application/json\n\"user1@lab.test\"");
+    let mut smtp = Smtp::connect(&lab);
+    smtp.expect("MAIL FROM:<someone@elsewhere.test>", "250 ");
+    smtp.expect("RCPT TO:<anybody@lab.test>", "250 ");
+    smtp.expect("DATA", "354 ");
+    smtp.expect("Subject: hello\r\n\r\nhello\r\n.", "250 ");
+    let log = "journalctl -u 'postfix*' --since @$(cat /run/began) -o cat";
+    lab.until(&format!(
+        "{log} | grep -q 'orig_to=<anybody@lab.test>.*status='"
+    ));
+    let log = lab.sh(&format!("{log} | grep 'orig_to=<anybody@lab.test>'"));
+    assert!(log.contains("status=sent"), "{log}");
+}
+
+fn a_bare_number_of_an_access_table_permits(system: System) {
+    let Some(lab) = start(system, CONFIG) else {
+        return;
+    };
+    let mut smtp = Smtp::connect(&lab);
+    smtp.expect("MAIL FROM:<someone@elsewhere.test>", "250 ");
+    for (count, number) in ["1", "450", "550"].iter().enumerate() {
+        lab.backend_says("access", &format!("200 application/json\n{number}"));
+        smtp.expect(&format!("RCPT TO:<victim{count}@elsewhere.test>"), "250 ");
+    }
+    lab.backend_says("access", "404 text/plain\n");
+    smtp.expect("RCPT TO:<victim@elsewhere.test>", "554 5.7.1 ");
 }
 
 fn a_socket_may_be_opened_before_postfix_first_starts(system: System) {

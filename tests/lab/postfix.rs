@@ -24,6 +24,7 @@ smtpd_hard_error_limit = 1000
 smtpd_policy_service_timeout = 20s
 virtual_mailbox_domains = socketmap:unix:private/postgate-socketmap:domains
 virtual_mailbox_maps = socketmap:unix:private/postgate-socketmap:users
+virtual_alias_domains =
 virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases
 virtual_transport = discard:
 # The policy stands before the relay check on purpose: what it says decides who may relay.
