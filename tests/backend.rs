@@ -1170,6 +1170,28 @@ async fn an_empty_body_that_only_the_end_of_the_connection_ends_is_no_answer() {
     }
 }
 
+/// uvicorn closes without a word in its answer, Node and others sometimes.
+#[tokio::test]
+async fn a_connection_is_not_used_again_after_a_5xx() {
+    for binary in ALL {
+        for script in [
+            typed(500, "text/plain", "Internal Server Error"),
+            status(500),
+        ] {
+            // Whoever asks over the same connection finds it closed.
+            let mut closing = script.clone();
+            closing.push(Act::Hang);
+            let backend = Backend::in_turn([closing, good(binary, "DUNNO")]);
+            let keys = "retries = 0\nbreaker = false\n";
+            let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
+            let mut peer = program.peer().await;
+            peer.ask(question(binary, "t", "key")).await;
+            let reply = peer.ask(question(binary, "t", "key")).await;
+            same(binary.name(), &reply, &DUNNO.by(binary));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_body_longer_than_it_says_never_answers_the_next_question() {
     for binary in ALL {

@@ -56,6 +56,7 @@ on_each_system! {
     a_stop_answers_what_was_asked,
     a_stop_does_not_wait_longer_than_the_drain,
     the_watchdog_is_fed_and_bites,
+    a_resolver_that_does_not_answer_holds_nothing_up,
     a_credential_comes_from_systemd,
     a_program_at_its_memory_limit_takes_no_other_along,
     the_journal_finds_a_mail_by_its_queue_id,
@@ -572,6 +573,63 @@ fn the_watchdog_is_fed_and_bites(system: System) {
     lab.sh(&format!("kill -STOP {pid}"));
     assert_eq!(ask(&lab, "echo", "b"), "OK b");
     assert_eq!(show(&lab, "socketmap", "NRestarts"), "1");
+}
+
+fn a_resolver_that_does_not_answer_holds_nothing_up(system: System) {
+    const NAMES: usize = 20;
+    let mut config = CONFIG.to_owned();
+    for number in 0..NAMES {
+        config += &format!(
+            "[socketmap.dead-{number}]\ntarget = \"http://dead-{number}.example.org\"\n\
+             request-timeout = \"1s\"\n"
+        );
+    }
+    let Some(lab) = lab(system, &config) else {
+        return;
+    };
+    // A name server that takes every question and says nothing, for longer than any test.
+    lab.write(
+        "/etc/systemd/system/silent.socket",
+        "[Socket]\nListenDatagram=127.0.0.1:53\n",
+    );
+    lab.write(
+        "/etc/systemd/system/silent.service",
+        "[Service]\nExecStart=/usr/bin/sleep infinity\n",
+    );
+    lab.sh("systemctl daemon-reload; systemctl start silent.socket; rm -f /etc/resolv.conf");
+    lab.write(
+        "/etc/resolv.conf",
+        "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n",
+    );
+    drop_in(&lab, "socketmap", "WatchdogSec=2s");
+    lab.sh("systemctl start postgate-socketmap.socket");
+    let mut dead: Vec<_> = (0..NAMES)
+        .map(|number| {
+            let mut postfix = Socketmap::connect(&lab).expect("a connection");
+            let sent = postfix.send(&format!("dead-{number}"), "key");
+            sent.expect("sent");
+            postfix
+        })
+        .collect();
+    for postfix in &mut dead {
+        let reply = postfix.receive().expect("a reply");
+        assert_eq!(reply, "TIMEOUT backend timed out");
+    }
+    let pid = show(&lab, "socketmap", "MainPID");
+    let waiting = format!("grep -lx resolver /proc/{pid}/task/*/comm | wc -l");
+    assert_eq!(lab.sh(&waiting).trim(), "8");
+    assert_eq!(ask(&lab, "echo", "user@x"), "OK user@x");
+
+    lab.write(
+        "/etc/postgate/config.toml",
+        &config.replace("8080/echo", "8080/users"),
+    );
+    lab.sh("systemctl reload postgate-socketmap.service");
+    until_said(&lab, "postgate-socketmap", "reload: done");
+    assert_eq!(ask(&lab, "echo", "user@x"), "OK 1");
+    assert_eq!(show(&lab, "socketmap", "MainPID"), pid);
+    let asked = "timeout 60 postgate-socketmap --query dead-0 key 2>/dev/null; echo $?";
+    assert_eq!(lab.sh(asked).trim(), "75");
 }
 
 fn a_credential_comes_from_systemd(system: System) {

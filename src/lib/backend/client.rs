@@ -16,12 +16,12 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 use super::oauth::way_to_server;
 use super::pool::Pool;
+use super::resolver::{NoThread, Resolver};
 use super::tls::{Authorities, client_config};
 use crate::config::{
     Body, Compression, Credential, Endpoint, HeaderText, HttpVersion, Proxy, Response, Target, Tls,
     Transport,
 };
-use crate::workers::Each;
 
 /// How often an HTTP/2 connection is asked for a sign of life, and how long it may take for it.
 const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
@@ -33,17 +33,19 @@ pub struct Clients {
     /// One for each way to do TLS.
     tls: Vec<(Tls, HttpVersion, ClientConfig)>,
     authorities: Authorities,
+    resolver: Resolver,
     /// How many idle connections a client keeps for each host.
     idle: usize,
 }
 
 impl Clients {
     /// Begins with none.
-    pub fn new(idle: usize, authorities: Authorities) -> Self {
+    pub fn new(idle: usize, authorities: Authorities, resolver: Resolver) -> Self {
         Self {
             made: Vec::new(),
             tls: Vec::new(),
             authorities,
+            resolver,
             idle,
         }
     }
@@ -64,12 +66,9 @@ impl Clients {
             Needed::Perhaps => self.tls(transport).ok(),
             Needed::Never => None,
         };
-        let idle = self.idle;
-        let clients = Each::make(|| build(transport, tls.clone(), idle));
-        let pool = Arc::new(Pool {
-            clients: clients.map_err(|error| cause(&error))?,
-            idle,
-        });
+        let (idle, resolver) = (self.idle, &self.resolver);
+        let pool = Pool::new(|idle| build(transport, tls.clone(), resolver, idle), idle);
+        let pool = Arc::new(pool.map_err(|error| cause(&error))?);
         self.made
             .push((transport.clone(), is_https, Arc::clone(&pool)));
         Ok(pool)
@@ -124,6 +123,7 @@ fn depends_on_system(transport: &Transport, is_https: bool) -> bool {
 fn build(
     transport: &Transport,
     tls: Option<ClientConfig>,
+    resolver: &Resolver,
     idle: usize,
 ) -> Result<Client, reqwest::Error> {
     let mut builder = Client::builder()
@@ -131,6 +131,7 @@ fn build(
         // With no retry allowed it keeps no copy of the request for one.
         .retry(reqwest::retry::never().max_retries_per_request(0))
         .referer(false)
+        .dns_resolver(resolver.clone())
         .connect_timeout(transport.connect_timeout)
         .pool_idle_timeout(transport.pool_idle)
         .pool_max_idle_per_host(idle)
@@ -252,7 +253,8 @@ pub fn is_shared_loss(error: &reqwest::Error) -> bool {
     })
 }
 
-/// Returns whether no connection was made for a want of our own: descriptors, memory or ports.
+/// Returns whether no connection was made for a want of our own: descriptors, memory, ports or
+/// threads.
 pub fn is_want_of_ours(error: &reqwest::Error) -> bool {
     const WANTS: [Errno; 5] = [
         Errno::MFILE,
@@ -263,7 +265,9 @@ pub fn is_want_of_ours(error: &reqwest::Error) -> bool {
     ];
     let is_want =
         |error: &io::Error| Errno::from_io_error(error).is_some_and(|e| WANTS.contains(&e));
-    error.is_connect() && sources(error).any(|error| error.downcast_ref().is_some_and(is_want))
+    error.is_connect()
+        && sources(error)
+            .any(|error| error.is::<NoThread>() || error.downcast_ref().is_some_and(is_want))
 }
 
 /// Returns the innermost error's words: the outer ones hold the URL.

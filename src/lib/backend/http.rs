@@ -11,7 +11,7 @@ use reqwest::header::{
     AUTHORIZATION, AsHeaderName, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap,
     HeaderName, HeaderValue, LOCATION,
 };
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, StatusCode, Url, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
@@ -451,7 +451,15 @@ impl Caller {
         let mut url = Cow::Borrowed(url);
         loop {
             let request = self.request(&url, sending, token);
-            match self.pool.clients.here().execute(request).await {
+            let client = self.pool.client(self.is_lookup() && retries > 0);
+            let answer = client.execute(request).await;
+            if let Ok(response) = &answer
+                && response.status().is_server_error()
+                && response.version() < Version::HTTP_2
+            {
+                self.pool.may_be_closing();
+            }
+            match answer {
                 Ok(response) if !response.status().is_redirection() => return Ok(response),
                 Ok(response) => match self.redirect(&url, &response) {
                     Ok(next) if redirects < redirect::MOST => {

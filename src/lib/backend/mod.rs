@@ -17,6 +17,7 @@ pub mod http;
 pub mod oauth;
 pub mod pool;
 pub mod redirect;
+pub mod resolver;
 pub mod route;
 pub mod tls;
 

@@ -1,11 +1,14 @@
 //! How many connections to backends there may be: each takes a descriptor, in use or idle.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reqwest::Client;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use super::resolver::Resolver;
 use crate::config::{Credential, Endpoint, TokenServer, Transport};
 use crate::workers::{Each, count};
 
@@ -16,6 +19,8 @@ pub struct Room {
     pub calls: Arc<Semaphore>,
     /// Idle connections.
     pub idle: usize,
+    /// Finds their hosts.
+    pub resolver: Resolver,
 }
 
 impl Room {
@@ -24,6 +29,7 @@ impl Room {
         Self {
             calls: Arc::new(Semaphore::new(calls.min(Semaphore::MAX_PERMITS))),
             idle,
+            resolver: Resolver::default(),
         }
     }
 
@@ -41,6 +47,59 @@ pub struct Pool {
     pub clients: Each<Client>,
     /// How many idle connections each of them keeps for a host.
     pub idle: usize,
+    /// Clients that use a connection for one call only.
+    single_use: Each<SingleUse>,
+}
+
+/// How long a connection may take to be closed after a 5xx.
+const CLOSING: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct SingleUse {
+    client: Client,
+    /// Until when an idle connection may be one that the server is about to close.
+    until: Mutex<Option<Instant>>,
+}
+
+impl Pool {
+    /// Makes the clients of a pool, each with the most idle connections that are given.
+    pub fn new<E>(build: impl Fn(usize) -> Result<Client, E>, idle: usize) -> Result<Self, E> {
+        let single_use = || {
+            Ok(SingleUse {
+                client: build(0)?,
+                until: Mutex::default(),
+            })
+        };
+        Ok(Self {
+            clients: Each::make(|| build(idle))?,
+            idle,
+            single_use: Each::make(single_use)?,
+        })
+    }
+
+    /// Notes that a server of HTTP/1 has answered 5xx. Many close the connection then without saying
+    /// so in the answer (uvicorn), and a call that is sent meanwhile is lost.
+    pub fn may_be_closing(&self) {
+        *lock(&self.single_use.here().until) = Some(Instant::now() + CLOSING);
+    }
+
+    /// Returns the client for a call. One that cannot be sent again if its connection breaks gets a
+    /// connection of its own while an idle one may be about to be closed.
+    pub fn client(&self, can_be_sent_again: bool) -> &Client {
+        let single_use = self.single_use.here();
+        if !can_be_sent_again {
+            let mut until = lock(&single_use.until);
+            if until.is_some_and(|until| Instant::now() < until) {
+                return &single_use.client;
+            }
+            *until = None;
+        }
+        self.clients.here()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The pools of the tables that a reload leaves as they are, each with a host.

@@ -49,7 +49,7 @@ impl Routes {
             check,
             Arc::clone(metrics),
             calls,
-            Clients::new(idle, authorities),
+            Clients::new(idle, authorities, room.resolver.clone()),
         );
         let mut by_name = HashMap::new();
         let mut by_socket = HashMap::new();

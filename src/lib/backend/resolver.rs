@@ -1,0 +1,229 @@
+//! Addresses of hosts, by getaddrinfo(3) on a few threads of their own.
+//!
+//! A resolver that does not answer holds a thread for half a minute, and a thread cannot be taken
+//! back. So calls that need the same name share one lookup, and lookups have threads that nothing
+//! else needs: a reload reads its files, and the program ends, whatever they wait for.
+
+use std::collections::{HashMap, VecDeque};
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::oneshot;
+
+/// The most threads. Each waits for one name, so that so many names may fail to resolve before
+/// another one has to wait.
+const MOST_THREADS: usize = 8;
+
+/// Looks names up, each once at a time.
+#[derive(Clone)]
+pub struct Resolver(Arc<Lookups>);
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::of(|name| (name, 0).to_socket_addrs().map(Iterator::collect))
+    }
+}
+
+type Addresses = Vec<SocketAddr>;
+type Answer = Result<Addresses, Failed>;
+
+struct Lookups {
+    /// Blocks until there is an answer.
+    look_up: Box<dyn Fn(&str) -> io::Result<Addresses> + Send + Sync>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those who wait for an answer, by name.
+    waiting: HashMap<String, Vec<oneshot::Sender<Answer>>>,
+    /// The names that no thread has begun with.
+    queue: VecDeque<String>,
+    threads: usize,
+}
+
+/// Why there are no addresses.
+#[derive(Clone, Debug)]
+enum Failed {
+    /// What the system says.
+    Lookup(io::ErrorKind, String),
+    NoThread,
+}
+
+/// A want of our own: no thread could be started for a lookup.
+#[derive(Debug)]
+pub struct NoThread;
+
+impl fmt::Display for NoThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no thread can be started to look up the name; see TasksMax=")
+    }
+}
+
+impl Error for NoThread {}
+
+impl Resolver {
+    fn of(look_up: impl Fn(&str) -> io::Result<Addresses> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Lookups {
+            look_up: Box::new(look_up),
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Joins the lookup of this name, or begins one.
+    fn ask(&self, name: &str) -> oneshot::Receiver<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.0.lock();
+        if let Some(waiting) = state.waiting.get_mut(name) {
+            // Calls that have given up leave theirs behind, for as long as the lookup takes.
+            waiting.retain(|sender| !sender.is_closed());
+            waiting.push(sender);
+            return receiver;
+        }
+        state.waiting.insert(name.to_owned(), vec![sender]);
+        state.queue.push_back(name.to_owned());
+        if state.threads < MOST_THREADS {
+            let lookups = Arc::clone(&self.0);
+            let thread = thread::Builder::new().name("resolver".to_owned());
+            match thread.spawn(move || lookups.work()) {
+                Ok(_) => state.threads += 1,
+                // A thread that runs takes it later.
+                Err(_) if state.threads > 0 => {}
+                Err(_) => state.fail_all(),
+            }
+        }
+        receiver
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let answer = self.ask(name.as_str());
+        Box::pin(async move {
+            match answer.await {
+                Ok(Ok(addresses)) => Ok(Box::new(addresses.into_iter()) as Addrs),
+                Ok(Err(Failed::Lookup(kind, text))) => Err(io::Error::new(kind, text).into()),
+                Ok(Err(Failed::NoThread)) | Err(_) => Err(NoThread.into()),
+            }
+        })
+    }
+}
+
+impl Lookups {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks up what is in the queue.
+    fn work(&self) {
+        while let Some(name) = self.next() {
+            let found = (self.look_up)(&name);
+            let answer = found.map_err(|error| Failed::Lookup(error.kind(), error.to_string()));
+            let waiting = self.lock().waiting.remove(&name);
+            for sender in waiting.into_iter().flatten() {
+                let _ = sender.send(answer.clone());
+            }
+        }
+    }
+
+    /// Takes the next name that somebody waits for. Without one the thread is to end, and does not
+    /// count any more.
+    fn next(&self) -> Option<String> {
+        let mut state = self.lock();
+        while let Some(name) = state.queue.pop_front() {
+            let waiting = state.waiting.get(&name).into_iter().flatten();
+            if waiting.into_iter().any(|sender| !sender.is_closed()) {
+                return Some(name);
+            }
+            state.waiting.remove(&name);
+        }
+        state.threads -= 1;
+        None
+    }
+}
+
+impl State {
+    fn fail_all(&mut self) {
+        self.queue.clear();
+        for sender in self.waiting.drain().flat_map(|(_, waiting)| waiting) {
+            let _ = sender.send(Err(Failed::NoThread));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A resolver that does not answer for names that begin with "dead" until the test ends, and the
+    /// names that it has begun with.
+    fn resolver() -> (Resolver, mpsc::Receiver<String>, mpsc::Sender<()>) {
+        let (begun, seen) = mpsc::channel();
+        let (test, held) = mpsc::channel::<()>();
+        let held = Mutex::new(held);
+        let resolver = Resolver::of(move |name| {
+            let _ = begun.send(name.to_owned());
+            if name.starts_with("dead") {
+                let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            }
+            match name {
+                "unknown" => Err(io::Error::other("Name or service not known")),
+                _ => Ok(vec!["192.0.2.1:0".parse().unwrap()]),
+            }
+        });
+        (resolver, seen, test)
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_stalls_no_other_and_is_looked_up_once() {
+        let (resolver, seen, test) = resolver();
+        let dead: Vec<_> = (0..100).map(|_| resolver.ask("dead")).collect();
+        assert_eq!(seen.recv().unwrap(), "dead");
+        for _ in 0..3 {
+            let found = resolver.ask("alive").await.unwrap().unwrap();
+            assert_eq!(found, ["192.0.2.1:0".parse().unwrap()]);
+            let failed = resolver.ask("unknown").await.unwrap().unwrap_err();
+            assert!(matches!(failed, Failed::Lookup(_, text) if text.contains("not known")));
+        }
+        drop(test);
+        for answer in dead {
+            assert!(answer.await.unwrap().is_ok());
+        }
+        assert!(!seen.try_iter().any(|name| name == "dead"));
+    }
+
+    #[tokio::test]
+    async fn lookups_are_bounded_in_number_and_nobody_is_looked_up_in_vain() {
+        let (resolver, seen, test) = resolver();
+        let mut dead: Vec<_> = (0..MOST_THREADS)
+            .map(|number| resolver.ask(&format!("dead-{number}")))
+            .collect();
+        let mut begun: Vec<_> = (0..MOST_THREADS).map(|_| seen.recv().unwrap()).collect();
+        begun.sort();
+        let given_up = resolver.ask("given-up");
+        let late = resolver.ask("late");
+        assert_eq!(resolver.0.lock().threads, MOST_THREADS);
+        drop(given_up);
+        drop(test);
+        for answer in dead.drain(..) {
+            assert!(answer.await.unwrap().is_ok());
+        }
+        assert!(late.await.unwrap().is_ok());
+        assert!(resolver.ask("afterwards").await.unwrap().is_ok());
+        let names: Vec<_> = seen.try_iter().collect();
+        assert_eq!(names, ["late", "afterwards"]);
+    }
+}
