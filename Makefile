@@ -10,7 +10,7 @@ CARGO    = cargo
 PROGRAMS = tcp-lookup socketmap policy
 UNITS    = $(wildcard units/*.socket units/*.service)
 PAGES    = $(wildcard docs/man/*.5 docs/man/*.8)
-DOCS     = README.md docs/operating.md config.toml.example
+DOCS     = README.md docs/operating.md docs/threat-model.md config.toml.example
 MONITOR  = $(wildcard docs/monitoring/*)
 
 libexec  = $(PREFIX)/libexec/postgate

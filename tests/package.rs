@@ -183,6 +183,7 @@ fn layout(prefix: &str) -> BTreeMap<String, String> {
     for text in [
         "README.md",
         "operating.md",
+        "threat-model.md",
         "monitoring/alerts.yml",
         "monitoring/dashboard.json",
         "config.toml.example",
