@@ -36,11 +36,12 @@ impl Default for Resolver {
 }
 
 type Addresses = Vec<SocketAddr>;
+type LookUp = dyn Fn(&str) -> io::Result<Addresses> + Send + Sync;
 type Answer = Result<Addresses, Failed>;
 
 struct Lookups {
     /// Blocks until there is an answer.
-    look_up: Box<dyn Fn(&str) -> io::Result<Addresses> + Send + Sync>,
+    look_up: Box<LookUp>,
     state: Mutex<State>,
 }
 
