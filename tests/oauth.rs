@@ -1038,6 +1038,113 @@ async fn a_token_comes_over_the_tls_of_the_table() {
     }
 }
 
+/// The secret for a token is worth more than one answer.
+#[tokio::test]
+async fn of_the_tls_of_a_table_only_what_narrows_trust_reaches_the_token_endpoint() {
+    let binary = Binary::Socketmap;
+    let (authority, directory, _) = authority();
+    let other = Authority::new();
+    let (cert, key) = authority.client().files(directory.path(), "client");
+    let (ca, other_ca) = (
+        directory.join("ca.pem"),
+        other.file(directory.path(), "other.pem"),
+    );
+    let [ca, other_ca, cert, key] =
+        [ca, other_ca, cert, key].map(|path| path.display().to_string());
+    let client = format!("client-cert = \"{cert}\", client-key = \"{key}\"");
+    let (of_one, of_other) = (authority.server(), other.server());
+    for (table_tls, own, server, said) in [
+        // Whom to trust instead of the system, and the lowest version.
+        (format!("ca = \"{ca}\""), None, of_one.tls(), DUNNO),
+        (
+            format!("ca = \"{ca}\""),
+            None,
+            of_other.tls(),
+            NO_CREDENTIALS,
+        ),
+        (
+            format!("ca = \"{ca}\", min-version = \"1.3\""),
+            None,
+            of_one.tls().old(),
+            NO_CREDENTIALS,
+        ),
+        // No leave to trust anybody, and no proof of who we are.
+        (
+            "verify = false".to_owned(),
+            None,
+            of_one.tls(),
+            NO_CREDENTIALS,
+        ),
+        (
+            format!("ca = \"{ca}\", {client}"),
+            None,
+            of_one.tls().demanding(&authority),
+            NO_CREDENTIALS,
+        ),
+        // A setting of its own goes before that of the table.
+        (
+            format!("ca = \"{ca}\""),
+            Some(format!("ca = \"{other_ca}\"")),
+            of_other.tls(),
+            DUNNO,
+        ),
+        (
+            format!("ca = \"{ca}\""),
+            Some(format!("ca = \"{other_ca}\"")),
+            of_one.tls(),
+            NO_CREDENTIALS,
+        ),
+        (
+            format!("ca = \"{ca}\""),
+            Some(client.clone()),
+            of_one.tls().demanding(&authority),
+            DUNNO,
+        ),
+        (
+            format!("ca = \"{ca}\", min-version = \"1.3\""),
+            Some("min-version = \"1.2\"".to_owned()),
+            of_one.tls().old(),
+            DUNNO,
+        ),
+        (
+            format!("ca = \"{ca}\""),
+            Some("verify = false".to_owned()),
+            of_other.tls(),
+            DUNNO,
+        ),
+        // The system's authorities are those of `other`.
+        (
+            format!("ca = \"{ca}\""),
+            Some("ca = false".to_owned()),
+            of_other.tls(),
+            DUNNO,
+        ),
+        (
+            format!("ca = \"{ca}\""),
+            Some("ca = false".to_owned()),
+            of_one.tls(),
+            NO_CREDENTIALS,
+        ),
+    ] {
+        let tokens = Web::secure(server.config(), |_| {
+            Answer::json(r#"{"access_token":"token-1","token_type":"Bearer","expires_in":3600}"#)
+        });
+        let backend = taking("token-1");
+        let more = own.map_or_else(String::new, |own| format!(", tls = {{ {own} }}"));
+        let keys = format!(
+            "{}tls = {{ {table_tls} }}\n",
+            oauth(&tokens.url("https", "/"), &more)
+        );
+        println!("{keys}");
+        let launch = Launch::new(binary)
+            .config(table(binary, &backend.url("/"), &keys))
+            .environment("SSL_CERT_FILE", &other_ca);
+        let end = expect_of(launch, binary, said).await;
+        let is_warned = end.stderr.contains("socketmap.t.oauth2.tls.verify");
+        assert_eq!(is_warned, more.contains("verify"), "{end:#?}");
+    }
+}
+
 #[tokio::test]
 async fn a_token_endpoint_nobody_vouches_for_gets_no_secret() {
     let (_other, _directory, ca) = authority();

@@ -40,6 +40,7 @@ pub fn way_to_server(settings: &OAuth, backend: &Transport) -> (Transport, bool)
         unix_socket: None,
         compression: Compression::None,
         http_version: HttpVersion::Auto,
+        tls: settings.tls.clone(),
         ..backend.clone()
     };
     let is_https = match &settings.server {

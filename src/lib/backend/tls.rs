@@ -141,18 +141,16 @@ impl Pinned {
             let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
             verify_server_cert_signed_by_trust_anchor(&parsed, roots, &[], time, algorithms)
         };
-        let not_before = match at(0) {
-            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
-                not_before,
-                ..
-            })) => not_before,
-            _ => return None,
+        let Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            not_before, ..
+        })) = at(0)
+        else {
+            return None;
         };
-        let not_after = match at(u64::MAX) {
-            Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
-                not_after, ..
-            })) => not_after,
-            _ => return None,
+        let Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) =
+            at(u64::MAX)
+        else {
+            return None;
         };
         Some(Self {
             certificate,

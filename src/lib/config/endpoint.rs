@@ -62,13 +62,13 @@ pub(super) fn endpoint(
     let json = reader.json();
     let headers = reader.headers();
     let auth_token = reader.secret("auth-token");
-    let credential = reader.credential();
+    let transport = reader.transport();
+    let credential = reader.credential(&transport.tls);
     let user_agent = reader.user_agent();
     let words = reader.words();
     let special_keys = reader.lookup_bool("special-keys");
     let normalise = reader.normalise();
     let reading = reader.reading(&words);
-    let transport = reader.transport();
     let follows_redirects = reader.follows_redirects();
     let retries = reader.count("retries", 0..=10, 1);
     let request_timeout = reader.request_timeout();

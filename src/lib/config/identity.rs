@@ -6,14 +6,14 @@ use reqwest::Url;
 use super::endpoint::Reader;
 use super::file::{Entry, Section, table};
 use super::secret::{Secret, Source};
-use super::{Credential, OAuth, Proof, TokenServer, values};
+use super::{Credential, OAuth, Proof, Tls, TokenServer, values};
 
 /// The keys that make `Authorization`.
 pub(super) const AUTHORIZATION_KEYS: [&str; 3] = ["bearer-token", "basic-auth", "oauth2"];
 
 impl<'t> Reader<'_, 't> {
     /// Reads the one credential. What the nearest one displaces is gone already.
-    pub(super) fn credential(&mut self) -> Option<Credential> {
+    pub(super) fn credential(&mut self, tls: &Tls) -> Option<Credential> {
         let mut found: Vec<_> = AUTHORIZATION_KEYS
             .into_iter()
             .filter_map(|name| self.section.take(name))
@@ -33,7 +33,7 @@ impl<'t> Reader<'_, 't> {
                 values::secret(entry, self.secrecy, self.report).map(Credential::Bearer)
             }
             "basic-auth" => self.basic(entry),
-            _ => self.oauth(entry).map(Credential::OAuth),
+            _ => self.oauth(entry, tls).map(Credential::OAuth),
         }
     }
 
@@ -61,7 +61,7 @@ impl<'t> Reader<'_, 't> {
         Some(Credential::Basic { user, password })
     }
 
-    fn oauth(&mut self, entry: &Entry<'t>) -> Option<OAuth> {
+    fn oauth(&mut self, entry: &Entry<'t>, tls: &Tls) -> Option<OAuth> {
         let table = table(entry, self.report)?;
         let mut section = Section::new(&entry.path, entry.key_span.clone(), table);
         let token_url = section.take("token-url");
@@ -71,6 +71,15 @@ impl<'t> Reader<'_, 't> {
         let key = section.take("private-key");
         let scope = section.take("scope");
         let method = section.take("auth-method");
+        let tls = if section.is_off("tls") {
+            section.take("tls");
+            Tls::default()
+        } else {
+            match section.take_members("tls", self.report) {
+                Some(own) => self.tls_over(tls.for_tokens(), own),
+                None => tls.for_tokens(),
+            }
+        };
         section.finish(self.report);
         let server = match (token_url, issuer) {
             (Some(url), None) => self.server_url(&url).map(TokenServer::Token),
@@ -102,6 +111,7 @@ impl<'t> Reader<'_, 't> {
             client_id: client_id?,
             proof: proof?,
             scope,
+            tls,
         })
     }
 

@@ -262,6 +262,8 @@ pub struct OAuth {
     pub proof: Proof,
     /// What is asked for, names with blanks between them.
     pub scope: Option<String>,
+    /// How https is done there.
+    pub tls: Tls,
 }
 
 /// Where tokens come from.
@@ -340,6 +342,30 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// Whether the server's certificate is checked.
     pub verify: bool,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            ca: None,
+            identity: None,
+            min_version: TlsVersion::Tls12,
+            verify: true,
+        }
+    }
+}
+
+impl Tls {
+    /// Returns what of it holds for a server of tokens as well: whom to trust instead of the system,
+    /// and the lowest version. It is another server, which is to be checked in any case, and which
+    /// has not asked who we are.
+    pub fn for_tokens(&self) -> Self {
+        Self {
+            ca: self.ca.clone(),
+            min_version: self.min_version,
+            ..Self::default()
+        }
+    }
 }
 
 /// A PEM file and what was in it.

@@ -217,7 +217,10 @@ fn endpoint(table: &Table) -> Pairs<'_> {
             let pair = [("user", secret(user)), ("password", secret(password))];
             add("basic-auth", Some(Shape::Table(pair.into_iter().collect())));
         }
-        Some(Credential::OAuth(settings)) => add("oauth2", Some(Shape::Table(oauth(settings)))),
+        Some(Credential::OAuth(settings)) => add(
+            "oauth2",
+            Some(Shape::Table(oauth(settings, &transport.tls))),
+        ),
     }
     let headers: Pairs<'_> = headers
         .iter()
@@ -226,7 +229,7 @@ fn endpoint(table: &Table) -> Pairs<'_> {
     add("headers", some_table(headers));
     add("status", some_table(statuses(&reading.status)));
     add("normalise", some_table(normalised(normalise)));
-    add("tls", some_table(tls(&transport.tls)));
+    add("tls", some_table(tls(&transport.tls, &Tls::default())));
     add(
         "cache",
         cache.as_ref().map(|settings| Shape::Table(kept(settings))),
@@ -291,7 +294,7 @@ fn filled(template: &Template) -> Shape<'static> {
     text(template.without_constants(HIDDEN))
 }
 
-fn oauth(settings: &OAuth) -> Pairs<'_> {
+fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
     let (server, url) = match &settings.server {
         TokenServer::Token(url) => ("token-url", url),
         TokenServer::Issuer(url) => ("issuer", url),
@@ -310,6 +313,7 @@ fn oauth(settings: &OAuth) -> Pairs<'_> {
     ]
     .into_iter()
     .chain(scope)
+    .chain(some_table(tls(&settings.tls, &backend.for_tokens())).map(|tls| ("tls", tls)))
     .collect()
 }
 
@@ -352,10 +356,13 @@ fn kept(cache: &Cache) -> Pairs<'_> {
     .collect()
 }
 
-fn tls(tls: &Tls) -> Pairs<'_> {
+/// Shows what differs from the settings that would be taken over.
+fn tls<'c>(tls: &'c Tls, inherited: &Tls) -> Pairs<'c> {
     let mut pairs = Vec::new();
-    if let Some(ca) = &tls.ca {
-        pairs.push(("ca", text(ca.path.display())));
+    match &tls.ca {
+        ca if *ca == inherited.ca => {}
+        Some(ca) => pairs.push(("ca", text(ca.path.display()))),
+        None => pairs.push(("ca", Shape::Flag(false))),
     }
     if let Some((cert, key)) = &tls.identity {
         pairs.push(("client-cert", text(cert.path.display())));
@@ -367,8 +374,12 @@ fn tls(tls: &Tls) -> Pairs<'_> {
             },
         ));
     }
-    if tls.min_version == TlsVersion::Tls13 {
-        pairs.push(("min-version", text("1.3")));
+    if tls.min_version != inherited.min_version {
+        let version = match tls.min_version {
+            TlsVersion::Tls12 => "1.2",
+            TlsVersion::Tls13 => "1.3",
+        };
+        pairs.push(("min-version", text(version)));
     }
     if !tls.verify {
         pairs.push(("verify", Shape::Flag(false)));

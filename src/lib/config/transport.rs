@@ -84,22 +84,27 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn tls(&mut self) -> Tls {
+        match self.section.take_members("tls", self.report) {
+            Some(section) => self.tls_over(Tls::default(), section),
+            None => Tls::default(),
+        }
+    }
+
+    /// Reads what stands in a section; what does not is taken over.
+    pub(super) fn tls_over(&mut self, mut tls: Tls, mut section: Section<'t>) -> Tls {
         const VERSIONS: [(&str, TlsVersion); 2] =
             [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-        let mut tls = Tls {
-            ca: None,
-            identity: None,
-            min_version: TlsVersion::Tls12,
-            verify: true,
-        };
-        let Some(mut section) = self.section.take_members("tls", self.report) else {
-            return tls;
-        };
+        if section.is_off("ca") {
+            tls.ca = None;
+        }
         if let Some(entry) = section.take("ca") {
             tls.ca = self.ca(&entry);
         }
         let (cert, key) = (section.take("client-cert"), section.take("client-key"));
         tls.identity = self.identity(&section, cert, key);
+        if section.is_off("min-version") {
+            tls.min_version = TlsVersion::Tls12;
+        }
         if let Some(entry) = section.take("min-version") {
             let version = values::word(&entry, &VERSIONS, self.report);
             tls.min_version = version.unwrap_or(tls.min_version);
