@@ -884,6 +884,100 @@ async fn without_a_token_nothing_is_asked_and_the_endpoint_is_left_alone() {
     wrong.none();
 }
 
+/// What RFC 6749, section 5.2, calls `error` is a word for programs; all else may be a secret.
+#[tokio::test]
+async fn a_failure_names_the_step_and_the_servers_word_for_it() {
+    const LONG: &str = "a_word_that_no_server_would_say_since_it_is_far_too_long_for_one";
+    let refusal = |code, error: Value| {
+        typed(
+            code,
+            "application/json",
+            json!({ "error": error, "error_description": "s3cret" }).to_string(),
+        )
+    };
+    let binary = Binary::Socketmap;
+    for (script, expected) in [
+        (
+            refusal(401, json!("invalid_client")),
+            "token: their server answered 401: invalid_client",
+        ),
+        (
+            refusal(400, json!("unauthorized_client")),
+            "token: their server answered 400: unauthorized_client",
+        ),
+        (
+            refusal(200, json!("temporarily_unavailable")),
+            "token: their server's answer is not understood: temporarily_unavailable",
+        ),
+        (
+            refusal(400, json!("invalid client")),
+            "token: their server answered 400\"",
+        ),
+        (
+            refusal(400, json!(LONG)),
+            "token: their server answered 400\"",
+        ),
+        (
+            refusal(400, json!(SECRET)),
+            "token: their server answered 400\"",
+        ),
+        (
+            refusal(400, json!(format!("bad_{SECRET}"))),
+            "token: their server answered 400\"",
+        ),
+        (refusal(400, json!(5)), "token: their server answered 400\""),
+        (
+            typed(400, "text/html", "<html>"),
+            "token: their server answered 400\"",
+        ),
+        (vec![Act::Close], "token: "),
+    ] {
+        let tokens = Backend::always(script);
+        let keys = oauth(&tokens.url("/"), "");
+        let config = table(binary, "http://127.0.0.1/", &keys);
+        let end = expect(binary, config, NO_CREDENTIALS).await;
+        let said = end.stderr.replace(" endpoint=", "\" endpoint=");
+        let expected = format!("backend credentials unavailable: {expected}");
+        assert!(said.contains(&expected), "{expected}: {end:#?}");
+        assert!(!said.contains("s3cret"), "{end:#?}");
+    }
+    let reserved = Reserved::new();
+    let origin = format!("http://{}", reserved.address());
+    let _issuer = Backend::at(reserved, move |_| refusal(404, json!("not_here")));
+    let keys = format!(
+        "oauth2 = {{ issuer = \"{origin}\", client-id = \"{ID}\", client-secret = \"{SECRET}\" }}\n"
+    );
+    let end = expect(
+        binary,
+        table(binary, "http://127.0.0.1/", &keys),
+        NO_CREDENTIALS,
+    )
+    .await;
+    end.says("backend credentials unavailable: discovery: their server answered 404: not_here");
+}
+
+#[tokio::test]
+async fn every_call_for_a_token_says_who_asks_and_for_which_request() {
+    let binary = Binary::Socketmap;
+    let reserved = Reserved::new();
+    let url = format!("http://{}", reserved.address());
+    let issuer = issuer(reserved, "");
+    let backend = taking("token-1");
+    let keys = format!(
+        "user-agent = \"mail.example/1\"\noauth2 = {{ issuer = \"{url}\", client-id = \"{ID}\", \
+         client-secret = \"{SECRET}\" }}\n"
+    );
+    expect(binary, table(binary, &backend.url("/"), &keys), DUNNO).await;
+    let asked = issuer.requests();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    let id = backend.only().header("x-request-id").map(str::to_owned);
+    assert!(id.is_some());
+    for request in asked {
+        assert_eq!(request.header("user-agent"), Some("mail.example/1"));
+        assert_eq!(request.header("x-request-id"), id.as_deref());
+    }
+}
+
 #[tokio::test]
 async fn every_program_says_that_there_are_no_credentials() {
     for binary in ALL {

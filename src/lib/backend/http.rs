@@ -70,7 +70,7 @@ pub struct Shared {
     /// The clients of all of them.
     pub clients: Clients,
     calls: Arc<Semaphore>,
-    tokens: Vec<(config::OAuth, Transport, Arc<Tokens>)>,
+    tokens: Vec<(config::OAuth, Transport, String, Arc<Tokens>)>,
 }
 
 impl Shared {
@@ -96,19 +96,26 @@ impl Shared {
             return Ok(None);
         };
         let (transport, is_https) = way_to_server(settings, &endpoint.transport);
+        let agent = &endpoint.user_agent;
         let found = self
             .tokens
             .iter()
-            .find(|(s, t, _)| s == settings && *t == transport);
-        if let Some((_, _, tokens)) = found {
+            .find(|(s, t, a, _)| s == settings && *t == transport && a == agent);
+        if let Some((_, _, _, tokens)) = found {
             return Ok(Some(Arc::clone(tokens)));
         }
         let clients = self.clients.pool(&transport, is_https)?.clients.clone();
         // A call that has to wait for a token needs time of its own afterwards.
         let patience = endpoint.request_timeout / 2;
-        let tokens = Arc::new(Tokens::new(settings.clone(), clients, patience));
+        let tokens = Arc::new(Tokens::new(
+            settings.clone(),
+            clients,
+            patience,
+            agent.clone(),
+        ));
+        let made = Arc::clone(&tokens);
         self.tokens
-            .push((settings.clone(), transport, Arc::clone(&tokens)));
+            .push((settings.clone(), transport, agent.clone(), made));
         Ok(Some(tokens))
     }
 }
@@ -420,7 +427,10 @@ impl Caller {
         let Some(tokens) = &self.tokens else {
             return self.send(url, sending, None).await;
         };
-        let token = tokens.authorization().await.map_err(Trouble::Credentials)?;
+        let token = tokens
+            .authorization(&sending.id)
+            .await
+            .map_err(Trouble::Credentials)?;
         progress.asked = Some(Instant::now());
         let response = self.send(url, sending, Some(&token)).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !tokens.reject(&token) {
@@ -429,7 +439,10 @@ impl Caller {
         progress.status = Some(response.status().as_u16());
         Box::pin(drain(response)).await;
         progress.asked = None;
-        let token = tokens.authorization().await.map_err(Trouble::Credentials)?;
+        let token = tokens
+            .authorization(&sending.id)
+            .await
+            .map_err(Trouble::Credentials)?;
         progress.asked = Some(Instant::now());
         let response = self.send(url, sending, Some(&token)).await?;
         if response.status() == StatusCode::UNAUTHORIZED {

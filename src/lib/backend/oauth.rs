@@ -10,11 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jsonwebtoken::{Header, encode};
 use percent_encoding::percent_encode;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body::body;
 use super::call::ESCAPED;
@@ -26,6 +26,9 @@ use crate::workers::Each;
 
 /// The most bytes of an answer of the server's.
 const MAX_ANSWER: usize = 256 * 1024;
+
+/// How long the body of a refusal is waited for, whose status says the most already.
+const LONGEST_REFUSAL: Duration = Duration::from_millis(500);
 
 /// How long a token lasts of which the server does not say.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
@@ -58,6 +61,7 @@ pub struct Tokens {
     clients: Each<Client>,
     /// What a fetch may take.
     patience: Duration,
+    user_agent: String,
     state: Mutex<State>,
     /// A fetch has ended.
     fetched: Notify,
@@ -85,18 +89,25 @@ struct Token {
 
 impl Tokens {
     /// Makes a source of tokens that has none yet.
-    pub fn new(settings: OAuth, clients: Each<Client>, patience: Duration) -> Self {
+    pub fn new(
+        settings: OAuth,
+        clients: Each<Client>,
+        patience: Duration,
+        user_agent: String,
+    ) -> Self {
         Self {
             settings,
             clients,
             patience,
+            user_agent,
             state: Mutex::default(),
             fetched: Notify::new(),
         }
     }
 
-    /// Returns what stands in `Authorization`. Waits for a fetch that is under way.
-    pub async fn authorization(self: &Arc<Self>) -> Result<HeaderValue, Failure> {
+    /// Returns what stands in `Authorization`. Waits for a fetch that is under way, or begins one in
+    /// the name of this request.
+    pub async fn authorization(self: &Arc<Self>, id: &HeaderValue) -> Result<HeaderValue, Failure> {
         loop {
             let fetched = self.fetched.notified();
             tokio::pin!(fetched);
@@ -112,7 +123,7 @@ impl Tokens {
                 let is_due = token.as_ref().is_none_or(|token| token.renew_at <= now);
                 if is_due && may_fetch && !state.is_fetching {
                     state.is_fetching = true;
-                    tokio::spawn(Arc::clone(self).fetch());
+                    tokio::spawn(Arc::clone(self).fetch(id.clone()));
                 }
                 if let Some(token) = token {
                     return Ok(token.value);
@@ -152,10 +163,8 @@ impl Tokens {
     }
 
     /// Fetches a token for everybody, whoever has asked and may have given up.
-    async fn fetch(self: Arc<Self>) {
-        let fetched = timeout(self.patience, self.ask())
-            .await
-            .unwrap_or_else(|_| Err("timed out".to_owned()));
+    async fn fetch(self: Arc<Self>, id: HeaderValue) {
+        let fetched = self.ask(&id).await;
         {
             let mut state = self.lock();
             state.is_fetching = false;
@@ -181,20 +190,24 @@ impl Tokens {
         self.fetched.notify_waiters();
     }
 
-    async fn ask(&self) -> Result<Token, String> {
-        let endpoint = self.endpoint().await?;
+    async fn ask(&self, id: &HeaderValue) -> Result<Token, String> {
+        let until = Instant::now() + self.patience;
+        let endpoint = step("discovery", until, self.endpoint(id)).await?;
+        step("token", until, self.token(endpoint, id)).await
+    }
+
+    async fn token(&self, endpoint: Url, id: &HeaderValue) -> Result<Token, String> {
         let (form, authorization) = self.form(&endpoint)?;
         let mut request = self
             .clients
             .here()
             .post(endpoint)
-            .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let answer: Answer = read(request).await?;
+        let answer: Answer = self.read(request, id).await?;
         if answer
             .token_type
             .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
@@ -221,7 +234,7 @@ impl Tokens {
     }
 
     /// Returns the token endpoint, which an issuer has to be asked for once.
-    async fn endpoint(&self) -> Result<Url, String> {
+    async fn endpoint(&self, id: &HeaderValue) -> Result<Url, String> {
         let issuer = match &self.settings.server {
             TokenServer::Token(url) => return Ok(url.clone()),
             TokenServer::Issuer(issuer) => issuer,
@@ -232,7 +245,7 @@ impl Tokens {
         let mut place = issuer.clone();
         let path = issuer.path().trim_end_matches('/');
         place.set_path(&format!("{path}/.well-known/openid-configuration"));
-        let found: Discovery = read(self.clients.here().get(place)).await?;
+        let found: Discovery = self.read(self.clients.here().get(place), id).await?;
         let plain = |text: &str| text.trim_end_matches('/').to_owned();
         if plain(&found.issuer) != plain(issuer.as_str()) {
             return Err("the issuer calls itself by another name".to_owned());
@@ -243,6 +256,38 @@ impl Tokens {
             .ok_or("the issuer's token endpoint is no URL to be trusted")?;
         self.lock().endpoint = Some(endpoint.clone());
         Ok(endpoint)
+    }
+
+    /// Reads a JSON answer. Of what is wrong with it only an error's code is said: all else may be a
+    /// secret.
+    async fn read<T: for<'de> Deserialize<'de>>(
+        &self,
+        request: reqwest::RequestBuilder,
+        id: &HeaderValue,
+    ) -> Result<T, String> {
+        let request = request
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, &self.user_agent)
+            .header("x-request-id", id);
+        let response = request.send().await.map_err(|error| cause(&error))?;
+        let status = response.status().as_u16();
+        let (body, text) = if status == 200 {
+            let body = body(response, MAX_ANSWER)
+                .await
+                .map_err(|failure| failure.reason.to_string())?;
+            if let Ok(answer) = serde_json::from_slice(&body) {
+                return Ok(answer);
+            }
+            (body, "their server's answer is not understood".to_owned())
+        } else {
+            let body = timeout(LONGEST_REFUSAL, body(response, MAX_ANSWER)).await;
+            let body = body.ok().and_then(Result::ok).unwrap_or_default();
+            (body, format!("their server answered {status}"))
+        };
+        Err(match error_code(&body, &self.settings) {
+            Some(code) => format!("{text}: {code}"),
+            None => text,
+        })
     }
 
     /// Makes the form, and what stands in `Authorization` if the secret does not stand in it.
@@ -342,15 +387,29 @@ struct Discovery {
     token_endpoint: String,
 }
 
-/// Reads a JSON answer. What is wrong with it is said without a word of it: it may be a secret.
-async fn read<T: for<'de> Deserialize<'de>>(request: reqwest::RequestBuilder) -> Result<T, String> {
-    let response = request.send().await.map_err(|error| cause(&error))?;
-    let status = response.status().as_u16();
-    if status != 200 {
-        return Err(format!("their server answered {status}"));
-    }
-    let body = body(response, MAX_ANSWER)
-        .await
-        .map_err(|failure| failure.reason.to_string())?;
-    serde_json::from_slice(&body).map_err(|_| "their server's answer is not understood".to_owned())
+/// Does a part of the work in time; what goes wrong is said of it.
+async fn step<T>(
+    name: &str,
+    until: Instant,
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let done = timeout_at(until, work).await;
+    done.unwrap_or_else(|_| Err("timed out".to_owned()))
+        .map_err(|cause| format!("{name}: {cause}"))
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+/// Returns the code of an error (RFC 6749, section 5.2), if it is like those there are: a server may
+/// say anything in its place, the secret that it was sent included.
+fn error_code(body: &[u8], settings: &OAuth) -> Option<String> {
+    const LONGEST: usize = 40;
+    let Refusal { error } = serde_json::from_slice(body).ok()?;
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+    let is_code = !error.is_empty() && error.len() <= LONGEST && error.bytes().all(is_plain);
+    let is_secret = settings.secrets().any(|secret| error.contains(secret));
+    (is_code && !is_secret).then_some(error)
 }

@@ -266,6 +266,16 @@ pub struct OAuth {
     pub tls: Tls,
 }
 
+impl OAuth {
+    /// Returns what its server gets to know and nobody else is to.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let proof = match &self.proof {
+            Proof::Basic(secret) | Proof::Post(secret) | Proof::PrivateKeyJwt(secret) => secret,
+        };
+        std::iter::once(proof.expose())
+    }
+}
+
 /// Where tokens come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenServer {
