@@ -236,7 +236,7 @@ fn add_keys<'t>(table: &'t toml::Value, keys: &mut BTreeSet<&'t str>) {
     for (key, value) in table.as_table().into_iter().flatten() {
         keys.insert(key);
         match key.as_str() {
-            "query" | "form" | "json" | "status" | "require-header" => {}
+            "query" | "form" | "json" | "status" | "require-header" | "parameters" => {}
             "headers" => {
                 let headers = value.as_table().expect("a table");
                 headers.values().for_each(|header| add_keys(header, keys));

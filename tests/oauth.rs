@@ -979,6 +979,34 @@ async fn every_call_for_a_token_says_who_asks_and_for_which_request() {
 }
 
 #[tokio::test]
+async fn parameters_stand_in_the_form_for_a_token() {
+    for (binary, more) in ALL
+        .into_iter()
+        .zip(["", ", auth-method = \"post\"", ", scope = \"a\""])
+    {
+        let tokens = endpoint();
+        let backend = taking("token-1");
+        let more = format!(
+            "{more}, parameters = {{ audience = \"https://api/ä&b\", resource = {{ env = \"THE_SECRET\" }} }}"
+        );
+        let keys = oauth(&tokens.url("/"), &more);
+        let launch = Launch::new(binary)
+            .config(table(binary, &backend.url("/"), &keys))
+            .environment("THE_SECRET", SECRET);
+        expect_of(launch, binary, DUNNO).await;
+        let form = form(&tokens.only());
+        let value = |name: &str| {
+            form.iter()
+                .find(|pair| pair.0 == name)
+                .map(|pair| pair.1.as_str())
+        };
+        assert_eq!(value("audience"), Some("https://api/ä&b"), "{form:?}");
+        assert_eq!(value("resource"), Some(SECRET), "{form:?}");
+        assert_eq!(value("grant_type"), Some("client_credentials"), "{form:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_program_says_that_there_are_no_credentials() {
     for binary in ALL {
         let gone = Reserved::new();

@@ -298,6 +298,9 @@ impl Tokens {
         if let Some(scope) = &self.settings.scope {
             pairs.push(("scope", scope.clone()));
         }
+        for (name, value) in &self.settings.parameters {
+            pairs.push((name, value.expose().to_owned()));
+        }
         let mut authorization = None;
         match &self.settings.proof {
             Proof::Basic(secret) => {
@@ -322,7 +325,7 @@ impl Tokens {
         }
         let pairs: Vec<_> = pairs
             .into_iter()
-            .map(|(name, value)| format!("{name}={}", escape(&value)))
+            .map(|(name, value)| format!("{}={}", escape(name), escape(&value)))
             .collect();
         Ok((pairs.join("&"), authorization))
     }

@@ -4,12 +4,21 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Url;
 
 use super::endpoint::Reader;
-use super::file::{Entry, Section, table};
+use super::file::{Entry, Section, entries, table};
 use super::secret::{Secret, Source};
 use super::{Credential, OAuth, Proof, Tls, TokenServer, values};
 
 /// The keys that make `Authorization`.
 pub(super) const AUTHORIZATION_KEYS: [&str; 3] = ["bearer-token", "basic-auth", "oauth2"];
+
+/// What the form for a token has of its own (RFC 6749, section 4.4; RFC 7523, section 2.2).
+const TOKEN_PARAMETERS: [&str; 5] = [
+    "client_assertion",
+    "client_assertion_type",
+    "client_id",
+    "client_secret",
+    "grant_type",
+];
 
 impl<'t> Reader<'_, 't> {
     /// Reads the one credential. What the nearest one displaces is gone already.
@@ -71,6 +80,7 @@ impl<'t> Reader<'_, 't> {
         let key = section.take("private-key");
         let scope = section.take("scope");
         let method = section.take("auth-method");
+        let parameters = section.take("parameters");
         let tls = if section.is_off("tls") {
             section.take("tls");
             Tls::default()
@@ -105,14 +115,37 @@ impl<'t> Reader<'_, 't> {
             let text = values::string(&scope, self.report)?;
             (!text.trim().is_empty()).then(|| text.trim().to_owned())
         });
+        let parameters = parameters.map_or_else(Vec::new, |entry| self.token_parameters(&entry));
         let proof = self.proof(entry, secret, key, method);
         Some(OAuth {
             server: server?,
             client_id: client_id?,
             proof: proof?,
             scope,
+            parameters,
             tls,
         })
+    }
+
+    /// Reads what the form for a token has besides; any of it may be a secret.
+    fn token_parameters(&mut self, entry: &Entry<'t>) -> Vec<(String, Secret)> {
+        let Some(table) = table(entry, self.report) else {
+            return Vec::new();
+        };
+        let mut parameters = Vec::new();
+        for entry in entries(&entry.path, table) {
+            if entry.key == "scope" {
+                let text = "has a key of its own in oauth2";
+                self.error(entry.key_span, &entry.path, text);
+            } else if entry.key.is_empty() || TOKEN_PARAMETERS.contains(&entry.key) {
+                let text = "is set by the program itself";
+                self.error(entry.key_span, &entry.path, text);
+            } else {
+                let value = values::any_secret(&entry, self.secrecy, self.report);
+                parameters.extend(value.map(|value| (entry.key.to_owned(), value)));
+            }
+        }
+        parameters
     }
 
     fn server_url(&mut self, entry: &Entry<'_>) -> Option<Url> {

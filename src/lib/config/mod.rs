@@ -262,6 +262,8 @@ pub struct OAuth {
     pub proof: Proof,
     /// What is asked for, names with blanks between them.
     pub scope: Option<String>,
+    /// What the form for a token has besides.
+    pub parameters: Vec<(String, Secret)>,
     /// How https is done there.
     pub tls: Tls,
 }
@@ -272,7 +274,8 @@ impl OAuth {
         let proof = match &self.proof {
             Proof::Basic(secret) | Proof::Post(secret) | Proof::PrivateKeyJwt(secret) => secret,
         };
-        std::iter::once(proof.expose())
+        let parameters = self.parameters.iter().map(|(_, value)| value);
+        std::iter::once(proof).chain(parameters).map(Secret::expose)
     }
 }
 

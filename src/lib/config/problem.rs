@@ -295,7 +295,7 @@ const KEYS: &str = "\
     error extra-attributes failures file form headers honour-http http-version idle-timeout issuer json level \
     list-separator lowercase max-bytes max-connections max-entries max-in-flight max-response \
     method min-version missing negative-ttl no-error normalise oauth2 on-not-found on-permanent \
-    on-temporary password pattern pause permit-actions pool-idle private-key proxy query \
+    on-temporary parameters password pattern pause permit-actions pool-idle private-key proxy query \
     read-timeout redirects refresh-ahead request-timeout require-header response restriction-classes retries \
     scope socket special-keys stale-if-error status target tls token-url true-value ttl \
     unix-socket user user-agent value verify";

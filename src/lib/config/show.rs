@@ -305,6 +305,9 @@ fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
         Proof::PrivateKeyJwt(value) => ("private-key", value, "private-key-jwt"),
     };
     let scope = settings.scope.as_ref().map(|scope| ("scope", text(scope)));
+    let parameters = settings.parameters.iter();
+    let parameters = parameters.map(|(name, value)| (name.as_str(), secret(value)));
+    let parameters: Pairs<'_> = parameters.collect();
     [
         (server, text(url)),
         ("client-id", text(&settings.client_id)),
@@ -313,6 +316,7 @@ fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
     ]
     .into_iter()
     .chain(scope)
+    .chain(some_table(parameters).map(|parameters| ("parameters", parameters)))
     .chain(some_table(tls(&settings.tls, &backend.for_tokens())).map(|tls| ("tls", tls)))
     .collect()
 }
