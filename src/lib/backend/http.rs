@@ -70,7 +70,7 @@ pub struct Shared {
     /// The clients of all of them.
     pub clients: Clients,
     calls: Arc<Semaphore>,
-    tokens: Vec<(config::OAuth, Transport, String, Arc<Tokens>)>,
+    tokens: Vec<(Box<config::OAuth>, Transport, String, Arc<Tokens>)>,
 }
 
 impl Shared {

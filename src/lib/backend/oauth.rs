@@ -57,7 +57,7 @@ pub fn way_to_server(settings: &OAuth, backend: &Transport) -> (Transport, bool)
 /// The tokens of one client at one server.
 #[derive(Debug)]
 pub struct Tokens {
-    settings: OAuth,
+    settings: Box<OAuth>,
     clients: Each<Client>,
     /// What a fetch may take.
     patience: Duration,
@@ -90,7 +90,7 @@ struct Token {
 impl Tokens {
     /// Makes a source of tokens that has none yet.
     pub fn new(
-        settings: OAuth,
+        settings: Box<OAuth>,
         clients: Each<Client>,
         patience: Duration,
         user_agent: String,

@@ -42,7 +42,10 @@ impl<'t> Reader<'_, 't> {
                 values::secret(entry, self.secrecy, self.report).map(Credential::Bearer)
             }
             "basic-auth" => self.basic(entry),
-            _ => self.oauth(entry, tls).map(Credential::OAuth),
+            _ => {
+                let settings = self.oauth(entry, tls)?;
+                Some(Credential::OAuth(Box::new(settings)))
+            }
         }
     }
 

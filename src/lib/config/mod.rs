@@ -248,7 +248,7 @@ pub enum Credential {
         password: Secret,
     },
     /// `Bearer` with a token fetched for the purpose.
-    OAuth(OAuth),
+    OAuth(Box<OAuth>),
 }
 
 /// Client credentials of OAuth 2 (RFC 6749, section 4.4).
