@@ -4,26 +4,18 @@ use std::ops::Range;
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::header::HeaderValue;
 use serde_json::Number;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::file::{Entry, Section, entries};
-use super::identity::AUTHORIZATION_KEYS;
 use super::problem::Report;
 use super::resolve::Secrecy;
-use super::secret::Secret;
 use super::target::Target;
 use super::template::{Template, Vocabulary};
-use super::{
-    Body, Endpoint, HeaderText, Json, Missing, Normalise, Parameters, Pattern, Reading, Response,
-    Statuses, Verdict, values,
-};
-use crate::outcome::is_blank;
+use super::{Body, Endpoint, HeaderText, Json, Normalise, Parameters, Pattern, values};
 use crate::program::Program;
-use crate::protocol::action;
-use crate::reply::{Said, Words};
 
 /// Postfix gives up at 100 s, in all three protocols.
 const LONGEST_REQUEST: Duration = Duration::from_secs(90);
@@ -156,9 +148,10 @@ impl Json {
     }
 }
 
-/// The keys of one endpoint. What they say of identity and transport is read in files of its own.
+/// The keys of one endpoint. Those of the same kind are read in files of their own: headers,
+/// identity, transport, reading, actions, steady.
 pub(super) struct Reader<'r, 't> {
-    is_lookup: bool,
+    pub(super) is_lookup: bool,
     pub(super) is_policy: bool,
     is_socketmap: bool,
     extra_attributes: Vec<String>,
@@ -180,7 +173,7 @@ impl<'t> Reader<'_, 't> {
         (self.section.span.clone(), self.section.path.clone())
     }
 
-    fn parse_template(&self, text: &str) -> Result<Template, String> {
+    pub(super) fn parse_template(&self, text: &str) -> Result<Template, String> {
         Template::parse(text, self.vocabulary())
     }
 
@@ -426,93 +419,6 @@ impl<'t> Reader<'_, 't> {
         self.error(place, &path, text);
     }
 
-    fn headers(&mut self) -> Vec<(HeaderName, HeaderText)> {
-        let section = self.section.take_members("headers", self.report);
-        let entries = section.map_or_else(Vec::new, Section::rest);
-        let nearest = self.nearest_credential(&entries);
-        self.section.keep_nearest(nearest, &CREDENTIAL_KEYS);
-        let mut headers = Vec::new();
-        for (below, entry) in entries {
-            let Ok(name) = HeaderName::try_from(entry.key) else {
-                self.error(entry.key_span, &entry.path, "is no name of a header");
-                continue;
-            };
-            if OUR_HEADERS.contains(&name.as_str()) {
-                self.error(entry.key_span, &entry.path, "is set by the program itself");
-                continue;
-            }
-            if is_credential(entry.key) && (below > nearest || self.is_said_by_a_key(&name, &entry))
-            {
-                continue;
-            }
-            let value = match entry.value.get_ref() {
-                DeValue::String(text) => self.header(text, &entry),
-                _ => values::secret(&entry, self.secrecy, self.report).map(HeaderText::Fixed),
-            };
-            headers.extend(value.map(|value| (name, value)));
-        }
-        headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
-        headers
-    }
-
-    /// Returns how far below the table itself the nearest credential of any kind stands. It
-    /// displaces all that stand further below: they were written for another host.
-    fn nearest_credential(&self, headers: &[(usize, Entry<'_>)]) -> usize {
-        let by_key = self
-            .section
-            .nearest(&CREDENTIAL_KEYS)
-            .map(|(below, _)| below);
-        let by_header = headers
-            .iter()
-            .filter(|(_, entry)| is_credential(entry.key))
-            .map(|(below, _)| *below);
-        by_header.chain(by_key).min().unwrap_or(usize::MAX)
-    }
-
-    /// Reports a header that says what a key says as well.
-    fn is_said_by_a_key(&mut self, name: &HeaderName, entry: &Entry<'_>) -> bool {
-        let keys = if *name == AUTHORIZATION {
-            &AUTHORIZATION_KEYS[..]
-        } else {
-            &["auth-token"]
-        };
-        let Some((_, key)) = self.section.nearest(keys) else {
-            return false;
-        };
-        let text = format!("there is {key} already; only one of them can be sent");
-        self.error(entry.key_span.clone(), &entry.path, text);
-        true
-    }
-
-    fn header(&mut self, text: &str, entry: &Entry<'_>) -> Option<HeaderText> {
-        // The words for it would repeat what may be a secret.
-        let Ok(template) = self.parse_template(text) else {
-            let text = "has a placeholder that is unknown or not closed; write \"{{\" for a brace";
-            self.error(entry.value.span(), &entry.path, text);
-            return None;
-        };
-        if template.is_harmless() {
-            self.report.layout().harmless.push(entry.value.span());
-        }
-        let literal = template.literal();
-        let is_empty = literal.is_empty() && !template.has_placeholder();
-        if is_empty || HeaderValue::from_str(&literal).is_err() {
-            let text = "is empty or holds a character that no header can hold";
-            self.error(entry.value.span(), &entry.path, text);
-            return None;
-        }
-        Some(if template.has_placeholder() {
-            HeaderText::Filled(template)
-        } else {
-            HeaderText::Fixed(Secret::text(&literal))
-        })
-    }
-
-    fn secret(&mut self, name: &'static str) -> Option<Secret> {
-        let entry = self.section.take(name)?;
-        values::secret(&entry, self.secrecy, self.report)
-    }
-
     fn user_agent(&mut self) -> String {
         let default = concat!("postgate/", env!("CARGO_PKG_VERSION")).to_owned();
         let Some(entry) = self.section.take("user-agent") else {
@@ -526,65 +432,6 @@ impl<'t> Reader<'_, 't> {
             self.error(entry.value.span(), &entry.path, text);
         }
         text.to_owned()
-    }
-
-    fn words(&mut self) -> Words {
-        let default = Words::default();
-        let names = [
-            "on-not-found",
-            "on-temporary",
-            "on-permanent",
-            "permit-actions",
-            "restriction-classes",
-        ];
-        if !self.is_policy {
-            for name in names {
-                self.section.leave(name, "a policy table");
-            }
-            return default;
-        }
-        let restriction_classes = self.restriction_classes();
-        let permit_actions = self.boolean("permit-actions");
-        let mut said = |name, default| self.said(name, &restriction_classes).unwrap_or(default);
-        Words {
-            on_not_found: said("on-not-found", default.on_not_found),
-            on_temporary: said("on-temporary", default.on_temporary),
-            on_permanent: said("on-permanent", default.on_permanent),
-            permit_actions,
-            restriction_classes,
-        }
-    }
-
-    fn restriction_classes(&mut self) -> Vec<String> {
-        let Some(entry) = self.section.take("restriction-classes") else {
-            return Vec::new();
-        };
-        let classes = values::strings(&entry, self.report).unwrap_or_default();
-        let is_name = |name: &String| {
-            let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-            !name.is_empty() && name.bytes().all(is_word) && !action::is_restriction(name)
-        };
-        if let Some(bad) = classes.iter().find(|class| !is_name(class)) {
-            let text = format!("{bad:?} is no name of a restriction class");
-            self.error(entry.value.span(), &entry.path, text);
-        }
-        classes
-    }
-
-    fn said(&mut self, name: &'static str, classes: &[String]) -> Option<Said> {
-        let entry = self.section.take(name)?;
-        let text = values::string(&entry, self.report)?;
-        if text == "disconnect" {
-            return Some(Said::Disconnect);
-        }
-        match action::parse(text, true, classes) {
-            Ok(action) => Some(Said::Action(action.to_owned())),
-            Err(fault) => {
-                let text = format!("{text:?} is {}", fault.text());
-                self.error(entry.value.span(), &entry.path, text);
-                None
-            }
-        }
     }
 
     fn normalise(&mut self) -> Normalise {
@@ -633,159 +480,6 @@ impl<'t> Reader<'_, 't> {
         }
     }
 
-    fn reading(&mut self, words: &Words) -> Reading {
-        const RESPONSES: [(&str, Response); 3] = [
-            ("json", Response::Json),
-            ("text", Response::Text),
-            ("auto", Response::Auto),
-        ];
-        let default = if self.is_lookup {
-            Response::Json
-        } else {
-            Response::Auto
-        };
-        Reading {
-            is_lookup: self.is_lookup,
-            response: self.word("response", &RESPONSES).unwrap_or(default),
-            value: self.pointer("value"),
-            missing: self.missing(words),
-            error: self.pointer("error"),
-            no_error: self
-                .section
-                .take("no-error")
-                .and_then(|entry| values::strings(&entry, self.report))
-                .unwrap_or_default(),
-            list_separator: self.text("list-separator", ",", |text| !text.contains('\0')),
-            true_value: self.text("true-value", "1", |text| {
-                !is_blank(text) && !text.contains(['\0', '\n'])
-            }),
-            status: self.status(words),
-            require_header: self.require_header(),
-        }
-    }
-
-    fn missing(&mut self, words: &Words) -> Missing {
-        const MISSING: [(&str, Missing); 2] = [
-            ("temporary", Missing::Temporary),
-            ("not-found", Missing::NotFound),
-        ];
-        let below = self.section.nearest(&["missing"]).map_or(0, |(b, _)| b);
-        let Some(entry) = self.section.take("missing") else {
-            return Missing::Temporary;
-        };
-        let missing = values::word(&entry, &MISSING, self.report).unwrap_or(Missing::Temporary);
-        if missing == Missing::NotFound && below > 0 {
-            self.suits_lookups(&entry, "missing", "an answer without a value", words);
-        }
-        missing
-    }
-
-    /// Warns of an inherited "not-found", which keeps a lookup quiet and lets a policy's mail pass.
-    fn suits_lookups(&mut self, entry: &Entry<'_>, key: &str, what: &str, words: &Words) {
-        if !self.is_policy || self.is_lookup {
-            return;
-        }
-        let said = match &words.on_not_found {
-            Said::Action(action) => action,
-            Said::Disconnect => "disconnect",
-        };
-        let path = format!("{}.{key}", self.section.path);
-        let text = format!(
-            "comes from [http], where it suits lookups; here it turns {what} into on-not-found \
-             ({said}): write in this table what it is to mean"
-        );
-        self.report.warning(entry.value.span(), &path, text);
-    }
-
-    fn pointer(&mut self, name: &'static str) -> Option<String> {
-        let entry = self.section.take(name)?;
-        values::pointer(&entry, self.report)
-    }
-
-    fn text(&mut self, name: &'static str, default: &str, is_right: fn(&str) -> bool) -> String {
-        let entry = self.section.take(name);
-        let text = entry.as_ref().and_then(|e| values::string(e, self.report));
-        if let (Some(entry), Some(text)) = (&entry, text)
-            && !is_right(text)
-        {
-            let text = "is empty or holds a character that cannot be sent";
-            self.error(entry.value.span(), &entry.path, text);
-        }
-        text.unwrap_or(default).to_owned()
-    }
-
-    fn status(&mut self, words: &Words) -> Statuses {
-        const VERDICTS: [(&str, Verdict); 4] = [
-            ("found", Verdict::Found),
-            ("not-found", Verdict::NotFound),
-            ("temporary", Verdict::Temporary),
-            ("permanent", Verdict::Permanent),
-        ];
-        let mut statuses = Statuses::default();
-        let Some(section) = self.section.take_members("status", self.report) else {
-            return statuses;
-        };
-        for (below, entry) in section.rest() {
-            let Some(verdict) = values::word(&entry, &VERDICTS, self.report) else {
-                continue;
-            };
-            // 204 means that everywhere.
-            if verdict == Verdict::NotFound && below > 0 && entry.key != "204" {
-                let key = format!("status.{}", entry.key);
-                self.suits_lookups(&entry, &key, "this status", words);
-            }
-            let class = entry
-                .key
-                .strip_suffix("xx")
-                .filter(|digit| digit.len() == 1)
-                .and_then(|digit| digit.parse().ok());
-            let exact = entry.key.parse().ok().filter(|_| entry.key.len() == 3);
-            match (exact, class) {
-                (Some(status @ 200..=599), _) => statuses.exact.push((status, verdict)),
-                (_, Some(class @ 2..=5)) => statuses.classes.push((class, verdict)),
-                _ => {
-                    let text = "is no status from 200 to 599 and no class such as \"4xx\"";
-                    self.error(entry.key_span, &entry.path, text);
-                }
-            }
-        }
-        statuses
-    }
-
-    fn require_header(&mut self) -> Vec<(HeaderName, HeaderValue)> {
-        let Some(entry) = self.section.take("require-header") else {
-            return Vec::new();
-        };
-        let members = match entry.value.get_ref() {
-            DeValue::Table(table) if !table.is_empty() => entries(&entry.path, table),
-            _ => {
-                let text = "must be a table of headers and their values, or false";
-                self.error(entry.value.span(), &entry.path, text);
-                return Vec::new();
-            }
-        };
-        let mut required = Vec::new();
-        for member in members {
-            let Ok(name) = HeaderName::try_from(member.key) else {
-                self.error(member.key_span, &member.path, "is no name of a header");
-                continue;
-            };
-            let Some(text) = values::string(&member, self.report) else {
-                continue;
-            };
-            match HeaderValue::from_str(text) {
-                Ok(value) if !text.is_empty() && text.trim() == text => {
-                    required.push((name, value));
-                }
-                _ => {
-                    let text = "is empty or holds a character that no header can hold";
-                    self.error(member.value.span(), &member.path, text);
-                }
-            }
-        }
-        required
-    }
-
     fn request_timeout(&mut self) -> Duration {
         let default = Duration::from_secs(5);
         let Some(entry) = self.section.take("request-timeout") else {
@@ -830,7 +524,7 @@ impl<'t> Reader<'_, 't> {
         values::word(&entry, words, self.report)
     }
 
-    fn boolean(&mut self, name: &'static str) -> bool {
+    pub(super) fn boolean(&mut self, name: &'static str) -> bool {
         self.section
             .take_bool(name)
             .and_then(|entry| values::boolean(&entry, self.report))
@@ -845,28 +539,3 @@ impl<'t> Reader<'_, 't> {
         false
     }
 }
-
-/// The keys that say who we are.
-const CREDENTIAL_KEYS: [&str; 4] = ["auth-token", "bearer-token", "basic-auth", "oauth2"];
-
-/// Tells whether a header of this name says what one of these keys says.
-fn is_credential(name: &str) -> bool {
-    ["authorization", "x-auth-token"].contains(&name.to_ascii_lowercase().as_str())
-}
-
-/// Headers that would break the call, or our own record of it.
-const OUR_HEADERS: [&str; 13] = [
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-request-id",
-];

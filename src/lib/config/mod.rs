@@ -3,10 +3,13 @@
 //! `file` finds the values with their places, `resolve` makes this out of them, `problem` shows
 //! what is wrong with them, `show` writes it back as TOML.
 
+mod actions;
 mod endpoint;
 mod file;
+mod headers;
 mod identity;
 mod problem;
+mod reading;
 mod resolve;
 mod secret;
 mod show;

@@ -1,0 +1,67 @@
+//! What a policy table says, and what its backend may say.
+
+use super::endpoint::Reader;
+use super::values;
+use crate::protocol::action;
+use crate::reply::{Said, Words};
+
+impl Reader<'_, '_> {
+    pub(super) fn words(&mut self) -> Words {
+        let default = Words::default();
+        let names = [
+            "on-not-found",
+            "on-temporary",
+            "on-permanent",
+            "permit-actions",
+            "restriction-classes",
+        ];
+        if !self.is_policy {
+            for name in names {
+                self.section.leave(name, "a policy table");
+            }
+            return default;
+        }
+        let restriction_classes = self.restriction_classes();
+        let permit_actions = self.boolean("permit-actions");
+        let mut said = |name, default| self.said(name, &restriction_classes).unwrap_or(default);
+        Words {
+            on_not_found: said("on-not-found", default.on_not_found),
+            on_temporary: said("on-temporary", default.on_temporary),
+            on_permanent: said("on-permanent", default.on_permanent),
+            permit_actions,
+            restriction_classes,
+        }
+    }
+
+    fn restriction_classes(&mut self) -> Vec<String> {
+        let Some(entry) = self.section.take("restriction-classes") else {
+            return Vec::new();
+        };
+        let classes = values::strings(&entry, self.report).unwrap_or_default();
+        let is_name = |name: &String| {
+            let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+            !name.is_empty() && name.bytes().all(is_word) && !action::is_restriction(name)
+        };
+        if let Some(bad) = classes.iter().find(|class| !is_name(class)) {
+            let text = format!("{bad:?} is no name of a restriction class");
+            self.error(entry.value.span(), &entry.path, text);
+        }
+        classes
+    }
+
+    fn said(&mut self, name: &'static str, classes: &[String]) -> Option<Said> {
+        let entry = self.section.take(name)?;
+        let text = values::string(&entry, self.report)?;
+        if text == "disconnect" {
+            return Some(Said::Disconnect);
+        }
+        match action::parse(text, true, classes) {
+            Ok(action) => Some(Said::Action(action.to_owned())),
+            Err(fault) => {
+                let text = format!("{text:?} is {}", fault.text());
+                self.error(entry.value.span(), &entry.path, text);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The headers of a call, and which of them say who asks.
+
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use toml::de::DeValue;
+
+use super::endpoint::Reader;
+use super::file::{Entry, Section};
+use super::identity::AUTHORIZATION_KEYS;
+use super::secret::Secret;
+use super::{HeaderText, values};
+
+impl Reader<'_, '_> {
+    pub(super) fn headers(&mut self) -> Vec<(HeaderName, HeaderText)> {
+        let section = self.section.take_members("headers", self.report);
+        let entries = section.map_or_else(Vec::new, Section::rest);
+        let nearest = self.nearest_credential(&entries);
+        self.section.keep_nearest(nearest, &CREDENTIAL_KEYS);
+        let mut headers = Vec::new();
+        for (below, entry) in entries {
+            let Ok(name) = HeaderName::try_from(entry.key) else {
+                self.error(entry.key_span, &entry.path, "is no name of a header");
+                continue;
+            };
+            if OUR_HEADERS.contains(&name.as_str()) {
+                self.error(entry.key_span, &entry.path, "is set by the program itself");
+                continue;
+            }
+            if is_credential(entry.key) && (below > nearest || self.is_said_by_a_key(&name, &entry))
+            {
+                continue;
+            }
+            let value = match entry.value.get_ref() {
+                DeValue::String(text) => self.header(text, &entry),
+                _ => values::secret(&entry, self.secrecy, self.report).map(HeaderText::Fixed),
+            };
+            headers.extend(value.map(|value| (name, value)));
+        }
+        headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        headers
+    }
+
+    /// Returns how far below the table itself the nearest credential of any kind stands. It
+    /// displaces all that stand further below: they were written for another host.
+    fn nearest_credential(&self, headers: &[(usize, Entry<'_>)]) -> usize {
+        let by_key = self
+            .section
+            .nearest(&CREDENTIAL_KEYS)
+            .map(|(below, _)| below);
+        let by_header = headers
+            .iter()
+            .filter(|(_, entry)| is_credential(entry.key))
+            .map(|(below, _)| *below);
+        by_header.chain(by_key).min().unwrap_or(usize::MAX)
+    }
+
+    /// Reports a header that says what a key says as well.
+    fn is_said_by_a_key(&mut self, name: &HeaderName, entry: &Entry<'_>) -> bool {
+        let keys = if *name == AUTHORIZATION {
+            &AUTHORIZATION_KEYS[..]
+        } else {
+            &["auth-token"]
+        };
+        let Some((_, key)) = self.section.nearest(keys) else {
+            return false;
+        };
+        let text = format!("there is {key} already; only one of them can be sent");
+        self.error(entry.key_span.clone(), &entry.path, text);
+        true
+    }
+
+    fn header(&mut self, text: &str, entry: &Entry<'_>) -> Option<HeaderText> {
+        // The words for it would repeat what may be a secret.
+        let Ok(template) = self.parse_template(text) else {
+            let text = "has a placeholder that is unknown or not closed; write \"{{\" for a brace";
+            self.error(entry.value.span(), &entry.path, text);
+            return None;
+        };
+        if template.is_harmless() {
+            self.report.layout().harmless.push(entry.value.span());
+        }
+        let literal = template.literal();
+        let is_empty = literal.is_empty() && !template.has_placeholder();
+        if is_empty || HeaderValue::from_str(&literal).is_err() {
+            let text = "is empty or holds a character that no header can hold";
+            self.error(entry.value.span(), &entry.path, text);
+            return None;
+        }
+        Some(if template.has_placeholder() {
+            HeaderText::Filled(template)
+        } else {
+            HeaderText::Fixed(Secret::text(&literal))
+        })
+    }
+
+    pub(super) fn secret(&mut self, name: &'static str) -> Option<Secret> {
+        let entry = self.section.take(name)?;
+        values::secret(&entry, self.secrecy, self.report)
+    }
+}
+
+/// The keys that say who we are.
+const CREDENTIAL_KEYS: [&str; 4] = ["auth-token", "bearer-token", "basic-auth", "oauth2"];
+
+/// Tells whether a header of this name says what one of these keys says.
+fn is_credential(name: &str) -> bool {
+    ["authorization", "x-auth-token"].contains(&name.to_ascii_lowercase().as_str())
+}
+
+/// Headers that would break the call, or our own record of it.
+const OUR_HEADERS: [&str; 13] = [
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+];
