@@ -216,7 +216,7 @@ pub(super) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
     }
 }
 
-/// Tells whether most of a word, and enough to mean something, is how the name begins as well:
+/// Returns whether most of a word, and enough to mean something, is how the name begins as well:
 /// "retry" is near to "retries".
 fn has_stem_of(word: &str, name: &str) -> bool {
     let same = word.chars().zip(name.chars()).take_while(|(a, b)| a == b);

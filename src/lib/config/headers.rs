@@ -101,7 +101,7 @@ impl Reader<'_, '_> {
 /// The keys that say who we are.
 const CREDENTIAL_KEYS: [&str; 4] = ["auth-token", "bearer-token", "basic-auth", "oauth2"];
 
-/// Tells whether a header of this name says what one of these keys says.
+/// Returns whether a header of this name says what one of these keys says.
 fn is_credential(name: &str) -> bool {
     ["authorization", "x-auth-token"].contains(&name.to_ascii_lowercase().as_str())
 }

@@ -111,7 +111,7 @@ impl Template {
         }
     }
 
-    /// Tells whether the text may be shown: it has no constant to be hidden.
+    /// Returns whether the text may be shown: it has no constant to be hidden.
     pub(super) fn is_harmless(&self) -> bool {
         self.parts
             .iter()
