@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::backend::http::Check;
 use crate::backend::pool::Room;
 use crate::backend::route::{Live, Routes};
+use crate::backend::shared::Check;
 use crate::config::{self, Config, Mode, Report, Severity};
 use crate::descriptors::Descriptors;
 use crate::log;

@@ -21,18 +21,18 @@ use super::body::{body, drain};
 use super::breaker::{Breaker, Change};
 use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
-use super::client::{Clients, cause, headers};
+use super::client::{cause, headers};
 use super::client::{
     is_broken_connection, is_no_http, is_shared_loss, is_unprocessed, is_want_of_ours,
 };
-use super::oauth::{Tokens, way_to_server};
+use super::oauth::Tokens;
 use super::pool::Pool;
 use super::redirect::{self, Redirect};
-use crate::config::{self, Compression, Credential, Transport, Verdict};
+use super::shared::Shared;
+use crate::config::{self, Compression, Verdict};
 use crate::log::RequestId;
-use crate::metrics::{Meter, Metrics};
+use crate::metrics::Meter;
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::reply::Words;
 use crate::request::Request;
 use crate::timers::Timers;
 use crate::workers::Each;
@@ -56,68 +56,6 @@ pub struct Caller {
     breakers: Vec<Breaker>,
     names: Vec<String>,
     meter: Meter,
-}
-
-/// Turns an outcome into the one that can be said: a value without words is a failure.
-pub type Check = fn(Outcome, &Words) -> Outcome;
-
-/// What endpoints share, as they are made one after the other.
-#[derive(Debug)]
-pub struct Shared {
-    /// What their program can say.
-    pub check: Check,
-    metrics: Arc<Metrics>,
-    /// The clients of all of them.
-    pub clients: Clients,
-    calls: Arc<Semaphore>,
-    tokens: Vec<(Box<config::OAuth>, Transport, String, Arc<Tokens>)>,
-}
-
-impl Shared {
-    /// Begins with nothing made.
-    pub fn new(
-        check: Check,
-        metrics: Arc<Metrics>,
-        calls: Arc<Semaphore>,
-        clients: Clients,
-    ) -> Self {
-        Self {
-            check,
-            metrics,
-            clients,
-            calls,
-            tokens: Vec::new(),
-        }
-    }
-
-    /// Returns the tokens that an endpoint is to use, with all who have the same client there.
-    fn tokens(&mut self, endpoint: &config::Endpoint) -> Result<Option<Arc<Tokens>>, String> {
-        let Some(Credential::OAuth(settings)) = &endpoint.credential else {
-            return Ok(None);
-        };
-        let (transport, is_https) = way_to_server(settings, &endpoint.transport);
-        let agent = &endpoint.user_agent;
-        let found = self
-            .tokens
-            .iter()
-            .find(|(s, t, a, _)| s == settings && *t == transport && a == agent);
-        if let Some((_, _, _, tokens)) = found {
-            return Ok(Some(Arc::clone(tokens)));
-        }
-        let clients = self.clients.pool(&transport, is_https)?.clients.clone();
-        // A call that has to wait for a token needs time of its own afterwards.
-        let patience = endpoint.request_timeout / 2;
-        let tokens = Arc::new(Tokens::new(
-            settings.clone(),
-            clients,
-            patience,
-            agent.clone(),
-        ));
-        let made = Arc::clone(&tokens);
-        self.tokens
-            .push((settings.clone(), transport, agent.clone(), made));
-        Ok(Some(tokens))
-    }
 }
 
 /// A call on its way: what stays the same however often it is sent.

@@ -1,10 +1,11 @@
 //! The other side: a request becomes an HTTP call, and whatever comes of it an outcome.
 //!
-//! `call` says what is sent, `answer` what a response means, both as pure functions; `http` makes
-//! the calls, over the connections of `client`, which `tls` encrypts, with the tokens of `oauth`, and
-//! leaves those in peace whom `breaker` tells it to; `body` reads what comes back, and `pool` bounds
-//! the connections of all tables together. An `endpoint` is all of that behind a `cache`, if there is
-//! one; `route` knows which endpoint is asked.
+//! `call` says what is sent, `answer` what a response means and `redirect` where one leads, all as
+//! pure functions. `http` makes the calls, over the connections of `client`, which `tls` encrypts and
+//! for which `resolver` finds the hosts, with the tokens of `oauth`; it skips the targets that
+//! `breaker` holds for down. `body` reads what comes back, and `pool` bounds the connections of all
+//! tables together. An `endpoint` is all of that behind a `cache`, if there is one; endpoints have
+//! some of it in common (`shared`), and `route` knows which endpoint is asked.
 
 pub mod answer;
 pub mod body;
@@ -19,6 +20,7 @@ pub mod pool;
 pub mod redirect;
 pub mod resolver;
 pub mod route;
+pub mod shared;
 pub mod tls;
 
 use std::sync::Arc;

@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::client::Clients;
 use super::endpoint::Endpoint;
-use super::http::{Check, Shared};
 use super::pool::{Kept, Room, hosts_of};
+use super::shared::{Check, Shared};
 use super::tls::Authorities;
 use super::{Backend, Patience};
 use crate::config::{self, Config, Server};
