@@ -1159,7 +1159,21 @@ async fn an_empty_body_that_only_the_end_of_the_connection_ends_is_no_answer() {
             }
         }
     }
-    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    for fields in [
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: gzip",
+        "Transfer-Encoding: chunked, identity",
+        "Content-Length: 0\r\nTransfer-Encoding: identity",
+    ] {
+        let binary = Binary::Socketmap;
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{fields}\r\n\r\n");
+        let backend = Backend::always(vec![raw(head), Act::Finish]);
+        let config = table(binary, &backend.url("/"), "response = \"text\"\n");
+        let program = serve(binary, config).await;
+        let reply = program.peer().await.ask(question(binary, "t", "key")).await;
+        same(fields, &reply, &NOT_UNDERSTOOD.by(binary));
+    }
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n";
     for script in [plain(""), vec![raw(chunked)]] {
         let binary = Binary::Socketmap;
         let backend = Backend::always(script);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use reqwest::{Response, Version};
 use tokio::time::timeout;
 
@@ -24,9 +24,8 @@ pub async fn body(response: Response, limit: usize) -> Result<Vec<u8>, Failure> 
     let is_gzip = headers
         .get(CONTENT_ENCODING)
         .is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip"));
-    let ends_with_connection = response.version() < Version::HTTP_2
-        && !headers.contains_key(CONTENT_LENGTH)
-        && !headers.contains_key(TRANSFER_ENCODING);
+    let ends_with_connection =
+        response.version() < Version::HTTP_2 && !has_end_of_its_own(response.headers());
     let body = if response.version() == Version::HTTP_2 {
         whole_stream(response, limit).await?
     } else {
@@ -42,6 +41,18 @@ pub async fn body(response: Response, limit: usize) -> Result<Vec<u8>, Failure> 
         ));
     }
     Ok(body)
+}
+
+/// Returns whether a body of HTTP/1 tells where it ends: by chunks, or else by its length (RFC 9112,
+/// section 6.3). Any other Transfer-Encoding displaces the length and ends with the connection.
+fn has_end_of_its_own(headers: &HeaderMap) -> bool {
+    match headers.get_all(TRANSFER_ENCODING).iter().next_back() {
+        None => headers.contains_key(CONTENT_LENGTH),
+        Some(codings) => {
+            let last = codings.as_bytes().rsplit(|byte| *byte == b',').next();
+            last.is_some_and(|last| last.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        }
+    }
 }
 
 /// Reads a body of HTTP/1, of which hyper knows whether it was cut short.

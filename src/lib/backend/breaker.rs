@@ -80,6 +80,22 @@ impl Log {
         Some(Change::Down { left_out })
     }
 
+    /// Says what a line was left out for, while the target stays down.
+    fn still_down(&mut self) -> Option<Change> {
+        let is_said = self.says_down || self.left_out == 0;
+        let change = if is_said { None } else { self.down() };
+        match change {
+            Some(Change::Down { left_out }) => Some(Change::Down {
+                left_out: left_out - 1,
+            }),
+            _ => {
+                // This was no further time.
+                self.left_out -= usize::from(!is_said);
+                None
+            }
+        }
+    }
+
     /// Every line that says "down" gets its "up", so that the last line is right.
     fn up(&mut self) -> Option<Change> {
         std::mem::take(&mut self.says_down).then_some(Change::Up)
@@ -202,7 +218,11 @@ impl Permit<'_> {
             state.pause = pause.min(settings.pause);
             state.down_until = Some(Instant::now() + state.pause);
         }
-        if was_up && let Some(change) = state.log.down() {
+        let change = match was_up {
+            true => state.log.down(),
+            false => state.log.still_down(),
+        };
+        if let Some(change) = change {
             tell(change);
         }
     }
@@ -307,6 +327,29 @@ mod tests {
             expected
         );
         assert_eq!(lines[3..], [Change::Up]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_stays_down_is_said_to_be_down_in_the_end() {
+        let breaker = breaker();
+        let mut lines = Vec::new();
+        for _ in 0..2 {
+            lines.extend(failed(breaker.permit().unwrap()));
+            lines.extend(failed(breaker.permit().unwrap()));
+            tokio::time::advance(FIRST_PAUSE).await;
+            lines.extend(answered(breaker.permit().unwrap()));
+        }
+        failed(breaker.permit().unwrap());
+        lines.extend(failed(breaker.permit().unwrap()));
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_secs(5)).await;
+            lines.extend(failed(breaker.permit().unwrap()));
+        }
+        tokio::time::advance(Duration::from_secs(5)).await;
+        lines.extend(answered(breaker.permit().unwrap()));
+        let again = Change::Down { left_out: 1 };
+        let expected = [DOWN, Some(Change::Up), Some(again), Some(Change::Up)];
+        assert_eq!(lines.into_iter().map(Some).collect::<Vec<_>>(), expected);
     }
 
     #[tokio::test(start_paused = true)]

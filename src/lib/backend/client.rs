@@ -23,8 +23,10 @@ use crate::config::{
     Transport,
 };
 
-/// How often an HTTP/2 connection is asked for a sign of life, and how long it may take for it.
-const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
+/// How often an HTTP/2 connection is asked for a sign of life, and how long it may take for it. Both
+/// together are well below the default of request-timeout, so that a dead connection is known before
+/// its calls are given up, and the next calls get another one.
+const PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(1));
 
 /// The clients made so far, and what they share.
 #[derive(Debug)]
@@ -218,7 +220,8 @@ pub fn headers(endpoint: &Endpoint) -> HeaderMap {
 
 /// Tells whether a connection broke before it had brought an answer.
 pub fn is_broken_connection(error: &reqwest::Error) -> bool {
-    !error.is_timeout() && !error.is_connect() && !error.is_builder() && !is_no_http(error)
+    let is_late = error.is_timeout() && !is_dead_connection(error);
+    !is_late && !error.is_connect() && !error.is_builder() && !is_no_http(error)
 }
 
 /// Tells whether what came back is not HTTP.
@@ -242,15 +245,21 @@ pub fn is_unprocessed(error: &reqwest::Error) -> bool {
     })
 }
 
+/// Returns whether a connection of HTTP/2 has not answered a ping. hyper calls that a timeout, and has
+/// no other one.
+pub fn is_dead_connection(error: &reqwest::Error) -> bool {
+    sources(error).any(|error| {
+        let error = error.downcast_ref();
+        error.is_some_and(hyper::Error::is_timeout)
+    })
+}
+
 /// Returns whether a connection of HTTP/2 was lost, and not a stream alone. Other calls may have
 /// been lost with it.
 pub fn is_shared_loss(error: &reqwest::Error) -> bool {
-    sources(error).any(|error| {
-        let is_lost = |error: &h2::Error| !error.is_reset();
-        // Only a ping that was not answered is a timeout of hyper's own.
-        error.downcast_ref().is_some_and(is_lost)
-            || error.downcast_ref().is_some_and(hyper::Error::is_timeout)
-    })
+    let is_lost = |error: &h2::Error| !error.is_reset();
+    is_dead_connection(error)
+        || sources(error).any(|error| error.downcast_ref().is_some_and(is_lost))
 }
 
 /// Returns whether no connection was made for a want of our own: descriptors, memory, ports or

@@ -23,7 +23,8 @@ use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
 use super::client::{cause, headers};
 use super::client::{
-    is_broken_connection, is_no_http, is_shared_loss, is_unprocessed, is_want_of_ours,
+    is_broken_connection, is_dead_connection, is_no_http, is_shared_loss, is_unprocessed,
+    is_want_of_ours,
 };
 use super::oauth::Tokens;
 use super::pool::Pool;
@@ -528,7 +529,7 @@ fn header(response: &reqwest::Response, name: impl AsHeaderName) -> Option<&str>
 }
 
 fn failure(error: &reqwest::Error) -> Failure {
-    let reason = if error.is_timeout() {
+    let reason = if error.is_timeout() && !is_dead_connection(error) {
         return Reason::TimedOut.into();
     } else if is_no_http(error) {
         Reason::NotUnderstood
