@@ -326,6 +326,22 @@ fn a_program_needs_the_secrets_of_its_own_tables_only() {
     );
 }
 
+/// A warning in the same table must not hide the error.
+#[test]
+fn a_policy_call_that_carries_nothing_is_refused_where_a_credential_is_missing() {
+    let path = folder("bad").join("policy-carries-nothing-warned.toml");
+    let (_, report) = load(&path, Mode::Look);
+    let shown = shown(&report, &path);
+    assert!(
+        shown.contains("warning: policy.no-credential.auth-token: "),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("12:9: policy.no-credential: carries nothing"),
+        "{shown}"
+    );
+}
+
 #[test]
 fn a_table_takes_over_what_it_does_not_set() {
     let config = load_well(&folder("good").join("inheritance.toml"));

@@ -28,7 +28,7 @@ pub(super) fn endpoint(
     report: &mut Report,
 ) -> Option<Endpoint> {
     let is_default = programs.len() > 1;
-    let found_before = report.found();
+    let rejected_before = report.rejected();
     let mut reader = Reader {
         is_lookup: programs.iter().any(|p| p.is_lookup()),
         is_policy: programs.contains(&Program::Policy),
@@ -85,7 +85,7 @@ pub(super) fn endpoint(
             .iter()
             .any(|(_, text)| matches!(text, HeaderText::Filled(_)));
     // What is wrong already may be where the placeholder was.
-    let is_right = reader.report.found() == found_before;
+    let is_right = reader.report.rejected() == rejected_before;
     if !is_default && is_right && !is_told {
         reader.carries_nothing(&method, has_body);
     }

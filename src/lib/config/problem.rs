@@ -30,6 +30,7 @@ pub struct Problem {
 pub struct Report {
     file: PathBuf,
     found: Vec<Found>,
+    rejected: usize,
     layout: Layout,
     problems: Vec<Problem>,
 }
@@ -57,6 +58,7 @@ impl Report {
         Self {
             file: file.to_owned(),
             found: Vec::new(),
+            rejected: 0,
             layout: Layout::default(),
             problems: Vec::new(),
         }
@@ -99,9 +101,10 @@ impl Report {
         self.add(Severity::Error, &format!("cannot be read: {cause}"));
     }
 
-    /// Returns how much has been found so far.
-    pub(super) fn found(&self) -> usize {
-        self.found.len()
+    /// Returns how many values have been rejected so far: an inherited one counts in every table,
+    /// a warning never.
+    pub(super) fn rejected(&self) -> usize {
+        self.rejected
     }
 
     pub(super) fn layout(&mut self) -> &mut Layout {
@@ -109,6 +112,7 @@ impl Report {
     }
 
     pub(super) fn error(&mut self, span: Range<usize>, path: &str, text: impl Into<String>) {
+        self.rejected += 1;
         self.note(Severity::Error, span, path, text.into());
     }
 
