@@ -43,6 +43,7 @@ on_each_system! {
     a_stopped_service_leaves_its_socket_and_starts_again,
     every_socket_finds_its_table,
     a_socket_is_added_while_the_service_rests,
+    only_postfix_and_root_reach_the_sockets,
     a_socket_is_where_and_whose_a_drop_in_says,
     at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody,
     a_socket_that_fits_no_table_is_said,
@@ -93,7 +94,7 @@ fn the_first_question_starts_the_service(system: System) {
     );
     assert_eq!(
         lab.sh(&format!("stat -c '%U %a' {SOCKETMAP}")).trim(),
-        "postfix 600"
+        "root 666"
     );
     assert_eq!(show(&lab, "socketmap", "ActiveState"), "inactive");
 
@@ -165,6 +166,45 @@ fn a_socket_is_added_while_the_service_rests(system: System) {
     assert_eq!(tcp(&lab, 9002, "closed"), "200 REJECT%20mailbox%20closed");
 }
 
+fn only_postfix_and_root_reach_the_sockets(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
+    for (unit, path) in [
+        ("postgate-socketmap.socket", "postgate-socketmap"),
+        ("postgate-socketmap@x.socket", "postgate-socketmap-x"),
+        ("postgate-policy.socket", "postgate-policy"),
+        ("postgate-policy@x.socket", "postgate-policy-x"),
+    ] {
+        lab.sh(&format!("systemctl start {unit}"));
+        let owners = lab.sh(&format!(
+            "cd /var/spool/postfix/private; stat -c '%U:%G %a' . {path}"
+        ));
+        assert_eq!(owners, "postfix:root 700\nroot:root 666\n", "{unit}");
+        // A user or group here is a chown by root of a path that postfix can replace by a link.
+        let owner = lab.sh(&format!(
+            "systemctl show -p SocketUser -p SocketGroup {unit}"
+        ));
+        assert_eq!(owner, "SocketUser=\nSocketGroup=\n", "{unit}");
+    }
+    let asked_by = |user: &str| {
+        lab.run(&[
+            "setpriv",
+            &format!("--reuid={user}"),
+            "--clear-groups",
+            "postmap",
+            "-q",
+            "a@b",
+            &format!("socketmap:unix:{SOCKETMAP}:echo"),
+        ])
+    };
+    let said = asked_by("postfix");
+    assert_eq!(said.out, "a@b\n", "{said:?}");
+    let said = asked_by("nobody");
+    assert_eq!(said.out, "");
+    assert!(said.err.contains("Permission denied"), "{said:?}");
+}
+
 fn a_socket_is_where_and_whose_a_drop_in_says(system: System) {
     let Some(lab) = lab(system, CONFIG) else {
         return;
@@ -177,7 +217,8 @@ fn a_socket_is_where_and_whose_a_drop_in_says(system: System) {
     socket_drop_in(
         &lab,
         "postgate-socketmap@.socket",
-        "SocketUser=root\nSocketGroup=postfix\nSocketMode=0660",
+        "ExecStartPre=\nListenStream=\nListenStream=/run/postgate/socketmap
+        SocketUser=root\nSocketGroup=postfix\nSocketMode=0660",
     );
     socket_drop_in(
         &lab,
@@ -193,15 +234,15 @@ fn a_socket_is_where_and_whose_a_drop_in_says(system: System) {
     );
     assert_eq!(
         lab.sh("cd /var/spool/postfix-2; stat -c '%U:%G %a' . private private/policy"),
-        "root:root 755\npostfix:root 700\npostfix:postfix 600\n"
+        "root:root 755\npostfix:root 700\nroot:root 666\n"
     );
     assert_eq!(
         lab.sh(&format!(
-            "stat -c '%U:%G %a' {SOCKETMAP}-second; ls {SOCKETMAP} 2>/dev/null || true"
+            "stat -c '%U:%G %a' /run/postgate/socketmap; ls {SOCKETMAP}* 2>/dev/null || true"
         )),
         "root:postfix 660\n"
     );
-    for socket in ["inet:127.0.0.1:9100", &format!("unix:{SOCKETMAP}-second")] {
+    for socket in ["inet:127.0.0.1:9100", "unix:/run/postgate/socketmap"] {
         let found = lab.sh(&format!("postmap -q a@b socketmap:{socket}:echo"));
         assert_eq!(found, "a@b\n", "{socket}");
     }
