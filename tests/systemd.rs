@@ -49,6 +49,7 @@ on_each_system! {
     a_socket_that_fits_no_table_is_said,
     a_start_without_sockets_or_with_a_wrong_option_is_refused_once,
     it_runs_without_any_privilege,
+    it_writes_only_to_folders_of_its_own,
     the_journal_has_the_fields,
     at_debug_every_request_is_a_record,
     a_reload_takes_a_good_file_and_keeps_the_old_one_for_a_bad,
@@ -363,6 +364,27 @@ fn it_runs_without_any_privilege(system: System) {
         seen.contains("\nvar\n") && seen.contains("\nvar:\ntmp\n"),
         "{seen}"
     );
+}
+
+fn it_writes_only_to_folders_of_its_own(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
+    for (program, socket) in [
+        ("tcp-lookup", "postgate-tcp-lookup@9001.socket"),
+        ("socketmap", "postgate-socketmap.socket"),
+        ("policy", "postgate-policy.socket"),
+    ] {
+        let writable = lab.sh(&format!(
+            "systemctl start {socket}
+            systemctl start postgate-{program}.service
+            pid=$(systemctl show -p MainPID --value postgate-{program}.service)
+            id=$(stat -c '--reuid=%u --regid=%g' /proc/$pid)
+            nsenter -t $pid -m -r setpriv $id --clear-groups \
+                find / -path /proc -prune -o -type d -writable -print 2>/dev/null | sort"
+        ));
+        assert_eq!(writable, "/tmp\n/var/tmp\n", "{program}");
+    }
 }
 
 fn the_journal_has_the_fields(system: System) {
