@@ -350,6 +350,7 @@ async fn a_certificate_is_pinned_by_itself() {
     const HERE: &str = "127.0.0.1";
     let of_itself = Identity::self_signed(HERE, Validity::Now);
     let leaf = Identity::self_signed_leaf(HERE, Validity::Now);
+    let unmarked = Identity::self_signed_unmarked(HERE);
     let unknown = Authority::new();
     let signed = unknown.server();
     let over = Identity::self_signed(HERE, Validity::Over);
@@ -367,6 +368,25 @@ async fn a_certificate_is_pinned_by_itself() {
             &of_itself,
             &of_itself.signs(HERE),
             DUNNO,
+        ),
+        ("without basicConstraints", &unmarked, &unmarked, DUNNO),
+        (
+            "signed by the pinned one, which has no basicConstraints",
+            &unmarked,
+            &unmarked.signs(HERE),
+            UNREACHABLE,
+        ),
+        (
+            "signed by the pinned leaf",
+            &leaf,
+            &leaf.signs(HERE),
+            UNREACHABLE,
+        ),
+        (
+            "signed by the pinned leaf that is over",
+            &leaf_over,
+            &leaf_over.signs(HERE),
+            UNREACHABLE,
         ),
         (
             "its name, another key",
@@ -447,6 +467,19 @@ async fn a_self_signed_certificate_that_is_not_pinned_says_what_would_pin_it() {
     let config = table(Binary::Socketmap, &server.url("https", "/"), "");
     let end = expect(Binary::Socketmap, config, UNREACHABLE).await;
     end.says("self-signed, or an authority's own; to trust exactly this one, name it as tls.ca");
+}
+
+#[tokio::test]
+async fn a_pinned_certificate_that_is_no_authority_is_named_where_the_issuer_is_unknown() {
+    let pinned = Identity::self_signed_leaf("127.0.0.1", Validity::Now);
+    let directory = Directory::new();
+    let file = directory.write("ca.pem", &pinned.pem());
+    let keys = format!("tls.ca = \"{}\"", file.display());
+    let signed = pinned.signs("127.0.0.1");
+    let server = Web::secure(signed.tls().config(), |_| Answer::dunno());
+    let config = table(Binary::Socketmap, &server.url("https", "/"), &keys);
+    let end = expect(Binary::Socketmap, config, UNREACHABLE).await;
+    end.says("unknown issuer; a certificate of tls.ca without CA:TRUE is trusted only for itself");
 }
 
 #[tokio::test]

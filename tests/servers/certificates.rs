@@ -135,6 +135,11 @@ impl Identity {
         Self::alone(name, validity, IsCa::ExplicitNoCa)
     }
 
+    /// The same, without basicConstraints.
+    pub(crate) fn self_signed_unmarked(name: &str) -> Self {
+        Self::alone(name, Validity::Now, IsCa::NoCa)
+    }
+
     fn alone(name: &str, validity: Validity, is_ca: IsCa) -> Self {
         let mut params = named(name, validity);
         params.is_ca = is_ca;

@@ -1,18 +1,19 @@
 //! TLS toward backends: whose certificate is trusted, and what is shown of ours.
 //!
-//! A certificate of `tls.ca` is an authority, and it is also pinned: a server that shows exactly this
-//! certificate is trusted, though nobody else has signed it, by its dates and its names.
+//! Each certificate of `tls.ca` is pinned: a server that shows exactly this certificate is trusted,
+//! though nobody else has signed it, by its dates and its names. One that says CA:TRUE is also an
+//! authority: what its key has signed is trusted.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{
-    WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor, verify_server_name,
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorithm, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
@@ -35,10 +36,10 @@ pub fn client_config(
     let provider = crypto_provider();
     let verifier: Arc<dyn ServerCertVerifier> = match &tls.ca {
         _ if !tls.verify => Arc::new(Unverified::new(&provider)),
-        None => Arc::new(Pinning::new(system.read()?, Vec::new(), &provider)?),
+        None => Arc::new(Pinning::signed_by(system.read()?, &provider)),
         Some(ca) => {
-            let (roots, pinned) = authorities(&ca.text).ok_or("tls.ca cannot be read")?;
-            Arc::new(Pinning::new(Arc::new(roots), pinned, &provider)?)
+            let certificates = authorities(&ca.text).ok_or("tls.ca cannot be read")?;
+            Arc::new(Pinning::of(certificates, &provider))
         }
     };
     let versions: &[_] = match tls.min_version {
@@ -100,8 +101,11 @@ fn system_authorities() -> Result<RootCertStore, String> {
 /// Trusts what authorities have signed, and the certificates that are pinned.
 #[derive(Debug)]
 struct Pinning {
-    chains: Arc<WebPkiServerVerifier>,
+    roots: Arc<RootCertStore>,
     pinned: Vec<Pinned>,
+    /// Whether a pinned certificate may not sign others.
+    has_leaves: bool,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 /// A certificate that is trusted for itself, from then until then.
@@ -113,42 +117,115 @@ struct Pinned {
 }
 
 impl Pinning {
-    fn new(
-        roots: Arc<RootCertStore>,
-        pinned: Vec<CertificateDer<'static>>,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, String> {
-        let pin = |certificate| Pinned::new(certificate, &roots, provider);
-        let pinned = pinned.into_iter().filter_map(pin).collect();
-        let chains = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(Self { chains, pinned })
+    /// Trusts what these authorities have signed, and nothing else.
+    fn signed_by(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
+        Self {
+            roots,
+            pinned: Vec::new(),
+            has_leaves: false,
+            algorithms: provider.signature_verification_algorithms,
+        }
+    }
+
+    /// Trusts each of these certificates for itself, and what those of them have signed that are an
+    /// authority's.
+    fn of(certificates: Vec<CertificateDer<'static>>, provider: &CryptoProvider) -> Self {
+        let algorithms = provider.signature_verification_algorithms;
+        let mut roots = RootCertStore::empty();
+        let mut pinned = Vec::new();
+        let mut has_leaves = false;
+        for certificate in certificates {
+            if may_sign(&certificate, algorithms.all) {
+                roots.add_parsable_certificates([certificate.clone()]);
+            } else {
+                has_leaves = true;
+            }
+            pinned.extend(Pinned::new(certificate, algorithms.all));
+        }
+        Self {
+            roots: Arc::new(roots),
+            pinned,
+            has_leaves,
+            algorithms,
+        }
+    }
+
+    /// Says more of a certificate that is not trusted than webpki, which has one word for it.
+    fn explained(&self, error: Error) -> Error {
+        let because = |cause| CertificateError::Other(OtherError(Arc::new(cause))).into();
+        match error {
+            Error::InvalidCertificate(CertificateError::Other(other))
+                if is_for_authority(&other) =>
+            {
+                because(Distrusted::SelfSigned)
+            }
+            Error::InvalidCertificate(CertificateError::UnknownIssuer) if self.has_leaves => {
+                because(Distrusted::NotPinned)
+            }
+            error => error,
+        }
     }
 }
 
+/// Returns whether a certificate of `tls.ca` is an authority's (RFC 5280, 4.2.1.9). webpki takes the
+/// key of any certificate that is trusted for one that signs others.
+fn may_sign(
+    certificate: &CertificateDer<'_>,
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+) -> bool {
+    // Version 1 has no extensions. webpki reads such a certificate as a root only.
+    let Ok(parsed) = ParsedCertificate::try_from(certificate) else {
+        return true;
+    };
+    // webpki checks the dates before anything else.
+    let time = start(&parsed, algorithms);
+    matches!(
+        probe(&parsed, time, algorithms),
+        Some(CertificateError::Other(other)) if is_for_authority(&other)
+    )
+}
+
+/// Returns the time from which a certificate is valid.
+fn start(
+    certificate: &ParsedCertificate<'_>,
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+) -> UnixTime {
+    let epoch = UnixTime::since_unix_epoch(Duration::ZERO);
+    match probe(certificate, epoch, algorithms) {
+        Some(CertificateError::NotValidYetContext { not_before, .. }) => not_before,
+        _ => epoch,
+    }
+}
+
+/// Returns what is wrong with a certificate as a server's while no authority is trusted.
+fn probe(
+    certificate: &ParsedCertificate<'_>,
+    time: UnixTime,
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+) -> Option<CertificateError> {
+    let none = RootCertStore::empty();
+    match verify_server_cert_signed_by_trust_anchor(certificate, &none, &[], time, algorithms) {
+        Err(Error::InvalidCertificate(error)) => Some(error),
+        _ => None,
+    }
+}
+
+/// Returns whether webpki refuses a certificate as a server's because it says CA:TRUE.
+fn is_for_authority(error: &OtherError) -> bool {
+    error.to_string() == "CaUsedAsEndEntity"
+}
+
 impl Pinned {
-    /// Pins a certificate, if its dates can be had: what the verification says of it at either end
-    /// of time names them.
+    /// Pins a certificate whose dates can be read: errors of the verification name them.
     fn new(
         certificate: CertificateDer<'static>,
-        roots: &RootCertStore,
-        provider: &CryptoProvider,
+        algorithms: &[&dyn SignatureVerificationAlgorithm],
     ) -> Option<Self> {
         let parsed = ParsedCertificate::try_from(&certificate).ok()?;
-        let algorithms = provider.signature_verification_algorithms.all;
-        let at = |seconds| {
-            let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-            verify_server_cert_signed_by_trust_anchor(&parsed, roots, &[], time, algorithms)
-        };
-        let Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
-            not_before, ..
-        })) = at(0)
-        else {
-            return None;
-        };
-        let Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) =
-            at(u64::MAX)
+        let not_before = start(&parsed, algorithms);
+        let end_of_time = UnixTime::since_unix_epoch(Duration::MAX);
+        let Some(CertificateError::ExpiredContext { not_after, .. }) =
+            probe(&parsed, end_of_time, algorithms)
         else {
             return None;
         };
@@ -178,15 +255,24 @@ impl ServerCertVerifier for Pinning {
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if let Some(pinned) = self.pinned.iter().find(|p| p.certificate == *certificate) {
             return pinned.verify(name, now);
         }
-        self.chains
-            .verify_server_cert(certificate, intermediates, name, ocsp, now)
-            .map_err(explained)
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        // As WebPkiServerVerifier does, which refuses to be made without an authority.
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            self.algorithms.all,
+        )
+        .map_err(|error| self.explained(error))?;
+        verify_server_name(&parsed, name)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -195,8 +281,7 @@ impl ServerCertVerifier for Pinning {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains
-            .verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -205,38 +290,35 @@ impl ServerCertVerifier for Pinning {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains
-            .verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
-/// Says more of a self-signed certificate than webpki, which has one word for it.
-fn explained(error: Error) -> Error {
-    match error {
-        Error::InvalidCertificate(CertificateError::Other(other))
-            if other.to_string() == "CaUsedAsEndEntity" =>
-        {
-            CertificateError::Other(OtherError(Arc::new(SelfSigned))).into()
-        }
-        error => error,
-    }
-}
-
-/// A server shows the certificate of an authority.
+/// Why a server's certificate is not trusted.
 #[derive(Debug)]
-struct SelfSigned;
+enum Distrusted {
+    /// It is an authority's.
+    SelfSigned,
+    /// It is none of `tls.ca`, and no authority there has signed it.
+    NotPinned,
+}
 
-impl std::error::Error for SelfSigned {}
+impl std::error::Error for Distrusted {}
 
-impl fmt::Display for SelfSigned {
+impl fmt::Display for Distrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "self-signed, or an authority's own; to trust exactly this one, name it as tls.ca",
-        )
+        f.write_str(match self {
+            Self::SelfSigned => {
+                "self-signed, or an authority's own; to trust exactly this one, name it as tls.ca"
+            }
+            Self::NotPinned => {
+                "unknown issuer; a certificate of tls.ca without CA:TRUE is trusted only for itself"
+            }
+        })
     }
 }
 
@@ -290,5 +372,30 @@ impl ServerCertVerifier for Unverified {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject;
+
+    use super::*;
+
+    /// From `openssl x509 -req -signkey`, which makes version 1.
+    const OF_VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBFTCBvQIUQ/zvtzLBicgKPtgazsFQpxVAsqkwCgYIKoZIzj0EAwIwDTELMAkG
+A1UEAwwCdjEwIBcNMjYxMTI4MTQxNTUzWhgPMjEyNjExMDQxNDE1NTNaMA0xCzAJ
+BgNVBAMMAnYxMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEztnvsLgK5u5/Lj2L
+OEWYMTweO8dTj3JkVZxRXqanORN77sGh9XA4mcXWSyWpZqGJ8gXLOQ9zxRIfd7Ha
+mYHzHTAKBggqhkjOPQQDAgNHADBEAiBmS0SyXT4t/KCq9EFl+S95iQnfR+LVUvgK
+UDOAP9l41gIgf9rWfH8o+Axy6nKVJaI9aipBdK3NucZKXap8vm8X/d8=
+-----END CERTIFICATE-----";
+
+    #[test]
+    fn a_root_of_version_1_is_an_authority() {
+        let certificate = CertificateDer::from_pem_slice(OF_VERSION_1.as_bytes()).unwrap();
+        let pinning = Pinning::of(vec![certificate], &crypto_provider());
+        assert_eq!((pinning.roots.len(), pinning.has_leaves), (1, false));
     }
 }

@@ -159,14 +159,14 @@ impl<'t> Reader<'_, 't> {
     }
 }
 
-/// Returns the authorities in a PEM text, and the certificates themselves; there is at least one.
-pub fn authorities(pem: &str) -> Option<(RootCertStore, Vec<CertificateDer<'static>>)> {
+/// Returns the certificates of `tls.ca`; there is at least one, and each can be read.
+pub fn authorities(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     let certificates = certificates(pem)?;
     let mut roots = RootCertStore::empty();
     for certificate in &certificates {
         roots.add(certificate.clone()).ok()?;
     }
-    Some((roots, certificates))
+    Some(certificates)
 }
 
 /// Puts a client's certificate and its key together, if they fit.
