@@ -10,8 +10,9 @@ CARGO    = cargo
 PROGRAMS = tcp-lookup socketmap policy
 UNITS    = $(wildcard units/*.socket units/*.service)
 PAGES    = $(wildcard docs/man/*.5 docs/man/*.8)
-DOCS     = README.md docs/operating.md docs/threat-model.md config.toml.example
-MONITOR  = $(wildcard docs/monitoring/*)
+# What the documents link to, so that each lies where its links expect it.
+DOCS     = README.md CHANGELOG.md LICENSE config.toml.example examples/directory.rs \
+           $(wildcard docs/*.md docs/monitoring/*)
 
 libexec  = $(PREFIX)/libexec/postgate
 sbin     = $(PREFIX)/sbin
@@ -82,9 +83,7 @@ install:
 	  sed 's|^ExecStart=/usr/libexec/postgate/|ExecStart=$(libexec)/|' "$$u" > "$(DESTDIR)$(unitdir)/$${u##*/}" && \
 	  chmod 0644 "$(DESTDIR)$(unitdir)/$${u##*/}" || exit 1; done
 	install -D -m 0644 units/postgate.sysusers "$(DESTDIR)$(sysusers)"
-	install -d "$(DESTDIR)$(docdir)/monitoring"
-	install -m 0644 $(DOCS) "$(DESTDIR)$(docdir)"
-	install -m 0644 $(MONITOR) "$(DESTDIR)$(docdir)/monitoring"
+	for d in $(DOCS); do install -D -m 0644 "$$d" "$(DESTDIR)$(docdir)/$$d" || exit 1; done
 	for m in $(PAGES); do \
 	  install -D -m 0644 "$$m" "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}" || exit 1; done
 ifeq ($(DESTDIR),)
@@ -110,9 +109,10 @@ endif
 	for p in $(PROGRAMS); do rm -f "$(DESTDIR)$(sbin)/postgate-$$p" "$(DESTDIR)$(libexec)/$$p"; done
 	for u in $(UNITS); do rm -f "$(DESTDIR)$(unitdir)/$${u##*/}"; done
 	for m in $(PAGES); do rm -f "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}"; done
-	for d in $(notdir $(DOCS)) $(MONITOR:docs/%=%); do rm -f "$(DESTDIR)$(docdir)/$$d"; done
+	for d in $(DOCS); do rm -f "$(DESTDIR)$(docdir)/$$d"; done
 	rm -f "$(DESTDIR)$(sysusers)"
-	-rmdir "$(DESTDIR)$(libexec)" "$(DESTDIR)$(docdir)/monitoring" "$(DESTDIR)$(docdir)" 2>/dev/null
+	-for d in $(libexec) $(docdir)/docs/monitoring $(docdir)/docs $(docdir)/examples $(docdir); do \
+	  rmdir "$(DESTDIR)$$d"; done 2>/dev/null
 ifeq ($(DESTDIR),)
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 endif

@@ -181,12 +181,20 @@ fn layout(prefix: &str) -> BTreeMap<String, String> {
     put(format!("{prefix}/lib/sysusers.d/postgate.conf"), "644");
     put(format!("{prefix}/share/man/man5/postgate.toml.5"), "644");
     for text in [
+        "CHANGELOG.md",
+        "LICENSE",
         "README.md",
-        "operating.md",
-        "threat-model.md",
-        "monitoring/alerts.yml",
-        "monitoring/dashboard.json",
         "config.toml.example",
+        "docs/coming-from-pfxhttp.md",
+        "docs/coming-from-podop.md",
+        "docs/coming-from-postfix-rest-api-connector.md",
+        "docs/coming-from-postfix-rest-connector.md",
+        "docs/coming-from-userli-postfix-adapter.md",
+        "docs/monitoring/alerts.yml",
+        "docs/monitoring/dashboard.json",
+        "docs/operating.md",
+        "docs/threat-model.md",
+        "examples/directory.rs",
     ] {
         put(format!("{prefix}/share/doc/postgate/{text}"), "644");
     }
@@ -212,6 +220,32 @@ fn make_install_puts_everything_in_its_place() {
     install("install", "uninstall", "/usr");
     let left: Vec<_> = tree(&place).into_keys().collect();
     assert_eq!(left, ["etc/postgate/config.toml"]);
+}
+
+#[test]
+fn links_between_installed_documents_lead_somewhere() {
+    folder("linked");
+    let place = install("linked", "install", "/usr").join("usr/share/doc/postgate");
+    let mut followed = 0;
+    for name in tree(&place).keys().filter(|name| name.ends_with(".md")) {
+        let page = place.join(name);
+        for link in links(&fs::read_to_string(&page).expect("it is there")) {
+            let target = page.with_file_name(&link);
+            assert!(target.is_file(), "{name}: {link}");
+            followed += 1;
+        }
+    }
+    assert!(followed > 10, "only {followed} links");
+}
+
+/// Where the relative links of a page lead to.
+fn links(page: &str) -> Vec<String> {
+    page.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .filter(|link| !link.is_empty() && !link.contains("://"))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
