@@ -4,6 +4,8 @@
 mod servers;
 mod support;
 
+use std::sync::Arc;
+
 use hyper::Version;
 use servers::{
     DUNNO, NOT_UNDERSTOOD, UNREACHABLE,
@@ -13,7 +15,11 @@ use servers::{
     table,
     web::{Answer, Web},
 };
-use support::program::{ALL, Binary};
+use support::backend::{Backend, good};
+use support::peer::question;
+use support::program::{ALL, Binary, Launch};
+use support::same;
+use tokio::sync::Semaphore;
 
 /// The line of TOML that chooses HTTP/2 over plain TCP.
 const HTTP_2: &str = "http-version = \"2\"\n";
@@ -168,5 +174,53 @@ async fn the_next_target_is_asked_where_one_has_processed_nothing() {
         );
         expect(binary, config, DUNNO).await;
         assert_eq!(second.count(), 1, "{binary:?}");
+    }
+}
+
+/// A call that waits for its turn among the streams was not sent. hyper drops it with a word of its
+/// own when the connection goes away meanwhile.
+#[tokio::test]
+async fn a_call_that_waits_for_its_stream_is_sent_again_when_the_connection_goes_away() {
+    const PEERS: usize = 12;
+    for binary in ALL {
+        let gate = Arc::new(Semaphore::new(0));
+        let held = Arc::clone(&gate);
+        let server = Frames::allowing(
+            1,
+            move |Visit {
+                      connection, stream, ..
+                  }| {
+                let mut acts = dunno(stream);
+                // The first call of each of the two threads that serve opens its connection.
+                if connection < 2 && stream > 1 {
+                    acts.insert(0, Act::Wait(Arc::clone(&held)));
+                    acts.insert(1, Act::GoAway(stream, NO_ERROR));
+                }
+                acts
+            },
+        );
+        let other = Backend::always(good(binary, "DUNNO"));
+        let keys = format!("{HTTP_2}retries = 0\nbreaker = false\n");
+        let config = table(binary, &server.url(), &keys)
+            + &table(binary, &other.url("/"), "").replace(".t]", ".other]");
+        let launch = Launch::new(binary).config(config).unix("t").unix("other");
+        let program = launch.ready().await;
+        for peer in &mut program.peers::<2>().await {
+            let reply = peer.ask(question(binary, "t", "key")).await;
+            same("first", &reply, &DUNNO.by(binary));
+        }
+        let mut peers = program.asking(PEERS).await;
+        server.asked(4).await;
+        // One for each thread; by the third answer it has read what was sent before.
+        let mut others = [program.peer_at(1).await, program.peer_at(1).await];
+        for _ in 0..3 {
+            for peer in &mut others {
+                peer.ask(question(binary, "other", "key")).await;
+            }
+        }
+        gate.add_permits(2);
+        for peer in &mut peers {
+            same(binary.name(), &peer.reply().await, &DUNNO.by(binary));
+        }
     }
 }

@@ -283,7 +283,7 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         Program::Socketmap => runtime.block_on(service.run::<Socketmap>(sockets, requests)),
         Program::Policy => runtime.block_on(service.run::<Policy>(sockets, requests)),
     };
-    // A thread that looks up a name may still be waiting.
+    // A thread that reads a file may still be waiting.
     runtime.shutdown_background();
     exit
 }

@@ -50,7 +50,11 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        let _alone = lock_directory_of(&self.path);
+        // Whoever holds the lock may be starting there, and the loops must not wait: a path that is
+        // left behind is replaced by the next start.
+        let Ok(_alone) = lock_directory_of(&self.path, 1) else {
+            return;
+        };
         if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
             // There is nobody left to tell.
             let _ = std::fs::remove_file(&self.path);
@@ -66,22 +70,28 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 /// Keeps other starts of these programs away from a path until the lock is dropped: one that looks
 /// whether a socket is in use, and then removes it, could remove another one.
 ///
-/// Anybody who may read the directory can hold this lock, so it is not waited for without end. Where
-/// there is none the path is used all the same.
-fn lock_directory_of(path: &Path) -> Option<OwnedFd> {
-    const TRIES: u32 = 20;
+/// Anybody who may read the directory can hold this lock, so it is tried so many times and not waited
+/// for without end. There is none where the file system has no locks.
+fn lock_directory_of(path: &Path, tries: usize) -> Result<Option<OwnedFd>, InUse> {
     const PAUSE: Duration = Duration::from_millis(50);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = open(path.parent()?, flags, Mode::empty()).ok()?;
-    for _ in 0..TRIES {
+    let directory = path.parent().map(|path| open(path, flags, Mode::empty()));
+    let Some(Ok(directory)) = directory else {
+        return Ok(None);
+    };
+    for left in (0..tries).rev() {
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Some(directory),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => thread::sleep(PAUSE),
-            Err(_) => return None,
+            Ok(()) => return Ok(Some(directory)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if left > 0 => thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(_) => return Ok(None),
         }
     }
-    None
+    Err(InUse)
 }
+
+/// Somebody else holds the lock.
+struct InUse;
 
 /// A connection that was taken from a socket, and that no loop serves yet.
 #[derive(Debug)]
@@ -321,7 +331,8 @@ impl fmt::Display for Address {
 }
 
 fn bind_unix(path: &Path) -> io::Result<(Bound, UnixListener)> {
-    let _alone = lock_directory_of(path);
+    // A stranger's lock keeps nobody from starting.
+    let _alone = lock_directory_of(path, 20);
     replace_left(path)?;
     let listener = deepen(UnixListener::bind(path)?)?;
     Ok((Bound::new(path)?, listener))
@@ -396,6 +407,25 @@ mod tests {
             drop(bound);
             assert!(!path.exists(), "round {round}");
         }
+        std::fs::remove_dir(&directory).unwrap();
+    }
+
+    #[test]
+    fn at_the_end_a_path_is_left_behind_where_somebody_holds_the_lock() {
+        let name = format!("postgate-lock-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("s");
+        let address = Address::parse(path.to_str().unwrap()).unwrap();
+        let bound = address.bind().unwrap();
+        let Ok(held) = lock_directory_of(&path, 1) else {
+            panic!("the lock of a new directory");
+        };
+        drop(bound);
+        assert!(path.exists());
+        drop(held);
+        drop(address.bind().unwrap());
+        assert!(!path.exists());
         std::fs::remove_dir(&directory).unwrap();
     }
 }

@@ -94,7 +94,7 @@ impl Workers {
                 .spawn(move || {
                     HERE.set(number);
                     let _ = runtime.block_on(stopped);
-                    // A thread that looks up a name may still be waiting.
+                    // A thread that reads a file may still be waiting.
                     runtime.shutdown_background();
                 })?;
         }

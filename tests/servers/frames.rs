@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{Seen, program::Reserved};
@@ -26,6 +27,8 @@ pub(crate) enum Act {
     Data(u32, &'static str, bool),
     /// RST_STREAM with this code.
     Reset(u32, u32),
+    /// Nothing, until a permit is added.
+    Wait(Arc<Semaphore>),
     /// GOAWAY with the last stream that was processed, and this code.
     GoAway(u32, u32),
     /// The end of the connection.
@@ -63,6 +66,14 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) fn new(script: impl FnMut(Visit) -> Vec<Act> + Send + 'static) -> Self {
+        Self::allowing(100, script)
+    }
+
+    /// Allows a connection so many streams at once.
+    pub(crate) fn allowing(
+        streams: u32,
+        script: impl FnMut(Visit) -> Vec<Act> + Send + 'static,
+    ) -> Self {
         let reserved = Reserved::new();
         let address = reserved.address();
         let listener = reserved.listen();
@@ -76,7 +87,7 @@ impl Frames {
                 let (script, seen) = (Arc::clone(&script), seen.clone());
                 conversations.spawn(async move {
                     // A client may leave at any time.
-                    let _ = converse(stream, connection, &script, &seen).await;
+                    let _ = converse(stream, connection, streams, &script, &seen).await;
                 });
                 connection += 1;
             }
@@ -96,6 +107,12 @@ impl Frames {
         self.visits.count()
     }
 
+    /// Waits for so many requests.
+    pub(crate) async fn asked(&self, count: usize) -> Vec<Visit> {
+        let what = format!("{count} requests at the server");
+        self.visits.at_least(count, &what).await
+    }
+
     pub(crate) fn visits(&self) -> Vec<Visit> {
         self.visits.all()
     }
@@ -113,6 +130,7 @@ const RST_STREAM: u8 = 0x3;
 const SETTINGS: u8 = 0x4;
 const PING: u8 = 0x6;
 const GOAWAY: u8 = 0x7;
+const MAX_CONCURRENT_STREAMS: u16 = 0x3;
 const ACK: u8 = 0x1;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
@@ -120,13 +138,16 @@ const END_HEADERS: u8 = 0x4;
 async fn converse(
     mut stream: TcpStream,
     connection: usize,
+    streams: u32,
     script: &Mutex<Script>,
     seen: &Seen<Visit>,
 ) -> io::Result<()> {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await?;
     assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    let mut settings = MAX_CONCURRENT_STREAMS.to_be_bytes().to_vec();
+    settings.extend(streams.to_be_bytes());
+    stream.write_all(&frame(SETTINGS, 0, 0, &settings)).await?;
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;
@@ -153,6 +174,10 @@ async fn converse(
                 for act in acts {
                     match act {
                         Act::Close => is_last = true,
+                        Act::Wait(gate) => {
+                            stream.write_all(&std::mem::take(&mut bytes)).await?;
+                            gate.acquire().await.expect("a gate").forget();
+                        }
                         act => bytes.extend(encoded(act)),
                     }
                 }
@@ -189,7 +214,7 @@ fn encoded(act: Act) -> Vec<u8> {
             let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
             frame(GOAWAY, 0, 0, &payload)
         }
-        Act::Close => Vec::new(),
+        Act::Close | Act::Wait(_) => Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use hyper_util::client::legacy;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Client, redirect};
@@ -245,6 +246,18 @@ pub fn is_unprocessed(error: &reqwest::Error) -> bool {
     })
 }
 
+/// Returns whether a call of HTTP/2 was dropped by hyper: it waited for its turn among the streams of
+/// a connection when that went away, so that no more than its head was sent.
+pub fn is_dropped_before_its_body(error: &reqwest::Error, version: HttpVersion) -> bool {
+    let is_negotiated = |error: &legacy::Error| {
+        let connected = error.connect_info();
+        connected.is_some_and(legacy::connect::Connected::is_negotiated_h2)
+    };
+    let is_http2 = version == HttpVersion::Http2
+        || sources(error).any(|error| error.downcast_ref().is_some_and(is_negotiated));
+    is_http2 && sources(error).any(|error| error.downcast_ref().is_some_and(hyper::Error::is_user))
+}
+
 /// Returns whether a connection of HTTP/2 has not answered a ping. hyper calls that a timeout, and has
 /// no other one.
 pub fn is_dead_connection(error: &reqwest::Error) -> bool {
@@ -259,11 +272,14 @@ pub fn is_dead_connection(error: &reqwest::Error) -> bool {
 pub fn is_shared_loss(error: &reqwest::Error) -> bool {
     let is_lost = |error: &h2::Error| !error.is_reset();
     is_dead_connection(error)
-        || sources(error).any(|error| error.downcast_ref().is_some_and(is_lost))
+        || sources(error).any(|error| {
+            error.downcast_ref().is_some_and(is_lost)
+                || error.downcast_ref().is_some_and(hyper::Error::is_user)
+        })
 }
 
-/// Returns whether no connection was made for a want of our own: descriptors, memory, ports or
-/// threads.
+/// Returns whether no connection was made because we ran out of something: descriptors, memory,
+/// ports or threads.
 pub fn is_want_of_ours(error: &reqwest::Error) -> bool {
     const WANTS: [Errno; 5] = [
         Errno::MFILE,

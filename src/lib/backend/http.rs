@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::Write as _;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -13,7 +14,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode, Url, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::info;
 
 use super::answer;
@@ -23,8 +24,8 @@ use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
 use super::client::{cause, headers};
 use super::client::{
-    is_broken_connection, is_dead_connection, is_no_http, is_shared_loss, is_unprocessed,
-    is_want_of_ours,
+    is_broken_connection, is_dead_connection, is_dropped_before_its_body, is_no_http,
+    is_shared_loss, is_unprocessed, is_want_of_ours,
 };
 use super::oauth::Tokens;
 use super::pool::Pool;
@@ -41,6 +42,16 @@ use crate::workers::Each;
 /// How often a call is sent again that the server did not process. A server that ends its
 /// connections after a few calls refuses what many have asked over one of them in the meantime.
 const MOST_REFUSALS: usize = 32;
+
+/// A server that refuses one call takes the next at once over another connection; one that refuses
+/// all of them should not be asked as fast as it can refuse.
+fn pause_before(refusals: usize) -> Duration {
+    match refusals {
+        0 | 1 => Duration::ZERO,
+        2..8 => Duration::from_millis(1 << (refusals - 2)),
+        _ => Duration::from_millis(50),
+    }
+}
 
 /// Makes the calls of one table, with the connections and the limit that they share.
 #[derive(Debug)]
@@ -270,7 +281,7 @@ impl Caller {
             Err(Trouble::Http(error)) => {
                 // A policy request may have been counted if any of it was sent.
                 let may_go_on = error.is_connect()
-                    || is_unprocessed(&error)
+                    || self.is_unprocessed(&error)
                     || self.is_lookup() && is_broken_connection(&error);
                 let health = if is_no_http(&error) {
                     Health::Well
@@ -403,13 +414,13 @@ impl Caller {
         let mut url = Cow::Borrowed(url);
         loop {
             let request = self.request(&url, sending, token);
-            let client = self.pool.client(self.is_lookup() && retries > 0);
+            let client = self.pool.client(&url, self.is_lookup() && retries > 0);
             let answer = client.execute(request).await;
             if let Ok(response) = &answer
                 && response.status().is_server_error()
                 && response.version() < Version::HTTP_2
             {
-                self.pool.may_be_closing();
+                self.pool.may_be_closing(&url);
             }
             match answer {
                 Ok(response) if !response.status().is_redirection() => return Ok(response),
@@ -422,11 +433,25 @@ impl Caller {
                     }
                     _ => return Ok(response),
                 },
-                Err(error) if refusals < MOST_REFUSALS && is_unprocessed(&error) => refusals += 1,
+                Err(error) if refusals < MOST_REFUSALS && self.is_unprocessed(&error) => {
+                    // Rare, so it takes no room in every connection.
+                    Box::pin(sleep(pause_before(refusals))).await;
+                    refusals += 1;
+                }
                 Err(error) if retries > 0 && self.may_repeat(&error) => retries -= 1,
                 Err(error) => return Err(Trouble::Http(error)),
             }
         }
+    }
+
+    /// Returns whether a call was not processed, so that it may be sent again whatever it asks. A head
+    /// alone is no request where a body belongs to it.
+    fn is_unprocessed(&self, error: &reqwest::Error) -> bool {
+        let endpoint = &self.table.endpoint;
+        let has_body = endpoint.method != Method::GET;
+        is_unprocessed(error)
+            || (has_body || self.is_lookup())
+                && is_dropped_before_its_body(error, endpoint.transport.http_version)
     }
 
     /// A lookup is sent again if the connection broke before an answer; a policy request, which

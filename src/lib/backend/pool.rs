@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::{Client, Url};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -51,14 +51,14 @@ pub struct Pool {
     single_use: Each<SingleUse>,
 }
 
-/// How long a connection may take to be closed after a 5xx.
-const CLOSING: Duration = Duration::from_secs(1);
+/// How long a connection may take to be closed after a 5xx. Servers that do so close it at once.
+const CLOSING: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 struct SingleUse {
     client: Client,
-    /// Until when an idle connection may be one that the server is about to close.
-    until: Mutex<Option<Instant>>,
+    /// The origins that may be about to close an idle connection, and until when.
+    closing: Mutex<Vec<(String, Instant)>>,
 }
 
 impl Pool {
@@ -67,7 +67,7 @@ impl Pool {
         let single_use = || {
             Ok(SingleUse {
                 client: build(0)?,
-                until: Mutex::default(),
+                closing: Mutex::default(),
             })
         };
         Ok(Self {
@@ -79,23 +79,39 @@ impl Pool {
 
     /// Notes that a server of HTTP/1 has answered 5xx. Many close the connection then without saying
     /// so in the answer (uvicorn), and a call that is sent meanwhile is lost.
-    pub fn may_be_closing(&self) {
-        *lock(&self.single_use.here().until) = Some(Instant::now() + CLOSING);
+    pub fn may_be_closing(&self, url: &Url) {
+        let (origin, until) = (origin(url), Instant::now() + CLOSING);
+        let mut closing = lock(&self.single_use.here().closing);
+        closing.retain(|(other, _)| *other != origin);
+        closing.push((origin, until));
     }
 
     /// Returns the client for a call. One that cannot be sent again if its connection breaks gets a
     /// connection of its own while an idle one may be about to be closed.
-    pub fn client(&self, can_be_sent_again: bool) -> &Client {
+    pub fn client(&self, url: &Url, can_be_sent_again: bool) -> &Client {
         let single_use = self.single_use.here();
-        if !can_be_sent_again {
-            let mut until = lock(&single_use.until);
-            if until.is_some_and(|until| Instant::now() < until) {
-                return &single_use.client;
-            }
-            *until = None;
+        match !can_be_sent_again && single_use.has_one_closing(url) {
+            true => &single_use.client,
+            false => self.clients.here(),
         }
-        self.clients.here()
     }
+}
+
+impl SingleUse {
+    fn has_one_closing(&self, url: &Url) -> bool {
+        let mut closing = lock(&self.closing);
+        if closing.is_empty() {
+            return false;
+        }
+        let now = Instant::now();
+        closing.retain(|(_, until)| now < *until);
+        let origin = origin(url);
+        closing.iter().any(|(other, _)| *other == origin)
+    }
+}
+
+fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

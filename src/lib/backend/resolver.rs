@@ -62,7 +62,7 @@ enum Failed {
     NoThread,
 }
 
-/// A want of our own: no thread could be started for a lookup.
+/// No thread could be started for a lookup, which says nothing about the target.
 #[derive(Debug)]
 pub struct NoThread;
 
