@@ -44,6 +44,7 @@ on_each_system! {
     every_socket_finds_its_table,
     a_socket_is_added_while_the_service_rests,
     only_postfix_and_root_reach_the_sockets,
+    the_folder_keeps_its_mode_where_a_drop_in_says,
     a_socket_is_where_and_whose_a_drop_in_says,
     at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody,
     a_socket_that_fits_no_table_is_said,
@@ -204,6 +205,23 @@ fn only_postfix_and_root_reach_the_sockets(system: System) {
     let said = asked_by("nobody");
     assert_eq!(said.out, "");
     assert!(said.err.contains("Permission denied"), "{said:?}");
+}
+
+fn the_folder_keeps_its_mode_where_a_drop_in_says(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
+    let after_a_start = || {
+        lab.sh(
+            "cd /var/spool/postfix; install -d -o postfix -g mail -m 0710 private
+            systemctl start postgate-socketmap.socket; stat -c '%U:%G %a' private
+            systemctl stop postgate-socketmap.socket",
+        )
+    };
+    socket_drop_in(&lab, "postgate-socketmap.socket", "ExecStartPre=");
+    assert_eq!(after_a_start(), "postfix:mail 710\n");
+    lab.sh("rm -r /etc/systemd/system/postgate-socketmap.socket.d; systemctl daemon-reload");
+    assert_eq!(after_a_start(), "postfix:root 700\n");
 }
 
 fn a_socket_is_where_and_whose_a_drop_in_says(system: System) {
