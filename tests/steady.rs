@@ -481,7 +481,7 @@ async fn a_first_target_that_comes_back_is_asked_first_again() {
 }
 
 #[tokio::test]
-async fn a_want_of_descriptors_says_nothing_about_the_target() {
+async fn a_shortage_of_descriptors_says_nothing_about_the_target() {
     for binary in ALL {
         let mut script = good(binary, "DUNNO");
         script.push(Act::Close);

@@ -280,7 +280,7 @@ pub fn is_shared_loss(error: &reqwest::Error) -> bool {
 
 /// Returns whether no connection was made because we ran out of something: descriptors, memory,
 /// ports or threads.
-pub fn is_want_of_ours(error: &reqwest::Error) -> bool {
+pub fn is_local_shortage(error: &reqwest::Error) -> bool {
     const WANTS: [Errno; 5] = [
         Errno::MFILE,
         Errno::NFILE,

@@ -24,8 +24,8 @@ use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
 use super::client::{cause, headers};
 use super::client::{
-    is_broken_connection, is_dead_connection, is_dropped_before_its_body, is_no_http,
-    is_shared_loss, is_unprocessed, is_want_of_ours,
+    is_broken_connection, is_dead_connection, is_dropped_before_its_body, is_local_shortage,
+    is_no_http, is_shared_loss, is_unprocessed,
 };
 use super::oauth::Tokens;
 use super::pool::Pool;
@@ -285,7 +285,7 @@ impl Caller {
                     || self.is_lookup() && is_broken_connection(&error);
                 let health = if is_no_http(&error) {
                     Health::Well
-                } else if is_want_of_ours(&error) {
+                } else if is_local_shortage(&error) {
                     Health::Unknown
                 } else if is_shared_loss(&error) {
                     Health::LostConnection
