@@ -78,12 +78,12 @@ pub(super) fn endpoint(
         None => reader.default_query(),
     };
     let body = reader.body(form, json, has_body || is_default, &query);
-    let is_told = targets.iter().all(Target::has_placeholder)
-        || query.has_placeholder()
-        || body.has_placeholder()
+    let is_told = targets.iter().all(Target::varies)
+        || query.varies()
+        || body.varies()
         || headers
             .iter()
-            .any(|(_, text)| matches!(text, HeaderText::Filled(_)));
+            .any(|(_, text)| matches!(text, HeaderText::Filled(text) if text.varies()));
     // What is wrong already may be where the placeholder was.
     let is_right = reader.report.rejected() == rejected_before;
     if !is_default && is_right && !is_told {
@@ -117,33 +117,33 @@ pub(super) fn endpoint(
 }
 
 impl Parameters {
-    fn has_placeholder(&self) -> bool {
+    fn varies(&self) -> bool {
         match self {
             Self::None => false,
             Self::All => true,
-            Self::Each(pairs) => pairs.iter().any(|(_, value)| value.has_placeholder()),
+            Self::Each(pairs) => pairs.iter().any(|(_, value)| value.varies()),
         }
     }
 }
 
 impl Body {
-    fn has_placeholder(&self) -> bool {
+    fn varies(&self) -> bool {
         match self {
             Self::None => false,
-            Self::Form(form) => form.has_placeholder(),
-            Self::Json(json) => json.has_placeholder(),
+            Self::Form(form) => form.varies(),
+            Self::Json(json) => json.varies(),
         }
     }
 }
 
 impl Json {
-    fn has_placeholder(&self) -> bool {
+    fn varies(&self) -> bool {
         match self {
             Self::Flag(_) | Self::Number(_) => false,
-            Self::Text(text) => text.has_placeholder(),
+            Self::Text(text) => text.varies(),
             Self::All => true,
-            Self::List(list) => list.iter().any(Self::has_placeholder),
-            Self::Object(members) => members.iter().any(|(_, value)| value.has_placeholder()),
+            Self::List(list) => list.iter().any(Self::varies),
+            Self::Object(members) => members.iter().any(|(_, value)| value.varies()),
         }
     }
 }
@@ -393,7 +393,7 @@ impl<'t> Reader<'_, 't> {
             (Some((_, form)), _) => Body::Form(form),
             (None, Some((_, json))) => Body::Json(json),
             // A constant query says nothing of the request.
-            (None, None) if self.is_policy && has_body && !query.has_placeholder() => {
+            (None, None) if self.is_policy && has_body && !query.varies() => {
                 Body::Form(Parameters::All)
             }
             (None, None) => Body::None,
@@ -403,11 +403,11 @@ impl<'t> Reader<'_, 't> {
     /// Reports a call that would be the same for every request: one answer for everybody.
     fn carries_nothing(&mut self, method: &Method, has_body: bool) {
         let text = if self.is_lookup {
-            "neither target nor query, form, json or headers have a placeholder such as {key}"
+            "neither target nor query, form, json or headers have {key}, {local} or {domain}"
                 .to_owned()
         } else if has_body {
             "carries nothing of the request: neither target nor query, form, json or headers have \
-             a placeholder such as {sender}, or \"{*}\""
+             a placeholder such as {sender}, or \"{*}\"; {request} is always the same"
                 .to_owned()
         } else {
             format!(

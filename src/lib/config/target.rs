@@ -107,6 +107,14 @@ impl Target {
             .any(Template::has_placeholder)
     }
 
+    /// Returns whether the URL differs between requests of one table.
+    pub(super) fn varies(&self) -> bool {
+        self.segments
+            .iter()
+            .chain(&self.query)
+            .any(Template::varies)
+    }
+
     /// Tells whether the calls are encrypted.
     pub fn is_https(&self) -> bool {
         self.origin.to_ascii_lowercase().starts_with("https:")

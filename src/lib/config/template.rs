@@ -124,6 +124,16 @@ impl Template {
             .iter()
             .any(|part| matches!(part, Part::Placeholder(_)))
     }
+
+    /// Returns whether the text differs between the requests of one table. The name of a map says
+    /// nothing of the key, and `request` is always `smtpd_access_policy`.
+    pub(super) fn varies(&self) -> bool {
+        self.parts.iter().any(|part| match part {
+            Part::Literal(_) | Part::Placeholder(Placeholder::Name) => false,
+            Part::Placeholder(Placeholder::Attribute(name)) => name != "request",
+            Part::Placeholder(_) => true,
+        })
+    }
 }
 
 /// The placeholders of a lookup.
