@@ -21,6 +21,8 @@ impl Reader<'_, '_> {
             }
             return default;
         }
+        let not_found = self.section.nearest(&["on-not-found"]);
+        self.says_not_found = not_found.is_some_and(|(below, _)| below == 0);
         let restriction_classes = self.restriction_classes();
         let permit_actions = self.boolean("permit-actions");
         let mut said = |name, default| self.said(name, &restriction_classes).unwrap_or(default);

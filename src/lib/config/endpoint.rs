@@ -33,6 +33,7 @@ pub(super) fn endpoint(
         is_lookup: programs.iter().any(|p| p.is_lookup()),
         is_policy: programs.contains(&Program::Policy),
         is_socketmap: programs == [Program::Socketmap],
+        says_not_found: false,
         extra_attributes: Vec::new(),
         secrecy,
         section,
@@ -154,6 +155,8 @@ pub(super) struct Reader<'r, 't> {
     pub(super) is_lookup: bool,
     pub(super) is_policy: bool,
     is_socketmap: bool,
+    /// Whether the table itself, and not `[http]`, has `on-not-found`.
+    pub(super) says_not_found: bool,
     extra_attributes: Vec<String>,
     pub(super) secrecy: Secrecy,
     pub(super) section: Section<'t>,

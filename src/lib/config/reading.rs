@@ -21,11 +21,12 @@ impl Reader<'_, '_> {
         } else {
             Response::Auto
         };
+        let response = self.word("response", &RESPONSES).unwrap_or(default);
         Reading {
             is_lookup: self.is_lookup,
-            response: self.word("response", &RESPONSES).unwrap_or(default),
+            response,
             value: self.pointer("value"),
-            missing: self.missing(words),
+            missing: self.missing(response, words),
             error: self.pointer("error"),
             no_error: self
                 .section
@@ -41,7 +42,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn missing(&mut self, words: &Words) -> Missing {
+    fn missing(&mut self, response: Response, words: &Words) -> Missing {
         const MISSING: [(&str, Missing); 2] = [
             ("temporary", Missing::Temporary),
             ("not-found", Missing::NotFound),
@@ -51,7 +52,9 @@ impl Reader<'_, '_> {
             return Missing::Temporary;
         };
         let missing = values::word(&entry, &MISSING, self.report).unwrap_or(Missing::Temporary);
-        if missing == Missing::NotFound && below > 0 {
+        // A text always has a value.
+        let is_used = response != Response::Text;
+        if missing == Missing::NotFound && below > 0 && is_used {
             self.suits_lookups(&entry, "missing", "an answer without a value", words);
         }
         missing
@@ -59,7 +62,7 @@ impl Reader<'_, '_> {
 
     /// Warns of an inherited "not-found", which keeps a lookup quiet and lets a policy's mail pass.
     fn suits_lookups(&mut self, entry: &Entry<'_>, key: &str, what: &str, words: &Words) {
-        if !self.is_policy || self.is_lookup {
+        if !self.is_policy || self.is_lookup || self.says_not_found {
             return;
         }
         let said = match &words.on_not_found {
