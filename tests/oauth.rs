@@ -884,7 +884,7 @@ async fn without_a_token_nothing_is_asked_and_the_endpoint_is_left_alone() {
     wrong.none();
 }
 
-/// What RFC 6749, section 5.2, calls `error` is a word for programs; all else may be a secret.
+/// Only the codes of RFC 6749 are shown; all else may be a part of a secret.
 #[tokio::test]
 async fn a_failure_names_the_step_and_the_servers_word_for_it() {
     const LONG: &str = "a_word_that_no_server_would_say_since_it_is_far_too_long_for_one";
@@ -911,19 +911,27 @@ async fn a_failure_names_the_step_and_the_servers_word_for_it() {
         ),
         (
             refusal(400, json!("invalid client")),
-            "token: their server answered 400\"",
+            "token: their server answered 400: an error code that is not RFC 6749's\"",
         ),
         (
             refusal(400, json!(LONG)),
-            "token: their server answered 400\"",
+            "token: their server answered 400: an error code that is not RFC 6749's\"",
         ),
         (
             refusal(400, json!(SECRET)),
-            "token: their server answered 400\"",
+            "token: their server answered 400: an error code that is not RFC 6749's\"",
         ),
         (
             refusal(400, json!(format!("bad_{SECRET}"))),
-            "token: their server answered 400\"",
+            "token: their server answered 400: an error code that is not RFC 6749's\"",
+        ),
+        (
+            refusal(400, json!("not_one_of_them")),
+            "token: their server answered 400: an error code that is not RFC 6749's\"",
+        ),
+        (
+            refusal(400, json!(&SECRET[..4])),
+            "token: their server answered 400: an error code that is not RFC 6749's\"",
         ),
         (refusal(400, json!(5)), "token: their server answered 400\""),
         (
@@ -953,7 +961,10 @@ async fn a_failure_names_the_step_and_the_servers_word_for_it() {
         NO_CREDENTIALS,
     )
     .await;
-    end.says("backend credentials unavailable: discovery: their server answered 404: not_here");
+    end.says(
+        "backend credentials unavailable: discovery: their server answered 404: an error code that \
+         is not RFC 6749's",
+    );
 }
 
 #[tokio::test]

@@ -271,17 +271,6 @@ pub struct OAuth {
     pub tls: Tls,
 }
 
-impl OAuth {
-    /// Returns what its server gets to know and nobody else is to.
-    pub fn secrets(&self) -> impl Iterator<Item = &str> {
-        let proof = match &self.proof {
-            Proof::Basic(secret) | Proof::Post(secret) | Proof::PrivateKeyJwt(secret) => secret,
-        };
-        let parameters = self.parameters.iter().map(|(_, value)| value);
-        std::iter::once(proof).chain(parameters).map(Secret::expose)
-    }
-}
-
 /// Where tokens come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenServer {
