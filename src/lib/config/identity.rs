@@ -193,7 +193,8 @@ impl<'t> Reader<'_, 't> {
         let value = values::any_secret(&entry, self.secrecy, self.report)?;
         if is_signed && !is_absent(&value) && signing_key(value.expose()).is_none() {
             let text = if value.expose().contains("-----BEGIN EC PRIVATE KEY-----") {
-                "is an EC key as SEC1; make PKCS #8 of it: openssl pkcs8 -topk8 -nocrypt -in OLD.pem -out NEW.pem"
+                "is an EC key as SEC1; make PKCS #8 of it: openssl pkcs8 -topk8 -nocrypt \
+                 -in OLD.pem -out NEW.pem"
             } else {
                 "is no private key as PEM: RSA, or as PKCS #8 EC (P-256, P-384) or Ed25519"
             };

@@ -296,13 +296,13 @@ const TABLES: [&str; 6] = ["http", "server", "log", "tcp-lookup", "socketmap", "
 const KEYS: &str = "\
     auth-method auth-token basic-auth bearer-token breaker by ca cache client-cert client-id \
     client-key client-secret compression connect-timeout credential delimiter drain-timeout env \
-    error extra-attributes failures file form headers honour-http http-version idle-timeout issuer json level \
-    list-separator lowercase max-bytes max-connections max-entries max-in-flight max-response \
-    method min-version missing negative-ttl no-error normalise oauth2 on-not-found on-permanent \
-    on-temporary parameters password pattern pause permit-actions pool-idle private-key proxy query \
-    read-timeout redirects refresh-ahead request-timeout require-header response restriction-classes retries \
-    scope socket special-keys stale-if-error status target tls token-url true-value ttl \
-    unix-socket user user-agent value verify";
+    error extra-attributes failures file form headers honour-http http-version idle-timeout issuer \
+    json level list-separator lowercase max-bytes max-connections max-entries max-in-flight \
+    max-response method min-version missing negative-ttl no-error normalise oauth2 on-not-found \
+    on-permanent on-temporary parameters password pattern pause permit-actions pool-idle \
+    private-key proxy query read-timeout redirects refresh-ahead request-timeout require-header \
+    response restriction-classes retries scope socket special-keys stale-if-error status target \
+    tls token-url true-value ttl unix-socket user user-agent value verify";
 
 /// A quoted line as it grows, and where the caret goes.
 #[derive(Default)]
