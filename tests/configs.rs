@@ -137,7 +137,9 @@ fn constants_of_a_request_are_hidden_in_quotes_and_listings_alike() {
         )
     };
     let listing = show(&load_text(&text(""))).expect("TOML");
-    let path = file_of(&text(", d = \"{nobody}\""));
+    let path = file_of(&text(
+        ", d = \"{nobody}\", e = \"ab{s3cret}\", f = \"a{hushhush}b\"",
+    ));
     let (_, report) = load(&path, Mode::Look);
     std::fs::remove_file(&path).expect("the file");
     let quotes = shown(&report, &path);
@@ -149,13 +151,13 @@ fn constants_of_a_request_are_hidden_in_quotes_and_listings_alike() {
         assert!(listing.contains(line), "{line}: {listing}");
     }
     for line in [
-        "query = { a = ***, b = \"{sender}\", c = ***, d = *** }",
-        "json = { a = ***, b = \"{sender}\", c = [***, ***, true], d = *** }",
-        "form = { a = ***, b = \"{sender}\", d = *** }",
+        "query = { a = ***, b = \"{sender}\", c = ***, d = ***, e = ***, f = *** }",
+        "json = { a = ***, b = \"{sender}\", c = [***, ***, true], d = ***, e = ***, f = *** }",
+        "form = { a = ***, b = \"{sender}\", d = ***, e = ***, f = *** }",
     ] {
         assert!(quotes.contains(line), "{line}: {quotes}");
     }
-    for secret in ["s3cret", "51987", "5.1987"] {
+    for secret in ["s3cret", "hushhush", "51987", "5.1987"] {
         assert!(!listing.contains(secret), "{secret}: {listing}");
         assert!(!quotes.contains(secret), "{secret}: {quotes}");
     }

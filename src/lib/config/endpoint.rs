@@ -182,18 +182,15 @@ impl<'t> Reader<'_, 't> {
 
     /// Reads a text of the request, the constants of which may be secrets.
     fn template(&mut self, text: &str, span: Place, path: &str) -> Option<Template> {
-        match self.parse_template(text) {
-            Ok(template) => {
-                if template.is_harmless() {
-                    self.report.layout().harmless.push(span);
-                }
-                Some(template)
-            }
-            Err(error) => {
-                self.error(span, path, error);
-                None
-            }
+        let Ok(template) = self.parse_template(text) else {
+            let fault = self.vocabulary().fault();
+            self.error(span, path, fault);
+            return None;
+        };
+        if template.is_harmless() {
+            self.report.layout().harmless.push(span);
         }
+        Some(template)
     }
 
     pub(super) fn vocabulary(&self) -> Vocabulary<'_> {

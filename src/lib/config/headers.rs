@@ -69,10 +69,9 @@ impl Reader<'_, '_> {
     }
 
     fn header(&mut self, text: &str, entry: &Entry<'_>) -> Option<HeaderText> {
-        // The words for it would repeat what may be a secret.
         let Ok(template) = self.parse_template(text) else {
-            let text = "has a placeholder that is unknown or not closed; write \"{{\" for a brace";
-            self.error(entry.value.span(), &entry.path, text);
+            let fault = self.vocabulary().fault();
+            self.error(entry.value.span(), &entry.path, fault);
             return None;
         };
         if template.is_harmless() {

@@ -56,6 +56,27 @@ pub struct Vocabulary<'v> {
     pub extra: &'v [String],
 }
 
+impl Vocabulary<'_> {
+    /// Returns what is wrong with a text that cannot be read, in words that show nothing of it: it
+    /// may be a secret.
+    pub(super) fn fault(self) -> String {
+        let known = self.known();
+        format!(
+            "has a placeholder that is unknown or not closed; write \"{{{{\" for a brace: {known}"
+        )
+    }
+
+    fn known(self) -> &'static str {
+        match (self.lookup, self.policy) {
+            (true, false) => "lookups have {key}, {name}, {local} and {domain}",
+            (false, true) => {
+                "policy has the attributes of SMTPD_POLICY_README and those in extra-attributes"
+            }
+            _ => "it is neither one of lookups nor of policy",
+        }
+    }
+}
+
 impl Template {
     /// Reads a text. Fails with what is wrong with it.
     pub fn parse(text: &str, vocabulary: Vocabulary<'_>) -> Result<Self, String> {
@@ -159,13 +180,7 @@ fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, St
         .bytes()
         .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'*');
     let shown = if is_name { name } else { "…" };
-    let known = match (vocabulary.lookup, vocabulary.policy) {
-        (true, false) => "lookups have {key}, {name}, {local} and {domain}",
-        (false, true) => {
-            "policy has the attributes of SMTPD_POLICY_README and those in extra-attributes"
-        }
-        _ => "it is neither one of lookups nor of policy",
-    };
+    let known = vocabulary.known();
     Err(format!("\"{{{shown}}}\" is not a placeholder: {known}"))
 }
 
