@@ -167,8 +167,8 @@ impl Pinning {
     }
 }
 
-/// Returns whether a certificate of `tls.ca` is an authority's (RFC 5280, 4.2.1.9). webpki takes the
-/// key of any certificate that is trusted for one that signs others.
+/// Returns whether a certificate of `tls.ca` is an authority's (RFC 5280, 4.2.1.9). webpki takes
+/// the key of any certificate that is trusted for one that signs others.
 fn may_sign(
     certificate: &CertificateDer<'_>,
     algorithms: &[&dyn SignatureVerificationAlgorithm],
@@ -391,6 +391,26 @@ OEWYMTweO8dTj3JkVZxRXqanORN77sGh9XA4mcXWSyWpZqGJ8gXLOQ9zxRIfd7Ha
 mYHzHTAKBggqhkjOPQQDAgNHADBEAiBmS0SyXT4t/KCq9EFl+S95iQnfR+LVUvgK
 UDOAP9l41gIgf9rWfH8o+Axy6nKVJaI9aipBdK3NucZKXap8vm8X/d8=
 -----END CERTIFICATE-----";
+
+    /// From `openssl ca -selfsign`: CA:FALSE, and valid since 1970-01-01T00:00:00Z.
+    const OF_ALL_TIME: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBXTCCAQSgAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhv
+c3QwIBcNNzAwMTAxMDAwMDAwWhgPMjA5OTEyMzEyMzU5NTlaMBQxEjAQBgNVBAMM
+CWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABM7Z77C4Cubufy49
+izhFmDE8HjvHU49yZFWcUV6mpzkTe+7BofVwOJnF1kslqWahifIFyzkPc8USH3ex
+2pmB8x2jRTBDMAwGA1UdEwEB/wQCMAAwFAYDVR0RBA0wC4IJbG9jYWxob3N0MB0G
+A1UdDgQWBBSr9aSlkKdQc3bleFtCShx3dzn+GjAKBggqhkjOPQQDAgNHADBEAiAZ
+GbayArIw1WBmSF2uGDeboKOjwuSaD6R0LL0Fia5yTgIgAYSPNTNEXR6ClrxWdo1E
+fTwELzDRDG8EAGn+U6aftjA=
+-----END CERTIFICATE-----";
+
+    #[test]
+    fn a_certificate_that_was_always_valid_is_pinned() {
+        let certificate = CertificateDer::from_pem_slice(OF_ALL_TIME.as_bytes()).unwrap();
+        let pinning = Pinning::of(vec![certificate], &crypto_provider());
+        assert_eq!((pinning.pinned.len(), pinning.has_leaves), (1, true));
+    }
 
     #[test]
     fn a_root_of_version_1_is_an_authority() {
