@@ -11,8 +11,8 @@ PROGRAMS = tcp-lookup socketmap policy
 UNITS    = $(wildcard units/*.socket units/*.service)
 PAGES    = $(wildcard docs/man/*.5 docs/man/*.8)
 # What the documents link to, so that each lies where its links expect it.
-DOCS     = README.md CHANGELOG.md LICENSE config.toml.example examples/directory.rs \
-           $(wildcard docs/*.md docs/monitoring/*)
+DOCS     = README.md CHANGELOG.md CONTRIBUTING.md LICENSE SECURITY.md config.toml.example \
+           examples/directory.rs $(wildcard docs/*.md docs/monitoring/*)
 
 libexec  = $(PREFIX)/libexec/postgate
 sbin     = $(PREFIX)/sbin
