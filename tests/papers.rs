@@ -103,6 +103,17 @@ fn every_metric_is_documented_as_it_is() {
 }
 
 #[test]
+fn readme_and_design_have_the_same_tables_of_outcomes() {
+    let [readme, design] = ["README.md", "docs/design.md"].map(read);
+    for heading in [
+        "| HTTP | lookups | policy |",
+        "| outcome | tcp-lookup | socketmap | policy |",
+    ] {
+        assert_eq!(table(&readme, heading), table(&design, heading));
+    }
+}
+
+#[test]
 fn the_design_lists_every_reason() {
     let reasons = [
         Reason::TimedOut,
