@@ -68,7 +68,9 @@ fn on_the_page(page: &str) -> BTreeMap<String, Metric> {
         } else if let Some((_, rest)) = line.split_once('{') {
             let (labels, _) = rest.split_once('}').expect("an end of the labels");
             // Every metric has the program, and the buckets of a histogram have their bound.
-            let names = labels.split(',').filter_map(|label| label.split('=').next());
+            let names = labels
+                .split(',')
+                .filter_map(|label| label.split('=').next());
             let names = names.filter(|name| !["program", "le"].contains(name));
             let metric = metrics.get_mut(name).expect("its HELP");
             metric.labels.extend(names.map(str::to_owned));
