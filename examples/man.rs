@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::{env, fs};
 
 use postgate::Program;
-use postgate::options::{Explained, Usage};
+use postgate::program::options::{Explained, Usage};
 
 const EXAMPLE: &str = include_str!("../config.toml.example");
 

@@ -1,7 +1,7 @@
 //! The table HTTP → outcome, a row for each case.
 
-use postgate::backend::answer::{read, verdict, without_body};
 use postgate::config::{Missing, Reading, Response, Statuses, Verdict};
+use postgate::http::answer::{read, verdict, without_body};
 use postgate::outcome::{Outcome, Reason};
 
 fn reading(is_lookup: bool) -> Reading {

@@ -15,10 +15,10 @@ use std::sync::{
 use std::task::Poll;
 use std::time::Duration;
 
-use postgate::backend::cache::{Answered, Cache, Lifetime, Question, lifetime};
 use postgate::config;
 use postgate::outcome::{Outcome, Reason};
 use postgate::request::{Attributes, Request};
+use postgate::table::cache::{Answered, Cache, Lifetime, Question, lifetime};
 use rustix::process::Signal;
 use support::{
     backend::{Act, Backend, Gate, Script, json, plain, response, status},

@@ -1,8 +1,8 @@
 //! Requests into HTTP calls: each value escaped for where it stands, or no call at all.
 
 use postgate::Program;
-use postgate::backend::call::compose;
 use postgate::config::{Mode, Table, load};
+use postgate::http::call::compose;
 use postgate::outcome::Outcome;
 use postgate::request::{Attributes, Request};
 

@@ -17,9 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postgate::backend::{Backend, Patience, Table};
-use postgate::connections::Connections;
-use postgate::log::{Recorder, RequestId};
+use postgate::observe::log::{Recorder, RequestId};
 use postgate::outcome::{Outcome, Reason};
 use postgate::protocol::Protocol;
 use postgate::protocol::policy::Policy;
@@ -27,7 +25,9 @@ use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::reply::{Said, Words};
 use postgate::request::Request;
+use postgate::serve::connections::Connections;
 use postgate::session::{End, Surroundings, serve};
+use postgate::table::{Backend, Patience, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How the client's bytes are cut: whole, or into pieces of so many.

@@ -33,7 +33,7 @@ fn nobody_knows_whom_they_should_not() {
         ("outcome.rs", &["crate::"]),
         ("request.rs", &["crate::"]),
         ("reply.rs", &["crate::"]),
-        ("program.rs", &["crate::"]),
+        ("protocol/facts.rs", &["crate::"]),
         (
             "protocol",
             &[
@@ -43,27 +43,37 @@ fn nobody_knows_whom_they_should_not() {
                 "std::time",
                 "tracing",
                 "reqwest",
-                "crate::backend",
                 "crate::config",
+                "crate::http",
+                "crate::observe",
+                "crate::program",
+                "crate::serve",
                 "crate::session",
-                "crate::server",
-                "crate::log",
+                "crate::table",
             ],
         ),
         (
-            "backend",
+            "http",
             &[
-                "crate::protocol",
+                "crate::protocol::policy",
+                "crate::protocol::socketmap",
+                "crate::protocol::tcp_lookup",
                 "crate::session",
-                "crate::server",
-                "crate::socket",
+                "crate::serve::listen",
+                "crate::serve::socket",
             ],
         ),
-        ("backend/answer.rs", &["tokio", "reqwest", "tracing"]),
-        ("backend/call.rs", &["tokio", "tracing"]),
+        ("http/answer.rs", &["tokio", "reqwest", "tracing"]),
+        ("http/call.rs", &["tokio", "tracing"]),
         (
             "config",
-            &["tokio", "crate::backend", "crate::session", "crate::server"],
+            &[
+                "tokio",
+                "crate::http",
+                "crate::serve",
+                "crate::session",
+                "crate::table",
+            ],
         ),
     ];
     for (place, forbidden) in rules {
@@ -90,7 +100,7 @@ fn nobody_knows_whom_they_should_not() {
 fn http_stays_on_its_side() {
     let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib");
     for file in files(&library) {
-        let is_allowed = ["backend", "config", "run.rs"]
+        let is_allowed = ["http", "config", "program/startup.rs"]
             .iter()
             .any(|place| file.starts_with(library.join(place)));
         assert!(

@@ -13,7 +13,7 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use memchr::{memchr, memmem};
 use percent_encoding::percent_encode;
-use postgate::backend::call::ESCAPED;
+use postgate::http::call::ESCAPED;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;

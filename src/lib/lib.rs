@@ -5,23 +5,22 @@
 //! # The line the data takes
 //!
 //! ```text
-//! Postfix ─► socket ─► frame ─► request ─► backend call ─► outcome ─► reply ─► socket ─► Postfix
-//!            socket    protocol/           backend/                   protocol/
-//!            server
-//!            └─────────────────── session: this line as one loop ─────────────────┘
+//! Postfix ─► socket ─► frame ─► request ─► table ─► HTTP call ─► outcome ─► reply ─► socket ─► Postfix
+//!            serve/    protocol/           table/   http/                   protocol/  serve/
+//!            └────────────────────── session: this line as one loop ────────────────────┘
 //! ```
 //!
 //! Data moves to the right only. Read in this order: [`outcome`], [`request`], [`reply`] (what is
-//! passed on), [`protocol`] (three grammars, no I/O), [`backend`] (what is sent, what an answer
-//! means), [`session`] (one connection), [`server`] and [`connections`] (all of them), [`workers`]
-//! (the threads they are spread over), `run` (a program from start to stop), and beside it
-//! [`health`] with [`metrics`]. [`config`] makes the values everything runs on.
+//! passed on), [`protocol`] (three grammars, no I/O), [`config`] (the values everything runs on),
+//! [`observe`] (log, metrics, pages), [`serve`] (sockets, connections, threads), [`http`] (what is
+//! sent, what an answer means), [`table`] (what answers for one name), [`session`] (one
+//! connection), [`program`] (from the options to the exit status).
 //!
 //! # Laws
 //!
 //! - Nothing under [`protocol`] knows a socket, a clock or a log.
 //! - Once a request is understood there are outcomes, never errors that lose the reply.
-//! - Two tables carry the product: HTTP → outcome in [`backend::answer`], outcome → reply in the
+//! - Two tables carry the product: HTTP → outcome in [`http::answer`], outcome → reply in the
 //!   `reply` of each protocol. Neither stands anywhere else.
 //! - A failure is never said as "not found" and never as a permissive action unless the operator
 //!   wrote that down; an empty value or action is never sent.
@@ -48,28 +47,17 @@
 //! - *Why does the operator's `4xx` win over the built-in 401?* What somebody has written down is
 //!   what they expect to happen.
 
-pub mod backend;
 pub mod config;
-pub mod connections;
-mod descriptors;
-pub mod health;
-pub mod log;
-pub mod metrics;
-mod notify;
-pub mod options;
+pub mod http;
+pub mod observe;
 pub mod outcome;
 pub mod program;
 pub mod protocol;
-mod query;
 pub mod reply;
 pub mod request;
-mod run;
-pub mod server;
-mod service;
+pub mod serve;
 pub mod session;
-pub mod socket;
-pub mod timers;
-pub mod workers;
+pub mod table;
 
-pub use program::Program;
-pub use run::run;
+pub use program::run;
+pub use protocol::facts::Program;

@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use crate::backend::{Backend, Table};
-use crate::connections::{Presence, Told};
-use crate::log::{Record, Recorder, RequestId};
+use crate::observe::log::{Record, Recorder, RequestId};
 use crate::outcome::{Outcome, Reason};
 use crate::protocol::{Protocol, Step, say};
 use crate::reply::{Reply, Words};
 use crate::request::Request;
+use crate::serve::connections::{Presence, Told};
+use crate::table::{Backend, Table};
 
 /// How much is read at a time, and how much of what a peer sends ahead is kept during a call.
 const READ: usize = 2 * 1024;
@@ -317,9 +317,9 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::backend::Patience;
-    use crate::connections::Connections;
     use crate::protocol::tcp_lookup::TcpLookup;
+    use crate::serve::connections::Connections;
+    use crate::table::Patience;
 
     /// Knows no key, and takes its time to say so.
     #[derive(Clone)]

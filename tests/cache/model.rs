@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
-use postgate::backend::cache::{Answered, Cache, Lifetime, Question};
 use postgate::config;
 use postgate::outcome::{Failure, Outcome, Reason};
+use postgate::table::cache::{Answered, Cache, Lifetime, Question};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 

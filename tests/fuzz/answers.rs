@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use fastrand::Rng;
-use postgate::backend::answer::read;
 use postgate::config::{Missing, Reading, Response, Statuses};
+use postgate::http::answer::read;
 use postgate::outcome::{Outcome, Reason};
 use serde_json::Value;
 

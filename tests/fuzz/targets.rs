@@ -4,9 +4,9 @@
 use fastrand::Rng;
 use percent_encoding::percent_decode;
 use postgate::Program;
-use postgate::backend::call::compose;
 use postgate::config::load;
 use postgate::config::{Mode, Parameters, Part, Placeholder, Table, Target, Template, Vocabulary};
+use postgate::http::call::compose;
 use postgate::outcome::Outcome;
 use postgate::request::Request;
 use reqwest::Url;

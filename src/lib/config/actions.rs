@@ -2,7 +2,7 @@
 
 use super::endpoint::Reader;
 use super::values;
-use crate::protocol::action;
+use crate::protocol::policy::action;
 use crate::reply::{Said, Words};
 
 impl Reader<'_, '_> {

@@ -15,7 +15,7 @@ use super::resolve::Secrecy;
 use super::target::Target;
 use super::template::{Template, Vocabulary};
 use super::{Body, Endpoint, HeaderText, Json, Normalise, Parameters, Pattern, values};
-use crate::program::Program;
+use crate::protocol::facts::Program;
 
 /// Postfix gives up at 100 s, in all three protocols.
 const LONGEST_REQUEST: Duration = Duration::from_secs(90);

@@ -37,7 +37,7 @@ pub use target::Target;
 pub use template::{Part, Placeholder, Template, Vocabulary};
 pub use transport::{authorities, client_identity, crypto_provider};
 
-use crate::program::Program;
+use crate::protocol::facts::Program;
 use crate::reply::Words;
 
 /// Reads the whole file.

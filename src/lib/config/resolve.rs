@@ -10,7 +10,7 @@ use super::endpoint::endpoint;
 use super::file::{Entry, Section, entries, lay_out, table};
 use super::problem::Report;
 use super::{Config, Server, Table, values};
-use crate::program::Program;
+use crate::protocol::facts::Program;
 
 /// What the configuration is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::{
     Normalise, OAuth, Parameters, Proof, Proxy, Response, Server, Statuses, Table, Target,
     Template, Tls, TlsVersion, TokenServer, Verdict,
 };
-use crate::program::Program;
+use crate::protocol::facts::Program;
 use crate::reply::Said;
 
 /// Writes the whole configuration.

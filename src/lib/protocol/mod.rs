@@ -10,7 +10,7 @@
     clippy::unwrap_used
 )]
 
-pub mod action;
+pub mod facts;
 pub mod frame;
 pub mod policy;
 pub mod quote;

@@ -11,7 +11,7 @@ use crate::config::{
     Body, HeaderText, Json, Normalise, Parameters, Part, Placeholder, Table, Target, Template,
 };
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::program::Program;
+use crate::protocol::facts::Program;
 use crate::request::{Attributes, Request};
 
 /// Everything but the unreserved characters of RFC 3986.

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::client::Clients;
 use super::endpoint::Endpoint;
-use super::pool::{Kept, Room, hosts_of};
-use super::shared::{Check, Shared};
-use super::tls::Authorities;
 use super::{Backend, Patience};
 use crate::config::{self, Config, Server};
-use crate::metrics::{Metrics, State};
-use crate::program::Program;
+use crate::http::client::Clients;
+use crate::http::pool::{Kept, Room, hosts_of};
+use crate::http::shared::{Check, Shared};
+use crate::http::tls::Authorities;
+use crate::observe::metrics::{Metrics, State};
+use crate::protocol::facts::Program;
 
 /// The endpoints of one program, as one reading of the configuration has them.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use super::client::Clients;
 use super::oauth::{Tokens, way_to_server};
 use crate::config::{self, Credential, Transport};
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::reply::Words;
 

@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::workers::Workers;
+use crate::serve::workers::Workers;
 
 /// Says that the sockets are being served, and in words how many.
 pub(crate) fn ready(status: &str) {

@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use crate::backend::pool::Room;
+use crate::http::pool::Room;
 
 /// How many descriptors there may be of each kind, for as long as the program runs.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@
 //!
 //! Anything else makes Postfix answer 451 and write to its postmaster at best, or permit at worst.
 
-use super::Unsayable;
 use crate::outcome::{Failure, Reason};
+use crate::protocol::Unsayable;
 use crate::reply::Words;
 
 /// The most bytes of an action: what remains of an SMTP reply line is about this long.

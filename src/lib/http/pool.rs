@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::resolver::Resolver;
 use crate::config::{Credential, Endpoint, TokenServer, Transport};
-use crate::workers::{Each, count};
+use crate::serve::workers::{Each, count};
 
 /// The room for the connections of all tables together.
 #[derive(Clone, Debug)]

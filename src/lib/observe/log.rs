@@ -18,9 +18,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::metrics::{Meter, Metrics};
+use crate::observe::metrics::{Meter, Metrics};
 use crate::outcome::{Outcome, Reason};
-use crate::program::Program;
+use crate::protocol::facts::Program;
 use crate::request::Request;
 
 /// Changes the level of a running program.

@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::backend::pool::Room;
-use crate::backend::route::{Live, Routes};
-use crate::backend::shared::Check;
 use crate::config::{self, Config, Mode, Report, Severity};
-use crate::descriptors::Descriptors;
-use crate::log;
-use crate::metrics::Metrics;
-use crate::options::{Command, Options, help};
+use crate::http::pool::Room;
+use crate::http::shared::Check;
+use crate::observe::log;
+use crate::observe::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::program::Program;
+use crate::program::descriptors::Descriptors;
+use crate::program::options::{Command, Options, help};
+use crate::program::query;
+use crate::program::service::{Requests, Service};
 use crate::protocol;
+use crate::protocol::facts::Program;
 use crate::protocol::policy::Policy;
 use crate::protocol::socketmap::Socketmap;
 use crate::protocol::tcp_lookup::TcpLookup;
-use crate::query;
-use crate::service::{Requests, Service};
-use crate::socket::{self, Address, Socket};
+use crate::serve::socket::{self, Address, Socket};
+use crate::table::routes::{Live, Routes};
 
 /// The exit statuses, those of sysexits.h where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

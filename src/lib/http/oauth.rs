@@ -20,9 +20,9 @@ use super::body::body;
 use super::call::ESCAPED;
 use super::client::cause;
 use crate::config::{Compression, HttpVersion, OAuth, Proof, TokenServer, Transport, signing_key};
-use crate::log::RequestId;
+use crate::observe::log::RequestId;
 use crate::outcome::{Failure, Reason};
-use crate::workers::Each;
+use crate::serve::workers::Each;
 
 /// The most bytes of an answer of the server's.
 const MAX_ANSWER: usize = 256 * 1024;

@@ -1,33 +1,17 @@
-//! The other side: a request becomes an HTTP call, and whatever comes of it an outcome.
+//! What answers for one name: a table, its cache and the HTTP endpoint behind it.
 //!
-//! `call` says what is sent, `answer` what a response means and `redirect` where one leads, all as
-//! pure functions. `http` makes the calls, over the connections of `client`, which `tls` encrypts and
-//! for which `resolver` finds the hosts, with the tokens of `oauth`; it skips the targets that
-//! `breaker` holds for down. `body` reads what comes back, and `pool` bounds the connections of all
-//! tables together. An `endpoint` is all of that behind a `cache`, if there is one; endpoints have
-//! some of it in common (`shared`), and `route` knows which endpoint is asked.
+//! `routes` knows which table is asked, by the map's name or by the name of the socket. An
+//! `endpoint` is one table's HTTP calls behind its `cache`, if it has one.
 
-pub mod answer;
-pub mod body;
-pub mod breaker;
 pub mod cache;
-pub mod call;
-pub mod client;
 pub mod endpoint;
-pub mod http;
-pub mod oauth;
-pub mod pool;
-pub mod redirect;
-pub mod resolver;
-pub mod route;
-pub mod shared;
-pub mod tls;
+pub mod routes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::RequestId;
-use crate::metrics::Meter;
+use crate::observe::log::RequestId;
+use crate::observe::metrics::Meter;
 use crate::outcome::Outcome;
 use crate::reply::Words;
 use crate::request::Request;

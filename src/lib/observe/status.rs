@@ -19,10 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::backend::route::Live;
-use crate::connections::Connections;
-use crate::metrics::Metrics;
-use crate::socket::{Listener, Stream, Taken};
+use crate::observe::metrics::Metrics;
+use crate::serve::connections::Connections;
+use crate::serve::socket::{Listener, Stream, Taken};
+use crate::table::routes::Live;
 
 /// What the pages show.
 #[derive(Clone, Debug)]

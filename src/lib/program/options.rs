@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
-use crate::program::Program;
-use crate::socket::Address;
+use crate::protocol::facts::Program;
+use crate::serve::socket::Address;
 
 /// What a program is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,6 @@ use tracing::info;
 use super::answer;
 use super::body::{body, drain};
 use super::breaker::{Breaker, Change};
-use super::cache::{Answered, Lifetime, lifetime};
 use super::call::{Call, compose};
 use super::client::{cause, headers};
 use super::client::{
@@ -32,12 +31,13 @@ use super::pool::Pool;
 use super::redirect::{self, Redirect};
 use super::shared::Shared;
 use crate::config::{self, Compression, Verdict};
-use crate::log::RequestId;
-use crate::metrics::Meter;
+use crate::observe::log::RequestId;
+use crate::observe::metrics::Meter;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
-use crate::timers::Timers;
-use crate::workers::Each;
+use crate::serve::timers::Timers;
+use crate::serve::workers::Each;
+use crate::table::cache::{Answered, Lifetime, lifetime};
 
 /// How often a call is sent again that the server did not process. A server that ends its
 /// connections after a few calls refuses what many have asked over one of them in the meantime.

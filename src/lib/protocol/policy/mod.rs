@@ -8,13 +8,14 @@
 //! Postfix takes an empty action, and a bare number, for "permit". So an action is said only if it
 //! is one this module's neighbour `action` knows, and never an empty one.
 
+pub mod action;
+
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-use super::action;
-use super::frame::{Line, Lines};
-use super::{MAX_REQUEST, Protocol, Step, Unsayable};
 use crate::outcome::{Failure, Outcome, Reason};
+use crate::protocol::frame::{Line, Lines};
+use crate::protocol::{MAX_REQUEST, Protocol, Step, Unsayable};
 use crate::reply::{Reply, Said, Words};
 use crate::request::{Attributes, Request};
 

@@ -13,20 +13,20 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::backend::route::{Live, Route};
 use crate::config::Mode;
-use crate::connections::Connections;
-use crate::descriptors::Descriptors;
-use crate::health::{self, View};
-use crate::log::{Level, Recorder};
-use crate::metrics::Metrics;
-use crate::notify;
-use crate::program::Program;
+use crate::observe::log::{Level, Recorder};
+use crate::observe::metrics::Metrics;
+use crate::observe::status::{self, View};
+use crate::program::descriptors::Descriptors;
+use crate::program::notify;
+use crate::program::startup::{Exit, Failure, counted, load, lonely_tables, routes, sockets_named};
 use crate::protocol::Protocol;
-use crate::run::{Exit, Failure, counted, load, lonely_tables, routes, sockets_named};
-use crate::server::{Shared, listen};
-use crate::socket::Socket;
-use crate::workers::Workers;
+use crate::protocol::facts::Program;
+use crate::serve::connections::Connections;
+use crate::serve::listen::{Shared, listen};
+use crate::serve::socket::Socket;
+use crate::serve::workers::Workers;
+use crate::table::routes::{Live, Route};
 
 /// A program that runs.
 pub(crate) struct Service {
@@ -84,7 +84,7 @@ impl Service {
             let listener = socket
                 .listen()
                 .map_err(|e| (Exit::Software, e.to_string()))?;
-            pages.spawn(health::listen(listener, view, stopped.clone()));
+            pages.spawn(status::listen(listener, view, stopped.clone()));
         }
         let watchdog = tokio::spawn(notify::watchdog(Arc::clone(&shared.workers)));
         info!("ready: {}", self.status());

@@ -11,14 +11,14 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, warn};
 
-use crate::backend::Backend;
-use crate::connections::{Connections, Presence};
-use crate::log::{Recorder, WARN_EVERY};
-use crate::metrics::Metrics;
+use crate::observe::log::{Recorder, WARN_EVERY};
+use crate::observe::metrics::Metrics;
 use crate::protocol::Protocol;
+use crate::serve::connections::{Connections, Presence};
+use crate::serve::socket::{Listener, Stream, Taken};
+use crate::serve::workers::Workers;
 use crate::session::{End, Surroundings, serve};
-use crate::socket::{Listener, Stream, Taken};
-use crate::workers::Workers;
+use crate::table::Backend;
 
 /// What every connection of a program shares.
 #[derive(Clone, Debug)]

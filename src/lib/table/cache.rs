@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::metrics::CacheState;
+use crate::observe::metrics::CacheState;
 use crate::outcome::Outcome;
 use crate::request::Request;
 

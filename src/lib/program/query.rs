@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::backend::Table as _;
-use crate::backend::endpoint::Endpoint;
-use crate::backend::route::Routes;
-use crate::log::RequestId;
+use crate::observe::log::RequestId;
 use crate::outcome::{Outcome, Reason};
-use crate::program::Program;
+use crate::protocol::facts::Program;
 use crate::protocol::policy::Policy;
 use crate::protocol::socketmap::Socketmap;
 use crate::protocol::tcp_lookup::TcpLookup;
 use crate::protocol::{Protocol, Step, say};
 use crate::reply::{Reply, Words};
 use crate::request::Request;
+use crate::table::Table as _;
+use crate::table::endpoint::Endpoint;
+use crate::table::routes::Routes;
 
 /// What is printed, and the outcome that decides the exit status.
 #[derive(Debug)]

@@ -1,0 +1,20 @@
+//! The only calls that leave the machine: a request becomes an HTTP call, and its answer an outcome.
+//!
+//! `call` says what is sent, `answer` what a response means and `redirect` where one leads, all as
+//! pure functions. `caller` makes the calls, over the connections of `client`, which `tls` encrypts
+//! and for which `resolver` finds the hosts, with the tokens of `oauth`; it skips the targets that
+//! `breaker` holds for down. `body` reads the response, and `pool` bounds the connections of all
+//! tables together. `shared` is what the tables of one configuration have in common.
+
+pub mod answer;
+pub mod body;
+pub mod breaker;
+pub mod call;
+pub mod caller;
+pub mod client;
+pub mod oauth;
+pub mod pool;
+pub mod redirect;
+pub mod resolver;
+pub mod shared;
+pub mod tls;

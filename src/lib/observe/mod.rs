@@ -1,0 +1,5 @@
+//! What an operator sees of a running program: its log, its metrics, its pages.
+
+pub mod log;
+pub mod metrics;
+pub mod status;

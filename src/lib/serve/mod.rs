@@ -1,0 +1,7 @@
+//! Sockets, connections and the threads that serve them.
+
+pub mod connections;
+pub mod listen;
+pub mod socket;
+pub mod timers;
+pub mod workers;
