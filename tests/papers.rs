@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-use postgate::metrics::{CacheState, Metrics, State};
+use postgate::observe::metrics::{CacheState, Metrics, State};
 use postgate::outcome::Reason;
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
