@@ -3,13 +3,13 @@
 
 use serde_json::json;
 
-use crate::{
+use super::{
     page::Ready,
     place::{LATER, ODD, Place, TOKEN, failure, is_odd, one, path},
-    support::{
-        backend::{self, Act, Request, Script, plain, response, status, typed},
-        program::Binary,
-    },
+};
+use crate::support::{
+    backend::{self, Act, Request, Script, plain, response, status, typed},
+    program::Binary,
 };
 
 const BRIDGE: &str = "postfix-rest-api-connector";

@@ -3,13 +3,13 @@
 
 use serde_json::json;
 
-use crate::{
+use super::{
     page::Ready,
     place::{ODD, Place, failure, is_odd, segment},
-    support::{
-        backend::{self, Act, Request, Script, response, status, typed},
-        program::Binary,
-    },
+};
+use crate::support::{
+    backend::{self, Act, Request, Script, response, status, typed},
+    program::Binary,
 };
 
 const BRIDGE: &str = "podop";

@@ -2,17 +2,10 @@
 //! redirects, compression, unix sockets, retries and deadlines, credentials, headers, bodies and
 //! normalised keys. The real programs, against servers of the tests' own on the loopback.
 
-mod servers;
-mod support;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use hyper::Version;
-use rustix::process::Signal;
-use serde_json::{Value, json};
-use servers::{
+use crate::servers::{
     BROKEN, DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, TIMED_OUT, TOO_LONG, UNREACHABLE, ask,
     certificates::{Authority, Identity, Validity, authority, write},
     expect, expect_of, gunzip, gzip,
@@ -21,13 +14,17 @@ use servers::{
     tunnel::Tunnel,
     web::{Answer, Web},
 };
-use support::{
+use crate::support::{
     Directory, Wrong,
     backend::{Act, Backend, Request, Script, json as answer, raw, response, status},
     peer::{framed, netstring, question},
     program::{ALL, Binary, Launch, Reserved},
     same, soon,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use hyper::Version;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 use tokio::{net::UnixListener, sync::Semaphore};
 
 const LOOKUPS: [Binary; 2] = [Binary::TcpLookup, Binary::Socketmap];

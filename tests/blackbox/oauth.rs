@@ -2,11 +2,21 @@
 //! long it uses them, and what it says when there are none. The real programs, against a token
 //! endpoint and a backend of the tests' own on the loopback.
 
-mod servers;
-mod support;
-
 use std::path::Path;
 
+use crate::servers::{
+    DUNNO, LATER, NO_CREDENTIALS, UNREACHABLE, ask,
+    certificates::{Authority, authority, write},
+    expect, expect_of, refused, serve, table,
+    web::{Answer, Web},
+};
+use crate::support::{
+    Seen, Wrong,
+    backend::{Act, Backend, Gate, Request, Script, json as answer, raw, response, status, typed},
+    peer::{framed, netstring, question},
+    program::{ALL, Binary, Launch, Reserved},
+    same, soon,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use rcgen::{
@@ -14,19 +24,6 @@ use rcgen::{
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use servers::{
-    DUNNO, LATER, NO_CREDENTIALS, UNREACHABLE, ask,
-    certificates::{Authority, authority, write},
-    expect, expect_of, refused, serve, table,
-    web::{Answer, Web},
-};
-use support::{
-    Seen, Wrong,
-    backend::{Act, Backend, Gate, Request, Script, json as answer, raw, response, status, typed},
-    peer::{framed, netstring, question},
-    program::{ALL, Binary, Launch, Reserved},
-    same, soon,
-};
 
 const ID: &str = "anId";
 const SECRET: &str = "s3cretOfTheClient";
@@ -282,7 +279,7 @@ async fn the_secret_may_stand_elsewhere() {
 
 #[tokio::test]
 async fn a_missing_credential_is_a_warning_for_check_and_an_error_at_the_start() {
-    let credentials = support::Directory::new();
+    let credentials = crate::support::Directory::new();
     for key in ["client-secret", "private-key"] {
         let keys = format!(
             "oauth2 = {{ token-url = \"http://127.0.0.1/\", client-id = \"{ID}\", \
@@ -362,7 +359,7 @@ async fn a_client_with_a_private_key_signs_an_assertion() {
     ] {
         let key = KeyPair::generate_for(kind).expect("a key");
         let public = read(key.public_key_pem().as_bytes()).expect("a public key");
-        let directory = support::Directory::new();
+        let directory = crate::support::Directory::new();
         let file = write(directory.path(), "key.pem", &key.serialize_pem());
         for more in ["", ", auth-method = \"private-key-jwt\", scope = \"a b\""] {
             let tokens = endpoint();
@@ -388,7 +385,7 @@ async fn a_client_with_a_private_key_signs_an_assertion() {
 async fn every_program_signs_with_a_key_from_a_credential() {
     let key = KeyPair::generate().expect("a key");
     let public = DecodingKey::from_ec_pem(key.public_key_pem().as_bytes()).expect("a public key");
-    let credentials = support::Directory::new();
+    let credentials = crate::support::Directory::new();
     credentials.write("the-key", &key.serialize_pem());
     for binary in ALL {
         let tokens = endpoint();
@@ -496,7 +493,7 @@ async fn an_issuer_may_move_its_token_endpoint() {
 async fn an_assertion_is_made_for_the_token_endpoint_an_issuer_tells() {
     let key = KeyPair::generate().expect("a key");
     let public = DecodingKey::from_ec_pem(key.public_key_pem().as_bytes()).expect("a public key");
-    let directory = support::Directory::new();
+    let directory = crate::support::Directory::new();
     let file = write(directory.path(), "key.pem", &key.serialize_pem());
     let reserved = Reserved::new();
     let origin = format!("http://{}", reserved.address());
@@ -1296,7 +1293,7 @@ async fn a_token_endpoint_nobody_vouches_for_gets_no_secret() {
 #[tokio::test]
 async fn a_token_endpoint_is_not_behind_the_unix_socket_of_the_backend() {
     for binary in ALL {
-        let directory = support::Directory::new();
+        let directory = crate::support::Directory::new();
         let path = directory.join("backend.sock");
         let backend = Web::unix(&path, |_| Answer::dunno());
         let tokens = endpoint();

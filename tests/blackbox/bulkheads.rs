@@ -1,10 +1,7 @@
 //! What keeps one trouble from becoming everybody's: limits that hold exactly, and memory that
 //! peers of every kind cannot make grow.
 
-mod support;
-
-use rustix::process::Signal;
-use support::{
+use crate::support::{
     backend::{Act, Backend, Gate, good, plain},
     peer::{Peer, question},
     program::{ALL, Binary, Launch, Program, allow_descriptors},
@@ -13,6 +10,7 @@ use support::{
         LATER, echo, echo_of, echoed, failed, found, key_of, pass_by, serve, table, table_named,
     },
 };
+use rustix::process::Signal;
 
 /// The most memory that a program may take, in KiB, whatever its peers do.
 const MOST_MEMORY: u64 = 100 * 1024;

@@ -1,11 +1,9 @@
 //! What each program makes of what the backend says, and what the backend is asked: the real
 //! programs over real sockets, against a backend made of bytes.
 
-mod support;
-
 use std::borrow::Cow;
 
-use support::{
+use crate::support::{
     Wrong,
     backend::{Act, Backend, Gate, Script, good, json, plain, raw, response, status, typed},
     peer::{framed, netstring, question},

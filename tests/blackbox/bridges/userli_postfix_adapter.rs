@@ -3,13 +3,13 @@
 
 use serde_json::json;
 
-use crate::{
+use super::{
     page::Ready,
     place::{Place, TOKEN, failure, segment},
-    support::{
-        backend::{self, Act, Request, Script, response, status, typed},
-        program::Binary,
-    },
+};
+use crate::support::{
+    backend::{self, Act, Request, Script, response, status, typed},
+    program::Binary,
 };
 
 const BRIDGE: &str = "userli-postfix-adapter";

@@ -3,23 +3,21 @@
 //!
 //! The order is the same every time; `POSTGATE_FAULTS_SEED` chooses another.
 
-mod support;
-
 use std::ops::RangeInclusive;
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
-use fastrand::Rng;
-use rustix::process::Signal;
-use support::{
+use crate::support::{
     backend::{Act, Backend, Request, Script, json, plain, raw, response, status, typed},
     peer::{Address, Peer, question},
     program::{ALL, Binary, Launch, Program, Reserved},
     shown, soon,
     tables::{LATER, echo_of, key_of, table_named},
 };
+use fastrand::Rng;
+use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 /// The most memory that a program may take, in KiB.

@@ -1,10 +1,7 @@
 //! What keeps a program steady while its backend is not: targets left in peace and found again,
 //! further targets, deadlines.
 
-mod support;
-
-use rustix::process::Signal;
-use support::{
+use crate::support::{
     Wrong,
     backend::{Act, Backend, Gate, Script, good, raw, response, status},
     peer::{Peer, question},
@@ -12,6 +9,7 @@ use support::{
     same, soon,
     tables::{echo, echoed, failed, found, not_found, pass_by, serve, table, table_named},
 };
+use rustix::process::Signal;
 
 /// Makes a target down after so many failures. The pauses grow, so that few probes are made while a
 /// test takes its time.
@@ -390,7 +388,7 @@ async fn one_table_that_is_down_leaves_the_others_alone() {
         let reply = peer.ask(question(binary, "ill", "key")).await;
         // Any later call may be a probe.
         let is_right = reply == answered || round > 0 && reply == down;
-        assert!(is_right, "{round}: {}", support::shown(&reply));
+        assert!(is_right, "{round}: {}", crate::support::shown(&reply));
         not_asked += usize::from(reply == down);
         let reply = ask(&mut peer, binary).await;
         same("well", &reply, &echoed(binary, "key"));
@@ -617,7 +615,7 @@ async fn a_hanging_backend_is_given_up_at_the_deadline_under_load() {
             let reply = peer.reply().await;
             timed_out += usize::from(reply == late);
             let is_right = [&late, &busy, &down].contains(&&reply);
-            assert!(is_right, "{binary:?}: {}", support::shown(&reply));
+            assert!(is_right, "{binary:?}: {}", crate::support::shown(&reply));
         }
         assert!(timed_out >= AT_ONCE, "{binary:?}: {timed_out}");
         // The end of one that was given up may reach the backend after the next one's beginning.

@@ -1,8 +1,6 @@
 //! The programs as commands: options, exit statuses, what they print, and the sockets they take
 //! and refuse.
 
-mod support;
-
 use std::{
     ffi::OsStr,
     net::{TcpListener, TcpStream, UdpSocket},
@@ -14,17 +12,17 @@ use std::{
     path::Path,
 };
 
-use rustix::{
-    fs::{CWD, FileType, Mode, mknodat},
-    net::{AddressFamily, SocketFlags, SocketType, bind, socket_with},
-    process::Signal,
-};
-use support::{
+use crate::support::{
     Directory,
     backend::{Act, Backend, Script, good, json, plain, status},
     peer::{Address, Peer, framed, netstring, question},
     program::{ALL, Binary, End, Launch, Reserved, Socket, listen, said},
     same,
+};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    net::{AddressFamily, SocketFlags, SocketType, bind, socket_with},
+    process::Signal,
 };
 
 /// What policy says for every temporary failure.

@@ -1,11 +1,9 @@
 //! The pages on sockets named `metrics`, and the papers that name what stands on them.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use support::{
+use crate::support::{
     backend::{Backend, good, response, status},
     peer::question,
     program::{ALL, Binary, Launch, Program},

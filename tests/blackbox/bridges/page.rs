@@ -2,10 +2,8 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
-use crate::{
-    place::Secrets,
-    support::program::{ALL, Launch},
-};
+use super::place::Secrets;
+use crate::support::program::{ALL, Launch};
 
 /// What every ready table has where an operator puts the API's own host and port.
 const API: &str = "127.0.0.1:8080";

@@ -7,13 +7,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use serde_json::{Value, json};
 
-use crate::{
+use super::{
     page::Ready,
     place::{ODD, Place, TOKEN, is_odd, one},
-    support::{
-        backend::{self, Act, Request, Script, response, status, typed},
-        program::Binary,
-    },
+};
+use crate::support::{
+    backend::{self, Act, Request, Script, response, status, typed},
+    program::Binary,
 };
 
 const BRIDGE: &str = "pfxhttp";

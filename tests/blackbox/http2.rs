@@ -1,13 +1,9 @@
 //! What HTTP/2 alone can do to a call: streams that are reset, connections that go away, and the
 //! version that the operator chooses. The real programs, against servers on the loopback.
 
-mod servers;
-mod support;
-
 use std::sync::Arc;
 
-use hyper::Version;
-use servers::{
+use crate::servers::{
     DUNNO, NOT_UNDERSTOOD, UNREACHABLE,
     certificates::authority,
     expect,
@@ -15,10 +11,11 @@ use servers::{
     table,
     web::{Answer, Web},
 };
-use support::backend::{Backend, good};
-use support::peer::question;
-use support::program::{ALL, Binary, Launch};
-use support::same;
+use crate::support::backend::{Backend, good};
+use crate::support::peer::question;
+use crate::support::program::{ALL, Binary, Launch};
+use crate::support::same;
+use hyper::Version;
 use tokio::sync::Semaphore;
 
 /// The line of TOML that chooses HTTP/2 over plain TCP.

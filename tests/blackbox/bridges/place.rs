@@ -3,14 +3,12 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::{
-    page::Ready,
-    support::{
-        Directory, Wrong,
-        backend::{Backend, Request, Script},
-        peer::{Peer, framed, question},
-        program::{Binary, Launch, Program},
-    },
+use super::page::Ready;
+use crate::support::{
+    Directory, Wrong,
+    backend::{Backend, Request, Script},
+    peer::{Peer, framed, question},
+    program::{Binary, Launch, Program},
 };
 
 /// What every API here demands, and every ready table is given.

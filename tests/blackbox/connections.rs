@@ -1,22 +1,20 @@
 //! How the programs treat connections: requests cut anywhere, peers of every kind, limits, and the
 //! signals of the service manager.
 
-mod support;
-
 use std::fmt::Write as _;
 use std::path::Path;
 
-use rustix::{
-    fs::{CWD, FileType, Mode, mknodat},
-    process::{Resource, Rlimit, Signal, getrlimit, setrlimit},
-};
-use support::{
+use crate::support::{
     Seen,
     backend::{Act, Backend, Gate, Script, good, json, plain, status},
     peer::{Peer, framed, netstring, question},
     program::{ALL, Binary, End, Launch, Program, Reserved, said},
     same, soon,
     tables::{LATER, echo, echoed, found, pass_by, serve, table},
+};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Resource, Rlimit, Signal, getrlimit, setrlimit},
 };
 use tokio::{fs::OpenOptions, io::AsyncWriteExt};
 
@@ -196,7 +194,7 @@ async fn malformed(binary: Binary, requests: &[&[u8]], reply: &[u8]) {
     let program = serve(binary, table(binary, &backend.url("/"), "")).await;
     let mut neighbour = program.peer().await;
     for request in requests {
-        let what = support::shown(request);
+        let what = crate::support::shown(request);
         let mut peer = program.peer().await;
         peer.send(request).await;
         same(&what, &peer.reply().await, reply);
@@ -293,7 +291,11 @@ async fn a_well_framed_request_that_asks_nothing_keeps_its_connection() {
         (b"4: key,", &unknown),
     ];
     for (request, reply) in rows {
-        same(&support::shown(request), &peer.ask(request).await, reply);
+        same(
+            &crate::support::shown(request),
+            &peer.ask(request).await,
+            reply,
+        );
         let next = peer.ask(question(Binary::Socketmap, "t", "key")).await;
         same("the next request", &next, &key);
     }
@@ -696,7 +698,11 @@ async fn a_hanging_backend_holds_up_its_own_table_only() {
     let busy = netstring("TEMP backend busy");
     let late = netstring("TIMEOUT backend timed out");
     let reply = second.reply().await;
-    assert!(reply == busy || reply == late, "{}", support::shown(&reply));
+    assert!(
+        reply == busy || reply == late,
+        "{}",
+        crate::support::shown(&reply)
+    );
 }
 
 #[tokio::test]
@@ -720,7 +726,7 @@ async fn of_many_waiting_for_one_place_each_is_answered_in_time() {
     for peer in &mut peers {
         let reply = peer.reply().await;
         let is_one = reasons.iter().any(|reason| reply == netstring(reason));
-        assert!(is_one, "{}", support::shown(&reply));
+        assert!(is_one, "{}", crate::support::shown(&reply));
     }
 }
 
@@ -827,7 +833,7 @@ async fn at_sigterm_what_was_asked_is_answered_and_the_idle_are_closed() {
         assert!(
             rest.is_empty() || rest == found(binary, "DUNNO"),
             "{}",
-            support::shown(&rest)
+            crate::support::shown(&rest)
         );
         test.program.end().await.status(0);
     }

@@ -1,9 +1,6 @@
 //! Answers that are kept, and calls that are shared: against a model of what may be said at every
 //! moment, and in the programs.
 
-mod support;
-
-#[path = "cache/model.rs"]
 mod model;
 
 use std::future::poll_fn;
@@ -15,18 +12,18 @@ use std::sync::{
 use std::task::Poll;
 use std::time::Duration;
 
-use postgate::config;
-use postgate::outcome::{Outcome, Reason};
-use postgate::request::{Attributes, Request};
-use postgate::table::cache::{Answered, Cache, Lifetime, Question, lifetime};
-use rustix::process::Signal;
-use support::{
+use crate::support::{
     backend::{Act, Backend, Gate, Script, json, plain, response, status},
     peer::{framed, question},
     program::{ALL, Binary},
     same, soon,
     tables::{echo, echo_of, echoed, failed, found, key_of, not_found, serve, table},
 };
+use postgate::config;
+use postgate::outcome::{Outcome, Reason};
+use postgate::request::{Attributes, Request};
+use postgate::table::cache::{Answered, Cache, Lifetime, Question, lifetime};
+use rustix::process::Signal;
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -514,7 +511,7 @@ async fn an_answer_is_renewed_ahead_of_its_end_by_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn there_are_never_more_answers_than_allowed_and_nearly_as_many() {
-    let mut wrong = support::Wrong::default();
+    let mut wrong = crate::support::Wrong::default();
     for most in [1, 2, 3, 7, 100, 1_000] {
         let mut settings = settings();
         settings.max_entries = most;
@@ -638,7 +635,7 @@ fn questions_differ_where_anything_differs() {
 fn the_backends_word_on_lifetimes_is_understood() {
     const DATE: &str = "date: Thu, 01 Jan 2026 00:00:00 GMT";
     const LATER: &str = "expires: Thu, 01 Jan 2026 00:01:00 GMT";
-    let mut wrong = support::Wrong::default();
+    let mut wrong = crate::support::Wrong::default();
     for (headers, expected) in [
         (&[][..], None),
         (&["cache-control: max-age=60"], Some(60)),
@@ -720,7 +717,7 @@ fn the_backends_word_on_lifetimes_is_understood() {
 
 #[test]
 fn the_backends_word_on_old_answers_is_understood() {
-    let mut wrong = support::Wrong::default();
+    let mut wrong = crate::support::Wrong::default();
     for (control, expected) in [
         ("", None),
         ("max-age=60", None),
@@ -807,7 +804,7 @@ async fn what_is_kept_is_not_asked_again_until_sigusr1() {
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_said_is_a_failure_and_not_kept() {
-    let mut wrong = support::Wrong::default();
+    let mut wrong = crate::support::Wrong::default();
     for (binary, what, bad) in [
         (Binary::Policy, "a permission", plain("OK")),
         (Binary::Policy, "no action", plain("It works")),
@@ -1133,7 +1130,7 @@ async fn the_backends_own_word_is_honoured_where_the_operator_wants_it() {
             false,
         ),
     ];
-    let mut wrong = support::Wrong::default();
+    let mut wrong = crate::support::Wrong::default();
     for (headers, is_kept) in rows {
         for is_honoured in [true, false] {
             let mut all = vec![("Content-Type", "application/json")];
