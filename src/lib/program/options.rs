@@ -117,26 +117,17 @@ fn text(error: lexopt::Error) -> String {
     error.to_string()
 }
 
-/// Everything there is to say about the use of a program: `--help` and the manual page are made
-/// of it.
+/// What `--help` says about a program; the manual page begins with the same.
 #[derive(Clone, Debug)]
 pub struct Usage {
     /// The program.
     pub program: Program,
     /// What it is for, as an answer to "What does it do?".
     pub purpose: String,
-    /// How Postfix is told to ask it, as in main.cf.
-    pub asked: &'static str,
     /// Its options.
     pub options: Vec<Explained>,
     /// Its exit statuses, each with its meaning.
     pub statuses: Vec<(&'static str, &'static str)>,
-    /// Its signals.
-    pub signals: Vec<(&'static str, &'static str)>,
-    /// The files and sockets that belong to it.
-    pub files: Vec<(&'static str, String)>,
-    /// The variables of its environment.
-    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 /// One option.
@@ -155,71 +146,16 @@ pub struct Explained {
 impl Usage {
     /// Returns what there is to say about the use of a program.
     pub fn of(program: Program) -> Self {
-        let (serves, asked, sockets) = match program {
-            Program::TcpLookup => (
-                "tcp_table(5) lookups",
-                "transport_maps = tcp:127.0.0.1:9001",
-                vec![(
-                    "postgate-tcp-lookup@PORT.socket",
-                    "the unit that listens on 127.0.0.1:PORT, under the name PORT",
-                )],
-            ),
-            Program::Socketmap => (
-                "socketmap_table(5) lookups",
-                "virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases",
-                vec![
-                    (
-                        "postgate-socketmap.socket",
-                        "the unit that listens on /var/spool/postfix/private/postgate-socketmap",
-                    ),
-                    (
-                        "postgate-socketmap@NAME.socket",
-                        "the unit that listens on \
-                         /var/spool/postfix/private/postgate-socketmap-NAME",
-                    ),
-                ],
-            ),
-            Program::Policy => (
-                "policy delegation (SMTPD_POLICY_README)",
-                "check_policy_service unix:private/postgate-policy",
-                vec![
-                    (
-                        "postgate-policy.socket",
-                        "the unit that listens on /var/spool/postfix/private/postgate-policy, \
-                         under the name policy",
-                    ),
-                    (
-                        "postgate-policy@NAME.socket",
-                        "the unit that listens on /var/spool/postfix/private/postgate-policy-NAME, \
-                         under the name NAME",
-                    ),
-                ],
-            ),
+        let serves = match program {
+            Program::TcpLookup => "tcp_table(5) lookups",
+            Program::Socketmap => "socketmap_table(5) lookups",
+            Program::Policy => "policy delegation (SMTPD_POLICY_README)",
         };
-        let (metrics, metrics_text) = match program {
-            Program::TcpLookup => ("postgate-metrics-tcp-lookup.socket", "127.0.0.1:9464"),
-            Program::Socketmap => ("postgate-metrics-socketmap.socket", "127.0.0.1:9465"),
-            Program::Policy => ("postgate-metrics-policy.socket", "127.0.0.1:9466"),
-        };
-        let mut files = vec![(DEFAULT_CONFIG, "the configuration".to_owned())];
-        files.extend(
-            sockets
-                .into_iter()
-                .map(|(unit, text)| (unit, text.to_owned())),
-        );
-        files.push((
-            metrics,
-            format!("the unit that listens on {metrics_text} for metrics and health"),
-        ));
         Self {
             program,
             purpose: format!("Answers Postfix's {serves} from an HTTP API"),
-            asked,
             options: options(program),
             statuses: STATUSES.to_vec(),
-            signals: SIGNALS.to_vec(),
-            files,
-            environment: ENVIRONMENT.to_vec(),
         }
     }
 }
@@ -285,43 +221,6 @@ const STATUSES: [(&str, &str); 8] = [
     ("75", "of --query: temporary failure"),
     ("76", "of --query: permanent failure"),
     ("78", "configuration"),
-];
-
-const SIGNALS: [(&str, &str); 3] = [
-    (
-        "SIGTERM, SIGINT",
-        "stop: take no more questions, answer those there are within drain-timeout; \
-         a second one stops at once",
-    ),
-    (
-        "SIGHUP",
-        "read the configuration again; a bad one is refused, and the one before it stays",
-    ),
-    ("SIGUSR1", "empty the caches"),
-];
-
-const ENVIRONMENT: [(&str, &str); 6] = [
-    (
-        "LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID",
-        "the sockets that systemd hands over, and their names",
-    ),
-    (
-        "NOTIFY_SOCKET",
-        "where systemd is told what the program does",
-    ),
-    ("WATCHDOG_USEC", "how often it is told that it is alive"),
-    (
-        "JOURNAL_STREAM",
-        "set by systemd: the log goes to the journal, with its fields",
-    ),
-    (
-        "CREDENTIALS_DIRECTORY",
-        "where the secrets of { credential = \"NAME\" } are",
-    ),
-    (
-        "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY",
-        "used where the configuration has proxy = \"environment\"",
-    ),
 ];
 
 /// Says how to use a program.

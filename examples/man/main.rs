@@ -1,5 +1,7 @@
-//! Writes the manual pages: those of the programs from what `--help` says, postgate.toml(5) from
-//! config.toml.example. `cargo run --example man -- FOLDER`.
+//! Writes the manual pages: those of the programs from what `--help` and `text` say, postgate.toml(5)
+//! from config.toml.example. `cargo run --example man -- FOLDER`.
+
+mod text;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use std::{env, fs};
 use postgate::Program;
 use postgate::program::options::{Explained, Usage};
 
-const EXAMPLE: &str = include_str!("../config.toml.example");
+const EXAMPLE: &str = include_str!("../../config.toml.example");
 
 /// What follows the lines of a page that are made here.
 const PAGES: &str = "postgate\\-tcp\\-lookup(8), postgate\\-socketmap(8), postgate\\-policy(8), \
@@ -81,7 +83,7 @@ fn of_program(usage: &Usage) -> String {
             usage.purpose
         ),
     );
-    verbatim(&mut page, &[usage.asked]);
+    verbatim(&mut page, &[text::main_cf(usage.program)]);
     paragraph(
         &mut page,
         "A failure is never said as \"not found\", and never lets a mail pass, unless the \
@@ -95,14 +97,9 @@ fn of_program(usage: &Usage) -> String {
         paragraph(&mut page, &option.text.replace('\n', " "));
     }
     terms(&mut page, "EXIT STATUS", &usage.statuses);
-    terms(&mut page, "SIGNALS", &usage.signals);
-    terms(&mut page, "ENVIRONMENT", &usage.environment);
-    let files: Vec<_> = usage
-        .files
-        .iter()
-        .map(|(name, text)| (*name, text.as_str()))
-        .collect();
-    terms(&mut page, "FILES", &files);
+    terms(&mut page, "SIGNALS", &text::SIGNALS);
+    terms(&mut page, "ENVIRONMENT", &text::ENVIRONMENT);
+    terms(&mut page, "FILES", text::files(usage.program));
     let _ = writeln!(
         page,
         ".SH SEE ALSO\n{PAGES}, postconf(5), postmap(1), tcp_table(5), socketmap_table(5), \

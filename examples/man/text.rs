@@ -1,0 +1,100 @@
+//! What the manual pages say besides `--help`.
+
+use postgate::Program;
+
+/// How a program is named in main.cf.
+pub(crate) fn main_cf(program: Program) -> &'static str {
+    match program {
+        Program::TcpLookup => "transport_maps = tcp:127.0.0.1:9001",
+        Program::Socketmap => {
+            "virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases"
+        }
+        Program::Policy => "check_policy_service unix:private/postgate-policy",
+    }
+}
+
+pub(crate) const SIGNALS: [(&str, &str); 3] = [
+    (
+        "SIGTERM, SIGINT",
+        "stop: take no more questions, answer those there are within drain-timeout; \
+         a second one stops at once",
+    ),
+    (
+        "SIGHUP",
+        "read the configuration again; a bad one is refused, and the one before it stays",
+    ),
+    ("SIGUSR1", "empty the caches"),
+];
+
+pub(crate) const ENVIRONMENT: [(&str, &str); 6] = [
+    (
+        "LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID",
+        "the sockets that systemd hands over, and their names",
+    ),
+    (
+        "NOTIFY_SOCKET",
+        "where systemd is told what the program does",
+    ),
+    ("WATCHDOG_USEC", "how often it is told that it is alive"),
+    (
+        "JOURNAL_STREAM",
+        "set by systemd: the log goes to the journal, with its fields",
+    ),
+    (
+        "CREDENTIALS_DIRECTORY",
+        "where the secrets of { credential = \"NAME\" } are",
+    ),
+    (
+        "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY",
+        "used where the configuration has proxy = \"environment\"",
+    ),
+];
+
+/// The files and units of a program.
+pub(crate) fn files(program: Program) -> &'static [(&'static str, &'static str)] {
+    match program {
+        Program::TcpLookup => &[
+            ("/etc/postgate/config.toml", "the configuration"),
+            (
+                "postgate-tcp-lookup@PORT.socket",
+                "the unit that listens on 127.0.0.1:PORT, under the name PORT",
+            ),
+            (
+                "postgate-metrics-tcp-lookup.socket",
+                "the unit that listens on 127.0.0.1:9464 for metrics and health",
+            ),
+        ],
+        Program::Socketmap => &[
+            ("/etc/postgate/config.toml", "the configuration"),
+            (
+                "postgate-socketmap.socket",
+                "the unit that listens on /var/spool/postfix/private/postgate-socketmap",
+            ),
+            (
+                "postgate-socketmap@NAME.socket",
+                "the unit that listens on /var/spool/postfix/private/postgate-socketmap-NAME",
+            ),
+            (
+                "postgate-metrics-socketmap.socket",
+                "the unit that listens on 127.0.0.1:9465 for metrics and health",
+            ),
+        ],
+        Program::Policy => &[
+            ("/etc/postgate/config.toml", "the configuration"),
+            (
+                "postgate-policy.socket",
+                "the unit that listens on /var/spool/postfix/private/postgate-policy, under the \
+                 name policy",
+            ),
+            (
+                "postgate-policy@NAME.socket",
+                "the unit that listens on /var/spool/postfix/private/postgate-policy-NAME, under \
+                 the name NAME",
+            ),
+            (
+                "postgate-metrics-policy.socket",
+                "the unit that listens on 127.0.0.1:9466 for metrics and health",
+            ),
+        ],
+    }
+}
