@@ -17,7 +17,7 @@ use postgate::protocol::quote::{quote, unquote};
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::protocol::{MAX_REQUEST, Protocol, Step};
-use postgate::reply::Words;
+use postgate::reply::PolicyActions;
 use postgate::request::Request;
 
 const KEY: &str = "someone+lists@sender.example";
@@ -81,7 +81,7 @@ fn protocol<P: Protocol>(criterion: &mut Criterion, program: Program, value: &st
         let step = |mut input| P::default().next_step(&mut input);
         b.iter_batched(|| BytesMut::from(&*asked), step, BatchSize::SmallInput);
     });
-    let words = Words::default();
+    let words = PolicyActions::default();
     for (name, outcome) in [
         ("reply found", Outcome::Found(value.to_owned())),
         ("reply not found", Outcome::NotFound),

@@ -1,11 +1,11 @@
 //! The table HTTP → outcome, a row for each case.
 
-use postgate::config::{Missing, Reading, Response, Statuses, Verdict};
+use postgate::config::{Missing, Response, ResponseRules, Statuses, Verdict};
 use postgate::http::answer::{read, verdict, without_body};
 use postgate::outcome::{Outcome, Reason};
 
-fn reading(is_lookup: bool) -> Reading {
-    Reading {
+fn reading(is_lookup: bool) -> ResponseRules {
+    ResponseRules {
         is_lookup,
         response: if is_lookup {
             Response::Json
@@ -23,11 +23,11 @@ fn reading(is_lookup: bool) -> Reading {
     }
 }
 
-fn lookup() -> Reading {
+fn lookup() -> ResponseRules {
     reading(true)
 }
 
-fn policy() -> Reading {
+fn policy() -> ResponseRules {
     reading(false)
 }
 

@@ -140,7 +140,7 @@ fn constants_of_a_request_are_hidden_in_quotes_and_listings_alike() {
     let path = file_of(&text(
         ", d = \"{nobody}\", e = \"ab{s3cret}\", f = \"a{hushhush}b\"",
     ));
-    let (_, report) = load(&path, Mode::Look);
+    let (_, report) = load(&path, Mode::Check);
     std::fs::remove_file(&path).expect("the file");
     let quotes = shown(&report, &path);
     for line in [
@@ -222,7 +222,7 @@ fn a_syntax_error_shows_the_key_it_follows() {
     assert!(keys.len() > 70, "{keys:?}");
     let text: String = keys.iter().map(|k| format!("{k} = \"s3cret\n")).collect();
     let path = file_of(&text);
-    let (_, report) = load(&path, Mode::Look);
+    let (_, report) = load(&path, Mode::Check);
     std::fs::remove_file(&path).expect("the file");
     let shown = shown(&report, &path);
     for key in keys {
@@ -321,7 +321,7 @@ fn a_program_needs_the_secrets_of_its_own_tables_only() {
     let missing = "file \"/nowhere/at/all\" cannot be read";
     assert!(of(Mode::Serve(Program::Socketmap)).contains(missing));
     assert!(!of(Mode::Serve(Program::Policy)).contains(missing));
-    let looked = of(Mode::Look);
+    let looked = of(Mode::Check);
     assert!(
         looked.contains("warning: socketmap.nowhere.auth-token: file"),
         "{looked}"
@@ -332,7 +332,7 @@ fn a_program_needs_the_secrets_of_its_own_tables_only() {
 #[test]
 fn a_policy_call_that_carries_nothing_is_refused_where_a_credential_is_missing() {
     let path = folder("bad").join("policy-carries-nothing-warned.toml");
-    let (_, report) = load(&path, Mode::Look);
+    let (_, report) = load(&path, Mode::Check);
     let shown = shown(&report, &path);
     assert!(
         shown.contains("warning: policy.no-credential.auth-token: "),

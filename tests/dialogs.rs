@@ -23,11 +23,11 @@ use postgate::protocol::Protocol;
 use postgate::protocol::policy::Policy;
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
-use postgate::reply::{Said, Words};
+use postgate::reply::{FallbackAction, PolicyActions};
 use postgate::request::Request;
 use postgate::serve::connections::Connections;
-use postgate::session::{End, Surroundings, serve};
-use postgate::table::{Backend, Patience, Table};
+use postgate::session::{Context, End, serve};
+use postgate::table::{Backend, Table, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How the client's bytes are cut: whole, or into pieces of so many.
@@ -67,7 +67,7 @@ async fn play_all<P: Protocol>(folder: &str) {
 
 #[derive(Default)]
 struct Dialog {
-    words: Words,
+    words: PolicyActions,
     sent: Vec<u8>,
     asked: Vec<String>,
     outcomes: VecDeque<Outcome>,
@@ -92,8 +92,8 @@ impl Dialog {
             match kind {
                 "W" if rest == "permit" => dialog.words.permit_actions = true,
                 "W" if rest == "silent" => {
-                    dialog.words.on_temporary = Said::Disconnect;
-                    dialog.words.on_permanent = Said::Disconnect;
+                    dialog.words.on_temporary = FallbackAction::Disconnect;
+                    dialog.words.on_permanent = FallbackAction::Disconnect;
                 }
                 "C" => dialog.sent.extend(unescape(rest)),
                 "Q" => dialog.asked.push(rest.to_owned()),
@@ -115,12 +115,12 @@ impl Dialog {
         let asked = scripted.clone();
         let (ours, mut client) = tokio::io::duplex(1 << 20);
         let serving = tokio::spawn(async move {
-            let presence = Arc::new(Connections::default()).admit(|| 1).await;
-            let surroundings = Surroundings {
-                presence: &presence,
+            let guard = Arc::new(Connections::default()).admit(|| 1).await;
+            let context = Context {
+                guard: &guard,
                 recorder: &Recorder::default(),
             };
-            serve::<P, _, _>(ours, &scripted, surroundings).await
+            serve::<P, _, _>(ours, &scripted, context).await
         });
         for piece in self.sent.chunks(cut.min(self.sent.len().max(1))) {
             // The other side may have hung up already, as some dialogs show.
@@ -154,7 +154,7 @@ impl Dialog {
 struct Scripted(Arc<Script>);
 
 struct Script {
-    words: Words,
+    words: PolicyActions,
     outcomes: Mutex<VecDeque<Outcome>>,
     asked: Mutex<Vec<String>>,
 }
@@ -166,8 +166,8 @@ impl Backend for Scripted {
         (map != Some(b"unknown")).then(|| Arc::clone(&self.0))
     }
 
-    fn patience(&self) -> Patience {
-        Patience {
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
             read: Duration::from_secs(10),
             idle: None,
         }
@@ -179,7 +179,7 @@ impl Table for Script {
         "scripted"
     }
 
-    fn words(&self) -> &Words {
+    fn words(&self) -> &PolicyActions {
         &self.words
     }
 

@@ -24,7 +24,7 @@ use postgate::protocol::policy::Policy;
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::protocol::{MAX_REQUEST, Protocol, Step, say};
-use postgate::reply::{Reply, Words};
+use postgate::reply::{PolicyActions, Reply};
 
 const RUNS: u64 = 20_000;
 
@@ -129,7 +129,7 @@ fn alone_and_together<P: Protocol>(rng: &mut Rng, request: impl Fn(&mut Rng) -> 
 #[test]
 fn every_reply_is_one_whole_frame() {
     let mut rng = Rng::with_seed(seed());
-    let words = Words::default();
+    let words = PolicyActions::default();
     for run in 0..runs() {
         let value = value(&mut rng);
         let outcome = Outcome::Found(value.clone());
@@ -176,7 +176,7 @@ fn every_reply_is_one_whole_frame() {
     }
 }
 
-fn reply_of_socketmap(outcome: &Outcome, words: &Words) -> String {
+fn reply_of_socketmap(outcome: &Outcome, words: &PolicyActions) -> String {
     let mut reply = BytesMut::from(&reply::<Socketmap>(outcome, words)[..]);
     let Frame::Whole(payload) = take_netstring(&mut reply, 100_000) else {
         panic!("no netstring: {outcome:?}");
@@ -185,10 +185,10 @@ fn reply_of_socketmap(outcome: &Outcome, words: &Words) -> String {
     reply_text(payload.to_vec())
 }
 
-fn reply<P: Protocol>(outcome: &Outcome, words: &Words) -> Vec<u8> {
+fn reply<P: Protocol>(outcome: &Outcome, words: &PolicyActions) -> Vec<u8> {
     match say::<P>(outcome.clone(), words) {
-        (_, Reply::Say(bytes)) => bytes.to_vec(),
-        (_, Reply::HangUp) => panic!("nothing said of {outcome:?}"),
+        (_, Reply::Send(bytes)) => bytes.to_vec(),
+        (_, Reply::Close) => panic!("nothing said of {outcome:?}"),
     }
 }
 

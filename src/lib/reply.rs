@@ -6,29 +6,29 @@ use bytes::Bytes;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// Say these bytes.
-    Say(Bytes),
+    Send(Bytes),
     /// Say nothing and close: Postfix asks once more, then takes its own default.
-    HangUp,
+    Close,
 }
 
 /// What an operator has written down to be said by a policy table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Words {
+pub struct PolicyActions {
     /// For "not found".
-    pub on_not_found: Said,
+    pub on_not_found: FallbackAction,
     /// For "temporary".
-    pub on_temporary: Said,
+    pub on_temporary: FallbackAction,
     /// For "permanent".
-    pub on_permanent: Said,
+    pub on_permanent: FallbackAction,
     /// Whether the backend may say `OK`, `RELAY` and `permit…`.
     pub permit_actions: bool,
     /// Names of `smtpd_restriction_classes` that the backend may say.
     pub restriction_classes: Vec<String>,
 }
 
-impl Default for Words {
+impl Default for PolicyActions {
     fn default() -> Self {
-        let action = |text: &str| Said::Action(text.to_owned());
+        let action = |text: &str| FallbackAction::Action(text.to_owned());
         Self {
             on_not_found: action("DUNNO"),
             on_temporary: action("DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable"),
@@ -41,7 +41,7 @@ impl Default for Words {
 
 /// What a policy table says for an outcome without a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum FallbackAction {
     /// This action.
     Action(String),
     /// Nothing: close the connection.

@@ -12,9 +12,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use crate::observe::log::{Record, Recorder, RequestId};
 use crate::outcome::{Outcome, Reason};
 use crate::protocol::{Protocol, Step, say};
-use crate::reply::{Reply, Words};
+use crate::reply::{PolicyActions, Reply};
 use crate::request::Request;
-use crate::serve::connections::{Presence, Told};
+use crate::serve::connections::{ConnectionGuard, Notice};
 use crate::table::{Backend, Table};
 
 /// How much is read at a time, and how much of what a peer sends ahead is kept during a call.
@@ -26,10 +26,10 @@ const READ_AHEAD: usize = 64 * 1024;
 const KEPT: usize = 4 * 1024;
 
 /// How long a connection that has asked nothing yet is not taken for an idle one.
-const GRACE: Duration = Duration::from_millis(200);
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(200);
 
 /// How long after a stop half a request may take to become whole.
-const LAST_CHANCE: Duration = Duration::from_secs(1);
+const HALF_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// Why a connection is over.
 #[derive(Debug)]
@@ -54,9 +54,9 @@ pub enum End {
 
 /// What a connection shares with the rest of the program.
 #[derive(Debug)]
-pub struct Surroundings<'s> {
+pub struct Context<'s> {
     /// Its place among the connections.
-    pub presence: &'s Presence,
+    pub guard: &'s ConnectionGuard,
     /// Where every request is recorded.
     pub recorder: &'s Recorder,
 }
@@ -65,7 +65,7 @@ pub struct Surroundings<'s> {
 ///
 /// A peer that closes its side gets the replies to what it has asked; one that resets the
 /// connection ends its call. When the program stops, what has been asked is still answered.
-pub async fn serve<P, B, S>(stream: S, backend: &B, surroundings: Surroundings<'_>) -> End
+pub async fn serve<P, B, S>(stream: S, backend: &B, context: Context<'_>) -> End
 where
     P: Protocol,
     B: Backend,
@@ -74,7 +74,7 @@ where
     let mut session = Session {
         stream,
         backend,
-        surroundings,
+        context,
         input: BytesMut::new(),
         first_byte: None,
         has_come: false,
@@ -91,7 +91,7 @@ where
 struct Session<'s, B, S> {
     stream: S,
     backend: &'s B,
-    surroundings: Surroundings<'s>,
+    context: Context<'s>,
     input: BytesMut,
     /// When the request that is on its way began.
     first_byte: Option<Instant>,
@@ -129,55 +129,57 @@ where
         if self.has_ended {
             return Err(End::Eof);
         }
-        let is_resting = self.input.is_empty();
-        if is_resting && self.input.try_reclaim(KEPT + 1) {
+        let is_idle = self.input.is_empty();
+        if is_idle && self.input.try_reclaim(KEPT + 1) {
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
         if !self.has_come {
             // Who has just connected is about to ask, and is not to leave before.
             self.has_come = true;
-            if let Ok(read) = timeout(GRACE, self.stream.read_buf(&mut self.input)).await {
+            if let Ok(read) =
+                timeout(FIRST_REQUEST_GRACE, self.stream.read_buf(&mut self.input)).await
+            {
                 return taken(read);
             }
         }
-        let patience = self.backend.patience();
-        let deadline = if is_resting {
+        let timeouts = self.backend.timeouts();
+        let deadline = if is_idle {
             self.first_byte = None;
-            self.surroundings.presence.rest();
-            patience.idle.map(|idle| Instant::now() + idle)
+            self.context.guard.mark_idle();
+            timeouts.idle.map(|idle| Instant::now() + idle)
         } else {
             let first_byte = *self.first_byte.get_or_insert_with(Instant::now);
-            Some(first_byte + patience.read)
+            Some(first_byte + timeouts.read)
         };
         let read = select! {
             biased;
             read = self.stream.read_buf(&mut self.input) => read,
-            told = self.surroundings.presence.told(), if is_resting => match told {
-                Told::Leave => return Err(End::Evicted),
-                Told::Stop => self.last_look().await?,
+            notice = self.context.guard.notice(), if is_idle => match notice {
+                Notice::Evict => return Err(End::Evicted),
+                Notice::Shutdown => self.final_read().await?,
             },
-            stopped = self.surroundings.presence.stopped(), if !is_resting => {
-                self.last_piece(stopped).await?
+            stopped = self.context.guard.stopped(), if !is_idle => {
+                self.final_piece(stopped).await?
             }
             () = until(&mut self.timer, deadline) => {
-                return Err(if is_resting { End::Idle } else { End::TooSlow });
+                return Err(if is_idle { End::Idle } else { End::TooSlow });
             }
         };
         // Who has come to its end leaves by itself.
         if read.as_ref().is_ok_and(|count| *count > 0) {
-            self.surroundings.presence.wake();
+            self.context.guard.mark_busy();
         }
         taken(read)
     }
 
     /// What was asked before the stop is answered: it may have arrived without being noticed yet.
     /// Who has just connected is about to ask.
-    async fn last_look(&mut self) -> Result<io::Result<usize>, End> {
+    async fn final_read(&mut self) -> Result<io::Result<usize>, End> {
         let grace = if self.has_asked {
             Duration::ZERO
         } else {
-            GRACE
+            FIRST_REQUEST_GRACE
         };
         tokio::task::yield_now().await;
         select! {
@@ -188,11 +190,11 @@ where
     }
 
     /// Half a request becomes whole soon after the stop, or never.
-    async fn last_piece(&mut self, stopped: Instant) -> Result<io::Result<usize>, End> {
+    async fn final_piece(&mut self, stopped: Instant) -> Result<io::Result<usize>, End> {
         select! {
             biased;
             read = self.stream.read_buf(&mut self.input) => Ok(read),
-            () = sleep_until(stopped + LAST_CHANCE) => Err(End::Stopped),
+            () = sleep_until(stopped + HALF_REQUEST_GRACE) => Err(End::Stopped),
         }
     }
 
@@ -248,19 +250,19 @@ where
     ) -> Result<(), End> {
         let (outcome, reply) = match table {
             Some(table) => say::<P>(outcome, table.words()),
-            None => say::<P>(outcome, &Words::default()),
+            None => say::<P>(outcome, &PolicyActions::default()),
         };
-        self.surroundings.recorder.record(
+        self.context.recorder.record(
             table.map(Table::name),
             table.and_then(Table::meter),
             &outcome,
             &record,
         );
-        let Reply::Say(bytes) = reply else {
+        let Reply::Send(bytes) = reply else {
             return Err(End::HungUp);
         };
-        self.surroundings.presence.say();
-        match timeout(self.backend.patience().read, self.stream.write_all(&bytes)).await {
+        self.context.guard.mark_replied();
+        match timeout(self.backend.timeouts().read, self.stream.write_all(&bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(End::Broken(error)),
             Err(_) => Err(End::TooSlow),
@@ -319,7 +321,7 @@ mod tests {
     use super::*;
     use crate::protocol::tcp_lookup::TcpLookup;
     use crate::serve::connections::Connections;
-    use crate::table::Patience;
+    use crate::table::Timeouts;
 
     /// Knows no key, and takes its time to say so.
     #[derive(Clone)]
@@ -332,8 +334,8 @@ mod tests {
             Some(Arc::new(self.clone()))
         }
 
-        fn patience(&self) -> Patience {
-            Patience {
+        fn timeouts(&self) -> Timeouts {
+            Timeouts {
                 read: Duration::from_secs(60),
                 idle: None,
             }
@@ -345,7 +347,7 @@ mod tests {
             "slow"
         }
 
-        fn words(&self) -> &Words {
+        fn words(&self) -> &PolicyActions {
             &WORDS
         }
 
@@ -355,10 +357,10 @@ mod tests {
         }
     }
 
-    static WORDS: Words = Words {
-        on_not_found: crate::reply::Said::Disconnect,
-        on_temporary: crate::reply::Said::Disconnect,
-        on_permanent: crate::reply::Said::Disconnect,
+    static WORDS: PolicyActions = PolicyActions {
+        on_not_found: crate::reply::FallbackAction::Disconnect,
+        on_temporary: crate::reply::FallbackAction::Disconnect,
+        on_permanent: crate::reply::FallbackAction::Disconnect,
         permit_actions: false,
         restriction_classes: Vec::new(),
     };
@@ -369,12 +371,12 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let all = Arc::clone(&connections);
         let serving = tokio::spawn(async move {
-            let presence = all.admit(|| 1).await;
-            let surroundings = Surroundings {
-                presence: &presence,
+            let guard = all.admit(|| 1).await;
+            let context = Context {
+                guard: &guard,
                 recorder: &Recorder::default(),
             };
-            serve::<TcpLookup, _, _>(ours, &Slow(call), surroundings).await
+            serve::<TcpLookup, _, _>(ours, &Slow(call), context).await
         });
         (peer, serving, connections)
     }

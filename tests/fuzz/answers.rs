@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use fastrand::Rng;
-use postgate::config::{Missing, Reading, Response, Statuses};
+use postgate::config::{Missing, Response, ResponseRules, Statuses};
 use postgate::http::answer::read;
 use postgate::outcome::{Outcome, Reason};
 use serde_json::Value;
@@ -125,7 +125,7 @@ fn every_answer_is_read() {
 }
 
 /// What a document means, as far as another reader of JSON can tell it from its tree.
-fn meaning(root: &Value, reading: &Reading) -> Option<Outcome> {
+fn meaning(root: &Value, reading: &ResponseRules) -> Option<Outcome> {
     if let Some(error) = &reading.error
         && (root.pointer(error).is_some_and(|error| !error.is_null()) || is_barred(root, error))
     {
@@ -171,9 +171,9 @@ fn is_barred(root: &Value, pointer: &str) -> bool {
         && deepest.is_some_and(|found| !found.is_object() && !found.is_null())
 }
 
-fn reading(rng: &mut Rng) -> Reading {
+fn reading(rng: &mut Rng) -> ResponseRules {
     let pointer = |rng: &mut Rng| POINTERS[rng.usize(..POINTERS.len())].to_owned();
-    Reading {
+    ResponseRules {
         is_lookup: rng.bool(),
         response: [Response::Json, Response::Text, Response::Auto][rng.usize(..3)],
         value: rng.bool().then(|| pointer(rng)),

@@ -78,7 +78,7 @@ fn every_configuration_is_taken_or_told_what_is_wrong_with_it() {
             continue;
         }
         let mode = match rng.u8(..4) {
-            0 => Mode::Look,
+            0 => Mode::Check,
             1 => Mode::Serve(Program::TcpLookup),
             2 => Mode::Serve(Program::Socketmap),
             _ => Mode::Serve(Program::Policy),

@@ -191,7 +191,7 @@ fn table() -> Table {
     let path = std::env::temp_dir().join(name);
     let text = "[tcp-lookup.users]\ntarget = \"http://h/{key}\"\nspecial-keys = true\n";
     std::fs::write(&path, text).expect("a file");
-    let (config, report) = load(&path, Mode::Look);
+    let (config, report) = load(&path, Mode::Check);
     std::fs::remove_file(&path).expect("the file");
     let config = config.unwrap_or_else(|| panic!("{:?}", report.problems()));
     let mut table = config

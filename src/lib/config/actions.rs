@@ -3,11 +3,11 @@
 use super::endpoint::Reader;
 use super::values;
 use crate::protocol::policy::action;
-use crate::reply::{Said, Words};
+use crate::reply::{FallbackAction, PolicyActions};
 
 impl Reader<'_, '_> {
-    pub(super) fn words(&mut self) -> Words {
-        let default = Words::default();
+    pub(super) fn words(&mut self) -> PolicyActions {
+        let default = PolicyActions::default();
         let names = [
             "on-not-found",
             "on-temporary",
@@ -17,7 +17,7 @@ impl Reader<'_, '_> {
         ];
         if !self.is_policy {
             for name in names {
-                self.section.leave(name, "a policy table");
+                self.section.reject_elsewhere(name, "a policy table");
             }
             return default;
         }
@@ -26,7 +26,7 @@ impl Reader<'_, '_> {
         let restriction_classes = self.restriction_classes();
         let permit_actions = self.boolean("permit-actions");
         let mut said = |name, default| self.said(name, &restriction_classes).unwrap_or(default);
-        Words {
+        PolicyActions {
             on_not_found: said("on-not-found", default.on_not_found),
             on_temporary: said("on-temporary", default.on_temporary),
             on_permanent: said("on-permanent", default.on_permanent),
@@ -51,14 +51,14 @@ impl Reader<'_, '_> {
         classes
     }
 
-    fn said(&mut self, name: &'static str, classes: &[String]) -> Option<Said> {
+    fn said(&mut self, name: &'static str, classes: &[String]) -> Option<FallbackAction> {
         let entry = self.section.take(name)?;
         let text = values::string(&entry, self.report)?;
         if text == "disconnect" {
-            return Some(Said::Disconnect);
+            return Some(FallbackAction::Disconnect);
         }
         match action::parse(text, true, classes) {
-            Ok(action) => Some(Said::Action(action.to_owned())),
+            Ok(action) => Some(FallbackAction::Action(action.to_owned())),
             Err(fault) => {
                 let text = format!("{text:?} is {}", fault.text());
                 self.error(entry.value.span(), &entry.path, text);

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::file::{Entry, Section, entries};
 use super::problem::Report;
-use super::resolve::Secrecy;
+use super::resolve::SecretPolicy;
 use super::target::Target;
 use super::template::{Template, Vocabulary};
 use super::{Body, Endpoint, HeaderText, Json, Normalise, Parameters, Pattern, values};
@@ -24,7 +24,7 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(90);
 pub(super) fn endpoint(
     section: Section<'_>,
     programs: &[Program],
-    secrecy: Secrecy,
+    secrecy: SecretPolicy,
     report: &mut Report,
 ) -> Option<Endpoint> {
     let is_default = programs.len() > 1;
@@ -41,10 +41,10 @@ pub(super) fn endpoint(
     };
     reader.extra_attributes = reader.extra_attributes();
     let targets = if is_default {
-        reader.section.leave("target", "a table");
+        reader.section.reject_elsewhere("target", "a table");
         reader
             .section
-            .leave("socket", "a table of tcp-lookup or policy");
+            .reject_elsewhere("socket", "a table of tcp-lookup or policy");
         Vec::new()
     } else {
         reader.targets()
@@ -158,7 +158,7 @@ pub(super) struct Reader<'r, 't> {
     /// Whether the table itself, and not `[http]`, has `on-not-found`.
     pub(super) says_not_found: bool,
     extra_attributes: Vec<String>,
-    pub(super) secrecy: Secrecy,
+    pub(super) secrecy: SecretPolicy,
     pub(super) section: Section<'t>,
     pub(super) report: &'r mut Report,
 }
@@ -203,7 +203,8 @@ impl<'t> Reader<'_, 't> {
 
     fn extra_attributes(&mut self) -> Vec<String> {
         if !self.is_policy {
-            self.section.leave("extra-attributes", "a policy table");
+            self.section
+                .reject_elsewhere("extra-attributes", "a policy table");
             return Vec::new();
         }
         let Some(entry) = self.section.take("extra-attributes") else {
@@ -436,7 +437,7 @@ impl<'t> Reader<'_, 't> {
 
     fn normalise(&mut self) -> Normalise {
         if !self.is_lookup {
-            self.section.leave("normalise", "a lookup table");
+            self.section.reject_elsewhere("normalise", "a lookup table");
             return Normalise::default();
         }
         let Some(mut section) = self.section.take_members("normalise", self.report) else {
@@ -535,7 +536,7 @@ impl<'t> Reader<'_, 't> {
         if self.is_lookup {
             return self.boolean(name);
         }
-        self.section.leave(name, "a lookup table");
+        self.section.reject_elsewhere(name, "a lookup table");
         false
     }
 }

@@ -115,7 +115,7 @@ impl<'t> Section<'t> {
     }
 
     /// Says that a key is known, but only to other tables.
-    pub(super) fn leave(&mut self, name: &'static str, whose: &'static str) {
+    pub(super) fn reject_elsewhere(&mut self, name: &'static str, whose: &'static str) {
         self.elsewhere.push((name, whose));
     }
 

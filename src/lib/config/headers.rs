@@ -3,9 +3,9 @@
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use toml::de::DeValue;
 
+use super::credentials::AUTHORIZATION_KEYS;
 use super::endpoint::Reader;
 use super::file::{Entry, Section};
-use super::identity::AUTHORIZATION_KEYS;
 use super::secret::Secret;
 use super::{HeaderText, values};
 

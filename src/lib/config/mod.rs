@@ -4,16 +4,16 @@
 //! what is wrong with them, `show` writes it back as TOML.
 
 mod actions;
+mod credentials;
 mod endpoint;
 mod file;
 mod headers;
-mod identity;
 mod problem;
 mod reading;
+mod resilience;
 mod resolve;
 mod secret;
 mod show;
-mod steady;
 mod target;
 mod template;
 mod transport;
@@ -27,7 +27,7 @@ use reqwest::{Method, Url};
 use serde_json::Number;
 use tracing::level_filters::LevelFilter;
 
-pub use identity::signing_key;
+pub use credentials::signing_key;
 
 pub use problem::{Problem, Report, Severity};
 pub use resolve::Mode;
@@ -38,7 +38,7 @@ pub use template::{Part, Placeholder, Template, Vocabulary};
 pub use transport::{authorities, client_identity, crypto_provider};
 
 use crate::protocol::facts::Program;
-use crate::reply::Words;
+use crate::reply::PolicyActions;
 
 /// Reads the whole file.
 ///
@@ -139,9 +139,9 @@ pub struct Endpoint {
     /// Attributes that placeholders may name besides Postfix's own.
     pub extra_attributes: Vec<String>,
     /// How the answer is read.
-    pub reading: Reading,
+    pub reading: ResponseRules,
     /// What a policy table says for each outcome.
-    pub words: Words,
+    pub words: PolicyActions,
     /// How connections are made.
     pub transport: Transport,
     /// Whether a redirect on the same origin is followed.
@@ -262,7 +262,7 @@ pub struct OAuth {
     /// Who we are there.
     pub client_id: String,
     /// How we prove it.
-    pub proof: Proof,
+    pub proof: ClientAuth,
     /// What is asked for, names with blanks between them.
     pub scope: Option<String>,
     /// What the form for a token has besides.
@@ -282,7 +282,7 @@ pub enum TokenServer {
 
 /// How a client proves who it is.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Proof {
+pub enum ClientAuth {
     /// The secret in `Authorization`.
     Basic(Secret),
     /// The secret in the form.
@@ -426,7 +426,7 @@ pub enum Compression {
 
 /// How an answer is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ResponseRules {
     /// Whether an empty answer means "not found", as for lookups.
     pub is_lookup: bool,
     /// What the body is.

@@ -5,12 +5,12 @@ use toml::de::DeValue;
 
 use super::endpoint::Reader;
 use super::file::{Entry, entries};
-use super::{Missing, Reading, Response, Statuses, Verdict, values};
+use super::{Missing, Response, ResponseRules, Statuses, Verdict, values};
 use crate::outcome::is_blank;
-use crate::reply::{Said, Words};
+use crate::reply::{FallbackAction, PolicyActions};
 
 impl Reader<'_, '_> {
-    pub(super) fn reading(&mut self, words: &Words) -> Reading {
+    pub(super) fn reading(&mut self, words: &PolicyActions) -> ResponseRules {
         const RESPONSES: [(&str, Response); 3] = [
             ("json", Response::Json),
             ("text", Response::Text),
@@ -22,7 +22,7 @@ impl Reader<'_, '_> {
             Response::Auto
         };
         let response = self.word("response", &RESPONSES).unwrap_or(default);
-        Reading {
+        ResponseRules {
             is_lookup: self.is_lookup,
             response,
             value: self.pointer("value"),
@@ -42,7 +42,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn missing(&mut self, response: Response, words: &Words) -> Missing {
+    fn missing(&mut self, response: Response, words: &PolicyActions) -> Missing {
         const MISSING: [(&str, Missing); 2] = [
             ("temporary", Missing::Temporary),
             ("not-found", Missing::NotFound),
@@ -61,13 +61,13 @@ impl Reader<'_, '_> {
     }
 
     /// Warns of an inherited "not-found", which keeps a lookup quiet and lets a policy's mail pass.
-    fn suits_lookups(&mut self, entry: &Entry<'_>, key: &str, what: &str, words: &Words) {
+    fn suits_lookups(&mut self, entry: &Entry<'_>, key: &str, what: &str, words: &PolicyActions) {
         if !self.is_policy || self.is_lookup || self.says_not_found {
             return;
         }
         let said = match &words.on_not_found {
-            Said::Action(action) => action,
-            Said::Disconnect => "disconnect",
+            FallbackAction::Action(action) => action,
+            FallbackAction::Disconnect => "disconnect",
         };
         let path = format!("{}.{key}", self.section.path);
         let text = format!(
@@ -94,7 +94,7 @@ impl Reader<'_, '_> {
         text.unwrap_or(default).to_owned()
     }
 
-    fn status(&mut self, words: &Words) -> Statuses {
+    fn status(&mut self, words: &PolicyActions) -> Statuses {
         const VERDICTS: [(&str, Verdict); 4] = [
             ("found", Verdict::Found),
             ("not-found", Verdict::NotFound),

@@ -18,26 +18,26 @@ pub enum Mode {
     /// To run this program on it: every secret of its tables has to be there.
     Serve(Program),
     /// To look at it, perhaps outside the unit that has the credentials.
-    Look,
+    Check,
 }
 
 /// How one table's secrets are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Secrecy {
+pub(super) enum SecretPolicy {
     /// They have to be there.
-    Needed,
+    Required,
     /// It is worth a warning if they are not.
-    Shown,
+    Warn,
     /// They are another program's, which may have them where this one cannot see them.
-    Foreign,
+    Ignore,
 }
 
 impl Mode {
-    fn secrecy(self, program: Option<Program>) -> Secrecy {
+    fn secrecy(self, program: Option<Program>) -> SecretPolicy {
         match self {
-            Self::Look => Secrecy::Shown,
-            Self::Serve(serving) if program == Some(serving) => Secrecy::Needed,
-            Self::Serve(_) => Secrecy::Foreign,
+            Self::Check => SecretPolicy::Warn,
+            Self::Serve(serving) if program == Some(serving) => SecretPolicy::Required,
+            Self::Serve(_) => SecretPolicy::Ignore,
         }
     }
 }
@@ -204,7 +204,7 @@ impl<'t> Tables<'t> {
         report: &mut Report,
     ) -> String {
         if program == Program::Socketmap {
-            section.leave("socket", "a table of tcp-lookup or policy");
+            section.reject_elsewhere("socket", "a table of tcp-lookup or policy");
             return String::new();
         }
         let written = section.take("socket");

@@ -10,12 +10,12 @@ use tracing::level_filters::LevelFilter;
 
 use super::secret::{Secret, Source};
 use super::{
-    Body, Cache, Compression, Config, Credential, Endpoint, HeaderText, HttpVersion, Json, Missing,
-    Normalise, OAuth, Parameters, Proof, Proxy, Response, Server, Statuses, Table, Target,
+    Body, Cache, ClientAuth, Compression, Config, Credential, Endpoint, HeaderText, HttpVersion,
+    Json, Missing, Normalise, OAuth, Parameters, Proxy, Response, Server, Statuses, Table, Target,
     Template, Tls, TlsVersion, TokenServer, Verdict,
 };
 use crate::protocol::facts::Program;
-use crate::reply::Said;
+use crate::reply::FallbackAction;
 
 /// Writes the whole configuration.
 pub fn show(config: &Config) -> Result<String, toml::ser::Error> {
@@ -300,9 +300,9 @@ fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
         TokenServer::Issuer(url) => ("issuer", url),
     };
     let (key, value, method) = match &settings.proof {
-        Proof::Basic(value) => ("client-secret", value, "basic"),
-        Proof::Post(value) => ("client-secret", value, "post"),
-        Proof::PrivateKeyJwt(value) => ("private-key", value, "private-key-jwt"),
+        ClientAuth::Basic(value) => ("client-secret", value, "basic"),
+        ClientAuth::Post(value) => ("client-secret", value, "post"),
+        ClientAuth::PrivateKeyJwt(value) => ("private-key", value, "private-key-jwt"),
     };
     let scope = settings.scope.as_ref().map(|scope| ("scope", text(scope)));
     let parameters = settings.parameters.iter();
@@ -428,10 +428,10 @@ fn required(headers: &[(HeaderName, HeaderValue)]) -> Option<Shape<'_>> {
     (!headers.is_empty()).then(|| Shape::Table(pairs.collect()))
 }
 
-fn said(said: &Said) -> Shape<'_> {
+fn said(said: &FallbackAction) -> Shape<'_> {
     match said {
-        Said::Action(action) => text(action),
-        Said::Disconnect => text("disconnect"),
+        FallbackAction::Action(action) => text(action),
+        FallbackAction::Disconnect => text("disconnect"),
     }
 }
 

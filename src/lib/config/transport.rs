@@ -12,9 +12,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use toml::de::DeValue;
 
+use super::credentials::is_absent;
 use super::endpoint::Reader;
 use super::file::{Entry, Section};
-use super::identity::is_absent;
 use super::secret::Secret;
 use super::{Compression, HttpVersion, Pem, Proxy, Tls, TlsVersion, Transport, values};
 

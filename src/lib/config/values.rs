@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::Pem;
 use super::file::{Entry, Section, table};
 use super::problem::Report;
-use super::resolve::Secrecy;
+use super::resolve::SecretPolicy;
 use super::secret::{Secret, Source};
 
 /// Returns a string of a key whose value may be shown.
@@ -169,7 +169,11 @@ pub(super) fn word<T: Copy>(
 }
 
 /// Returns a secret that can stand in a header.
-pub(super) fn secret(entry: &Entry<'_>, secrecy: Secrecy, report: &mut Report) -> Option<Secret> {
+pub(super) fn secret(
+    entry: &Entry<'_>,
+    secrecy: SecretPolicy,
+    report: &mut Report,
+) -> Option<Secret> {
     let secret = any_secret(entry, secrecy, report)?;
     if HeaderValue::from_str(secret.expose()).is_err() {
         let text = "holds a character that no header can hold";
@@ -182,7 +186,7 @@ pub(super) fn secret(entry: &Entry<'_>, secrecy: Secrecy, report: &mut Report) -
 /// Returns a secret. For a look at a configuration it may be one that is not there.
 pub(super) fn any_secret(
     entry: &Entry<'_>,
-    secrecy: Secrecy,
+    secrecy: SecretPolicy,
     report: &mut Report,
 ) -> Option<Secret> {
     let secret = match entry.value.get_ref() {
@@ -201,7 +205,7 @@ pub(super) fn any_secret(
 /// Returns a secret that is kept in a PEM file.
 pub(super) fn secret_pem(
     entry: &Entry<'_>,
-    secrecy: Secrecy,
+    secrecy: SecretPolicy,
     report: &mut Report,
 ) -> Option<Secret> {
     let path = place(entry, NO_PEM_FILE, report)?;
@@ -238,7 +242,7 @@ fn place<'t>(entry: &Entry<'t>, no_place: &str, report: &mut Report) -> Option<&
     Some(text)
 }
 
-fn fetched(entry: &Entry<'_>, secrecy: Secrecy, report: &mut Report) -> Option<Secret> {
+fn fetched(entry: &Entry<'_>, secrecy: SecretPolicy, report: &mut Report) -> Option<Secret> {
     let mut section = Section::new(&entry.path, entry.value.span(), table(entry, report)?);
     let mut sources = Vec::new();
     if let Some(from) = section.take("credential") {
@@ -271,12 +275,12 @@ fn fetched(entry: &Entry<'_>, secrecy: Secrecy, report: &mut Report) -> Option<S
 fn fetch(
     source: Source,
     entry: &Entry<'_>,
-    secrecy: Secrecy,
+    secrecy: SecretPolicy,
     report: &mut Report,
 ) -> Option<Secret> {
     let here = match secrecy {
-        Secrecy::Shown => " here",
-        Secrecy::Needed | Secrecy::Foreign => "",
+        SecretPolicy::Warn => " here",
+        SecretPolicy::Required | SecretPolicy::Ignore => "",
     };
     let text = match Secret::fetch(source.clone()) {
         Ok(secret) if !secret.expose().is_empty() => return Some(secret),
@@ -284,9 +288,9 @@ fn fetch(
         Err(error) => format!("{source:?} cannot be read{here}: {}", plain(&error)),
     };
     match secrecy {
-        Secrecy::Foreign => {}
-        Secrecy::Shown => report.warning(entry.value.span(), &entry.path, text),
-        Secrecy::Needed => {
+        SecretPolicy::Ignore => {}
+        SecretPolicy::Warn => report.warning(entry.value.span(), &entry.path, text),
+        SecretPolicy::Required => {
             report.error(entry.value.span(), &entry.path, text);
             return None;
         }

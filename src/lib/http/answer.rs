@@ -18,11 +18,11 @@ use std::fmt;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::config::{Missing, Reading, Response, Verdict};
+use crate::config::{Missing, Response, ResponseRules, Verdict};
 use crate::outcome::{Failure, Outcome, Reason, is_blank};
 
 /// Returns what a status means, before its body is looked at.
-pub fn verdict(status: u16, reading: &Reading) -> Verdict {
+pub fn verdict(status: u16, reading: &ResponseRules) -> Verdict {
     reading.status.verdict(status).unwrap_or(match status {
         200 => Verdict::Found,
         204 => Verdict::NotFound,
@@ -49,7 +49,7 @@ pub fn not_from_the_api(status: u16) -> Outcome {
 }
 
 /// Returns the outcome of a body that is the answer.
-pub fn read(content_type: &str, body: &[u8], reading: &Reading) -> Outcome {
+pub fn read(content_type: &str, body: &[u8], reading: &ResponseRules) -> Outcome {
     let is_json = match reading.response {
         Response::Json => true,
         Response::Text => false,
@@ -121,7 +121,7 @@ pub fn trim_text(body: &[u8]) -> &[u8] {
     text.trim_ascii()
 }
 
-fn read_json(body: &[u8], reading: &Reading) -> Result<Value, Failure> {
+fn read_json(body: &[u8], reading: &ResponseRules) -> Result<Value, Failure> {
     let text = std::str::from_utf8(body).map_err(|_| failure("not UTF-8"))?;
     let root: &RawValue = serde_json::from_str(text).map_err(|error| {
         failure(format!(
@@ -178,7 +178,7 @@ fn error_member<'j>(root: &'j RawValue, mut error: &str, value: &str) -> Option<
 }
 
 /// Tells whether a member that would flag an error does so.
-fn flags_error(member: &RawValue, reading: &Reading) -> bool {
+fn flags_error(member: &RawValue, reading: &ResponseRules) -> bool {
     let raw = member.get();
     let text = match raw.as_bytes().first() {
         Some(b'"') => match serde_json::from_str(raw) {
@@ -270,7 +270,7 @@ impl<'de> Visitor<'de> for Member<'_> {
     }
 }
 
-fn scalar_or_list(value: &RawValue, reading: &Reading) -> Result<Value, Failure> {
+fn scalar_or_list(value: &RawValue, reading: &ResponseRules) -> Result<Value, Failure> {
     if !value.get().starts_with('[') {
         return match scalar(value, reading)? {
             Some(text) => Ok(Value::Text(text)),
@@ -296,7 +296,7 @@ fn scalar_or_list(value: &RawValue, reading: &Reading) -> Result<Value, Failure>
 }
 
 /// Returns the text of a string, a number as it is written, or a boolean; nothing if it is empty.
-fn scalar(value: &RawValue, reading: &Reading) -> Result<Option<String>, Failure> {
+fn scalar(value: &RawValue, reading: &ResponseRules) -> Result<Option<String>, Failure> {
     let raw = value.get();
     match raw.as_bytes().first() {
         Some(b'"') => {

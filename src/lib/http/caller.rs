@@ -36,7 +36,7 @@ use crate::observe::metrics::Meter;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
 use crate::serve::timers::Timers;
-use crate::serve::workers::Each;
+use crate::serve::workers::PerWorker;
 use crate::table::cache::{Answered, Lifetime, lifetime};
 
 /// How often a call is sent again that the server did not process. A server that ends its
@@ -58,7 +58,7 @@ fn pause_before(refusals: usize) -> Duration {
 pub struct Caller {
     table: config::Table,
     pool: Arc<Pool>,
-    timers: Each<Timers>,
+    timers: PerWorker<Timers>,
     headers: HeaderMap,
     in_flight: Arc<Semaphore>,
     /// The calls of all tables together.
@@ -101,7 +101,7 @@ impl Caller {
         let is_https = endpoint.targets.iter().any(config::Target::is_https);
         Ok(Self {
             pool: shared.clients.pool(&endpoint.transport, is_https)?,
-            timers: Each::default(),
+            timers: PerWorker::default(),
             headers: headers(endpoint),
             in_flight: Arc::new(Semaphore::new(endpoint.max_in_flight)),
             calls: Arc::clone(&shared.calls),
@@ -200,7 +200,7 @@ impl Caller {
             };
             let asked = {
                 let asked = pin!(self.ask_one(url, sending, &mut progress));
-                self.timers.here().until(deadline, asked).await
+                self.timers.local().until(deadline, asked).await
             };
             let (answered, health, may_go_on) =
                 asked.unwrap_or_else(|| self.out_of_time(&progress, breaker));

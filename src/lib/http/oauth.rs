@@ -19,10 +19,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::body::body;
 use super::call::ESCAPED;
 use super::client::cause;
-use crate::config::{Compression, HttpVersion, OAuth, Proof, TokenServer, Transport, signing_key};
+use crate::config::{
+    ClientAuth, Compression, HttpVersion, OAuth, TokenServer, Transport, signing_key,
+};
 use crate::observe::log::RequestId;
 use crate::outcome::{Failure, Reason};
-use crate::serve::workers::Each;
+use crate::serve::workers::PerWorker;
 
 /// The most bytes of an answer of the server's.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -58,7 +60,7 @@ pub fn way_to_server(settings: &OAuth, backend: &Transport) -> (Transport, bool)
 #[derive(Debug)]
 pub struct Tokens {
     settings: Box<OAuth>,
-    clients: Each<Client>,
+    clients: PerWorker<Client>,
     /// What a fetch may take.
     patience: Duration,
     user_agent: String,
@@ -91,7 +93,7 @@ impl Tokens {
     /// Makes a source of tokens that has none yet.
     pub fn new(
         settings: Box<OAuth>,
-        clients: Each<Client>,
+        clients: PerWorker<Client>,
         patience: Duration,
         user_agent: String,
     ) -> Self {
@@ -200,7 +202,7 @@ impl Tokens {
         let (form, authorization) = self.form(&endpoint)?;
         let mut request = self
             .clients
-            .here()
+            .local()
             .post(endpoint)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
@@ -245,7 +247,7 @@ impl Tokens {
         let mut place = issuer.clone();
         let path = issuer.path().trim_end_matches('/');
         place.set_path(&format!("{path}/.well-known/openid-configuration"));
-        let found: Discovery = self.read(self.clients.here().get(place), id).await?;
+        let found: Discovery = self.read(self.clients.local().get(place), id).await?;
         let plain = |text: &str| text.trim_end_matches('/').to_owned();
         if plain(&found.issuer) != plain(issuer.as_str()) {
             return Err("the issuer calls itself by another name".to_owned());
@@ -303,7 +305,7 @@ impl Tokens {
         }
         let mut authorization = None;
         match &self.settings.proof {
-            Proof::Basic(secret) => {
+            ClientAuth::Basic(secret) => {
                 // Both are escaped before they are joined (RFC 6749, section 2.3.1).
                 let pair = format!("{}:{}", escape(id), escape(secret.expose()));
                 let value = format!("Basic {}", BASE64.encode(pair));
@@ -312,11 +314,11 @@ impl Tokens {
                 value.set_sensitive(true);
                 authorization = Some(value);
             }
-            Proof::Post(secret) => {
+            ClientAuth::Post(secret) => {
                 pairs.push(("client_id", id.clone()));
                 pairs.push(("client_secret", secret.expose().to_owned()));
             }
-            Proof::PrivateKeyJwt(key) => {
+            ClientAuth::PrivateKeyJwt(key) => {
                 let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
                 pairs.push(("client_id", id.clone()));
                 pairs.push(("client_assertion_type", kind.to_owned()));

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::resolver::Resolver;
 use crate::config::{Credential, Endpoint, TokenServer, Transport};
-use crate::serve::workers::{Each, count};
+use crate::serve::workers::{PerWorker, count};
 
 /// The room for the connections of all tables together.
 #[derive(Clone, Debug)]
@@ -44,11 +44,11 @@ impl Room {
 #[derive(Debug)]
 pub struct Pool {
     /// The clients.
-    pub clients: Each<Client>,
+    pub clients: PerWorker<Client>,
     /// How many idle connections each of them keeps for a host.
     pub idle: usize,
     /// Clients that use a connection for one call only.
-    single_use: Each<SingleUse>,
+    single_use: PerWorker<SingleUse>,
 }
 
 /// How long a connection may take to be closed after a 5xx. Servers that do so close it at once.
@@ -71,9 +71,9 @@ impl Pool {
             })
         };
         Ok(Self {
-            clients: Each::make(|| build(idle))?,
+            clients: PerWorker::make(|| build(idle))?,
             idle,
-            single_use: Each::make(single_use)?,
+            single_use: PerWorker::make(single_use)?,
         })
     }
 
@@ -81,7 +81,7 @@ impl Pool {
     /// so in the answer (uvicorn), and a call that is sent meanwhile is lost.
     pub fn may_be_closing(&self, url: &Url) {
         let (origin, until) = (origin(url), Instant::now() + CLOSING);
-        let mut closing = lock(&self.single_use.here().closing);
+        let mut closing = lock(&self.single_use.local().closing);
         closing.retain(|(other, _)| *other != origin);
         closing.push((origin, until));
     }
@@ -89,10 +89,10 @@ impl Pool {
     /// Returns the client for a call. One that cannot be sent again if its connection breaks gets a
     /// connection of its own while an idle one may be about to be closed.
     pub fn client(&self, url: &Url, can_be_sent_again: bool) -> &Client {
-        let single_use = self.single_use.here();
+        let single_use = self.single_use.local();
         match !can_be_sent_again && single_use.has_one_closing(url) {
             true => &single_use.client,
-            false => self.clients.here(),
+            false => self.clients.local(),
         }
     }
 }

@@ -9,10 +9,10 @@ use super::oauth::{Tokens, way_to_server};
 use crate::config::{self, Credential, Transport};
 use crate::observe::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::reply::Words;
+use crate::reply::PolicyActions;
 
 /// Turns an outcome into the one that can be said: a value without words is a failure.
-pub type Check = fn(Outcome, &Words) -> Outcome;
+pub type Check = fn(Outcome, &PolicyActions) -> Outcome;
 
 /// What endpoints share, as they are made one after the other.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ pub struct Metrics {
     /// Answers of the caches by table and kind, set when somebody looks.
     cache_answers: IntCounterVec,
     /// Connections taken.
-    pub connections_taken: IntCounter,
+    pub connections_accepted: IntCounter,
     /// Connections that had to leave for others.
     pub connections_evicted: IntCounter,
     /// What is set when somebody looks.
@@ -198,8 +198,8 @@ impl Metrics {
                 "Requests to a cache: hit, miss, or stale in place of a failure.",
                 &["endpoint", "kind"],
             )?,
-            connections_taken: counter(
-                "connections_taken_total",
+            connections_accepted: counter(
+                "connections_accepted_total",
                 "Connections of Postfix's that were taken.",
             )?,
             connections_evicted: counter(

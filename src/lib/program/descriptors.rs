@@ -38,7 +38,7 @@ impl Descriptors {
     }
 
     /// Returns how many of so many connections there may be at once, and warns if not of all.
-    pub(crate) fn affordable(&self, connections: usize) -> usize {
+    pub(crate) fn cap_by_descriptors(&self, connections: usize) -> usize {
         let most = self.connections;
         if let Some(limit) = self.limit
             && connections > most

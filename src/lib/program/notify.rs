@@ -37,7 +37,7 @@ pub(crate) async fn watchdog(workers: Arc<Workers>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        workers.have_gone_round().await;
+        workers.all_responded().await;
         send(&[NotifyState::Watchdog]);
     }
 }

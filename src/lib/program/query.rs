@@ -14,7 +14,7 @@ use crate::protocol::policy::Policy;
 use crate::protocol::socketmap::Socketmap;
 use crate::protocol::tcp_lookup::TcpLookup;
 use crate::protocol::{Protocol, Step, say};
-use crate::reply::{Reply, Words};
+use crate::reply::{PolicyActions, Reply};
 use crate::request::Request;
 use crate::table::Table as _;
 use crate::table::endpoint::Endpoint;
@@ -84,7 +84,7 @@ fn read_attributes() -> Result<Request, String> {
 }
 
 fn value<P: Protocol>(outcome: Outcome) -> Answer {
-    let (outcome, _) = say::<P>(outcome, &Words::default());
+    let (outcome, _) = say::<P>(outcome, &PolicyActions::default());
     let text = match &outcome {
         Outcome::Found(value) => Some(value.clone()),
         _ => None,
@@ -93,14 +93,14 @@ fn value<P: Protocol>(outcome: Outcome) -> Answer {
 }
 
 fn action(outcome: Outcome, table: Option<&Arc<Endpoint>>) -> Answer {
-    let unknown = Words::default();
+    let unknown = PolicyActions::default();
     let (outcome, reply) = say::<Policy>(outcome, table.map_or(&unknown, |table| table.words()));
     let text = match reply {
-        Reply::Say(bytes) => String::from_utf8_lossy(&bytes)
+        Reply::Send(bytes) => String::from_utf8_lossy(&bytes)
             .trim_start_matches("action=")
             .trim_end()
             .to_owned(),
-        Reply::HangUp => String::new(),
+        Reply::Close => String::new(),
     };
     Answer {
         text: (!text.is_empty()).then_some(text),

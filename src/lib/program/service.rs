@@ -19,7 +19,9 @@ use crate::observe::metrics::Metrics;
 use crate::observe::status::{self, View};
 use crate::program::descriptors::Descriptors;
 use crate::program::notify;
-use crate::program::startup::{Exit, Failure, counted, load, lonely_tables, routes, sockets_named};
+use crate::program::startup::{
+    Exit, Failure, load, plural, routes, sockets_named, tables_without_socket,
+};
 use crate::protocol::Protocol;
 use crate::protocol::facts::Program;
 use crate::serve::connections::Connections;
@@ -96,14 +98,14 @@ impl Service {
                 never = &mut reloads => never,
                 _ = clear.recv() => {
                     let count = self.live.routes().clear();
-                    info!("cache: emptied of {}", counted(count, "answer"));
+                    info!("cache: emptied of {}", plural(count, "answer"));
                 }
                 Some(ended) = listeners.join_next() => break Err(failed(ended)),
             }
         };
         info!(
             "stopping: {} left",
-            counted(shared.connections.count(), "connection")
+            plural(shared.connections.count(), "connection")
         );
         notify::stopping("stopping");
         // Nobody listens any more if every connection is gone.
@@ -114,7 +116,7 @@ impl Service {
         select! {
             drained = timeout(drain_timeout, drained) => if drained.is_err() {
                 let count = shared.connections.count();
-                warn!("stopped: cut off {}", counted(count, "connection"));
+                warn!("stopped: cut off {}", plural(count, "connection"));
             },
             () = stopping.next() => warn!("stopped: at once"),
         }
@@ -125,7 +127,7 @@ impl Service {
 
     fn status(&self) -> String {
         let (tables, sockets) = self.live.routes().served(&self.names);
-        let (tables, sockets) = (counted(tables, "table"), counted(sockets, "socket"));
+        let (tables, sockets) = (plural(tables, "table"), plural(sockets, "socket"));
         format!("serving {tables} on {sockets}")
     }
 
@@ -135,7 +137,7 @@ impl Service {
             signal.recv().await;
             self.reload().await;
             // There may be room for more.
-            connections.tell_waiting();
+            connections.wake_waiters();
         }
     }
 
@@ -170,10 +172,10 @@ impl Service {
             };
             let routes = routes(program, &config, Some(&before), &metrics, &room)
                 .map_err(|(_, text)| vec![text])?;
-            let misfits = routes.misfits(names.iter().map(String::as_str));
-            match misfits.as_slice() {
+            let unmatched_sockets = routes.unmatched_sockets(names.iter().map(String::as_str));
+            match unmatched_sockets.as_slice() {
                 [] => {
-                    problems.extend(lonely_tables(program, &routes, &names));
+                    problems.extend(tables_without_socket(program, &routes, &names));
                     Ok((config, routes, problems))
                 }
                 names => Err(vec![format!("{} would fit no table", sockets_named(names))]),
@@ -186,7 +188,8 @@ impl Service {
             warn!("reload: {warning}");
         }
         self.cap.store(
-            self.descriptors.affordable(config.server.max_connections),
+            self.descriptors
+                .cap_by_descriptors(config.server.max_connections),
             Ordering::Relaxed,
         );
         self.live.exchange(routes);
@@ -208,7 +211,7 @@ fn failed(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
 }
 
 /// The signals that ask for something while the program runs. One that comes before that is
-/// obeyed then.
+/// dispatched then.
 pub(crate) struct Requests {
     reload: Signal,
     /// Empties the caches.

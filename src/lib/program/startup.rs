@@ -64,11 +64,11 @@ pub fn run(program: Program) -> ExitCode {
         let text = format!("{text}; see {} --help", program.name());
         (Exit::Usage, text)
     });
-    let obeyed = options.and_then(|options| {
-        std::panic::catch_unwind(|| obey(program, &options))
+    let dispatched = options.and_then(|options| {
+        std::panic::catch_unwind(|| dispatch(program, &options))
             .unwrap_or_else(|_| Err((Exit::Software, "a fault of this program".to_owned())))
     });
-    let exit = obeyed.unwrap_or_else(|(exit, text)| {
+    let exit = dispatched.unwrap_or_else(|(exit, text)| {
         complain(program, &text);
         if has_sockets && [Exit::Usage, Exit::Unavailable, Exit::Config].contains(&exit) {
             std::thread::sleep(PAUSE);
@@ -78,7 +78,7 @@ pub fn run(program: Program) -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-fn obey(program: Program, options: &Options) -> Result<Exit, Failure> {
+fn dispatch(program: Program, options: &Options) -> Result<Exit, Failure> {
     match &options.command {
         Command::Help => print(&help(program)),
         Command::Version => {
@@ -86,11 +86,11 @@ fn obey(program: Program, options: &Options) -> Result<Exit, Failure> {
             print(&format!("{} (postgate) {version}\n", program.name()));
         }
         Command::Check => {
-            read(program, &options.config, Mode::Look)?;
+            read(program, &options.config, Mode::Check)?;
             print("ok\n");
         }
         Command::Show => {
-            let config = read(program, &options.config, Mode::Look)?;
+            let config = read(program, &options.config, Mode::Check)?;
             let text =
                 config::show(&config).map_err(|error| (Exit::Software, error.to_string()))?;
             print(&text);
@@ -156,9 +156,9 @@ pub(crate) fn load(program: Program, path: &Path, mode: Mode) -> (Option<Config>
 }
 
 fn summary(report: &Report, mode: Mode) -> String {
-    let count = counted(report.errors(), "problem");
+    let count = plural(report.errors(), "problem");
     match mode {
-        Mode::Look => count,
+        Mode::Check => count,
         Mode::Serve(_) => format!("{count}, not started"),
     }
 }
@@ -241,15 +241,15 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         let _inside = runtime.enter();
         Requests::listen()?
     };
-    let handed = socket::from_systemd().map_err(|text| (Exit::Unavailable, text))?;
-    if !handed.is_empty() && !addresses.is_empty() {
+    let inherited = socket::from_systemd().map_err(|text| (Exit::Unavailable, text))?;
+    if !inherited.is_empty() && !addresses.is_empty() {
         let text = "--listen, but there are sockets from systemd; only one of them is possible";
         return Err((Exit::Usage, text.to_owned()));
     }
     let metrics = metrics(program)?;
-    let descriptors = Descriptors::share_out(handed.len().max(addresses.len()));
+    let descriptors = Descriptors::share_out(inherited.len().max(addresses.len()));
     let room = &descriptors.room;
-    let (config, routes, sockets) = start(program, path, addresses, handed, &metrics, room)?;
+    let (config, routes, sockets) = start(program, path, addresses, inherited, &metrics, room)?;
     let (metrics_sockets, sockets): (Vec<_>, Vec<_>) = sockets
         .into_iter()
         .partition(|socket| socket.name == METRICS_SOCKET);
@@ -261,7 +261,7 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         path.display()
     );
     let names: Vec<_> = sockets.iter().map(|socket| socket.name.clone()).collect();
-    for text in lonely_tables(program, &routes, &names) {
+    for text in tables_without_socket(program, &routes, &names) {
         warn!("{text}");
     }
     let service = Service {
@@ -269,7 +269,7 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         path: path.to_owned(),
         names,
         cap: Arc::new(AtomicUsize::new(
-            descriptors.affordable(config.server.max_connections),
+            descriptors.cap_by_descriptors(config.server.max_connections),
         )),
         live: Arc::new(Live::new(routes)),
         level,
@@ -293,21 +293,21 @@ fn start(
     program: Program,
     path: &Path,
     addresses: &[Address],
-    handed: Vec<Socket>,
+    inherited: Vec<Socket>,
     metrics: &Arc<Metrics>,
     room: &Room,
 ) -> Result<(Config, Routes, Vec<Socket>), Failure> {
     let config = read(program, path, Mode::Serve(program))?;
     let routes = routes(program, &config, None, metrics, room)?;
     let is_served = |name: &str| name != METRICS_SOCKET;
-    let is_any = handed.iter().any(|socket| is_served(&socket.name))
+    let is_any = inherited.iter().any(|socket| is_served(&socket.name))
         || addresses.iter().any(|address| is_served(&address.name));
     if !is_any {
         let expected = match routes.expected_sockets().as_slice() {
             [] => "any FileDescriptorName=".to_owned(),
             names => format!("FileDescriptorName={}", names.join(" or ")),
         };
-        let found = if handed.is_empty() && addresses.is_empty() {
+        let found = if inherited.is_empty() && addresses.is_empty() {
             let why = socket::not_ours().map_or_else(String::new, |why| format!(" ({why})"));
             format!("no socket from systemd{why} and no --listen")
         } else {
@@ -317,14 +317,14 @@ fn start(
         return Err((Exit::Unavailable, text));
     }
     let sockets = match addresses {
-        [] => handed,
+        [] => inherited,
         addresses => addresses
             .iter()
             .map(Address::bind)
             .collect::<Result<_, _>>()
             .map_err(|text| (Exit::Unavailable, text))?,
     };
-    match misfits(program, &routes, &sockets) {
+    match unmatched_sockets(program, &routes, &sockets) {
         None => Ok((config, routes, sockets)),
         Some(text) => Err((Exit::Config, text)),
     }
@@ -334,19 +334,19 @@ fn start(
 const METRICS_SOCKET: &str = "metrics";
 
 /// Says which sockets nobody serves.
-fn misfits(program: Program, routes: &Routes, sockets: &[Socket]) -> Option<String> {
+fn unmatched_sockets(program: Program, routes: &Routes, sockets: &[Socket]) -> Option<String> {
     let names = sockets.iter().map(|socket| socket.name.as_str());
-    let misfits = routes.misfits(names.filter(|name| *name != METRICS_SOCKET));
-    let fit = match misfits.len() {
+    let unmatched_sockets = routes.unmatched_sockets(names.filter(|name| *name != METRICS_SOCKET));
+    let fit = match unmatched_sockets.len() {
         0 => return None,
         1 => "fits",
         _ => "fit",
     };
-    let misfits = sockets_named(&misfits);
+    let unmatched_sockets = sockets_named(&unmatched_sockets);
     let expected = routes.expected_sockets().join(", ");
     let name = program.name();
     Some(format!(
-        "{misfits} {fit} no table: {name} has tables for the sockets {expected}; \
+        "{unmatched_sockets} {fit} no table: {name} has tables for the sockets {expected}; \
          set FileDescriptorName= in the .socket unit, NAME= of --listen, or socket = of a table"
     ))
 }
@@ -363,7 +363,11 @@ pub(crate) fn sockets_named(names: &[&str]) -> String {
 }
 
 /// Says which tables none of the sockets with these names leads to.
-pub(crate) fn lonely_tables(program: Program, routes: &Routes, sockets: &[String]) -> Vec<String> {
+pub(crate) fn tables_without_socket(
+    program: Program,
+    routes: &Routes,
+    sockets: &[String],
+) -> Vec<String> {
     if routes.tables() == 1 {
         return Vec::new();
     }
@@ -391,7 +395,7 @@ fn log_panics() {
 }
 
 /// Says how many there are.
-pub(crate) fn counted(count: usize, what: &str) -> String {
+pub(crate) fn plural(count: usize, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
         n => format!("{n} {what}s"),

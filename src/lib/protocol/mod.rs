@@ -20,7 +20,7 @@ pub mod tcp_lookup;
 use bytes::BytesMut;
 
 use crate::outcome::{Failure, Outcome};
-use crate::reply::{Reply, Words};
+use crate::reply::{PolicyActions, Reply};
 use crate::request::Request;
 
 /// The most bytes one request may have. Postfix's own keys end at 10,000 bytes since 3.12
@@ -38,7 +38,7 @@ pub trait Protocol: Default + Send + 'static {
     /// Puts an outcome into this protocol's words.
     ///
     /// Fails where it has none for a value; every failure can be said.
-    fn reply(outcome: &Outcome, words: &Words) -> Result<Reply, Unsayable>;
+    fn reply(outcome: &Outcome, words: &PolicyActions) -> Result<Reply, Unsayable>;
 }
 
 /// What to do next on a connection.
@@ -59,12 +59,12 @@ pub enum Step {
 pub struct Unsayable(pub Failure);
 
 /// Puts an outcome into words. A value that cannot be said becomes a failure, which can.
-pub fn say<P: Protocol>(outcome: Outcome, words: &Words) -> (Outcome, Reply) {
+pub fn say<P: Protocol>(outcome: Outcome, words: &PolicyActions) -> (Outcome, Reply) {
     match P::reply(&outcome, words) {
         Ok(reply) => (outcome, reply),
         Err(Unsayable(failure)) => {
             let outcome = Outcome::Temporary(failure);
-            let reply = P::reply(&outcome, words).unwrap_or(Reply::HangUp);
+            let reply = P::reply(&outcome, words).unwrap_or(Reply::Close);
             (outcome, reply)
         }
     }

@@ -20,7 +20,7 @@ use memchr::memchr;
 use super::frame::{Frame, put_netstring, take_netstring};
 use super::{MAX_REQUEST, Protocol, Step, Unsayable};
 use crate::outcome::{Outcome, Reason};
-use crate::reply::{Reply, Words};
+use crate::reply::{PolicyActions, Reply};
 use crate::request::Request;
 
 /// Postfix's limit of a reply's payload (`socketmap_max_reply_size`; fixed before 3.10).
@@ -40,7 +40,7 @@ impl Protocol for Socketmap {
         }
     }
 
-    fn reply(outcome: &Outcome, _: &Words) -> Result<Reply, Unsayable> {
+    fn reply(outcome: &Outcome, _: &PolicyActions) -> Result<Reply, Unsayable> {
         let (status, text) = match outcome {
             Outcome::Found(value) if value.contains(['\0', '\n']) => {
                 return Err(Unsayable(Reason::ValueCannotBeSent.into()));
@@ -60,7 +60,7 @@ impl Protocol for Socketmap {
         if payload.iter().map(|part| part.len()).sum::<usize>() > MAX_REPLY {
             return Err(Unsayable(Reason::ValueCannotBeSent.into()));
         }
-        Ok(Reply::Say(put_netstring(&payload)))
+        Ok(Reply::Send(put_netstring(&payload)))
     }
 }
 

@@ -16,7 +16,7 @@ use super::frame::{Frame, Lines};
 use super::quote::{quote, unquote};
 use super::{MAX_REQUEST, Protocol, Step, Unsayable};
 use crate::outcome::{Outcome, Reason};
-use crate::reply::{Reply, Words};
+use crate::reply::{PolicyActions, Reply};
 use crate::request::Request;
 
 /// Postfix's limit of a reply line (`DICT_TCP_MAXLEN`, dict_tcp.c).
@@ -42,7 +42,7 @@ impl Protocol for TcpLookup {
         }
     }
 
-    fn reply(outcome: &Outcome, _: &Words) -> Result<Reply, Unsayable> {
+    fn reply(outcome: &Outcome, _: &PolicyActions) -> Result<Reply, Unsayable> {
         match outcome {
             // A NUL ends the value on Postfix's side, however it is quoted.
             Outcome::Found(value) if value.contains('\0') => {
@@ -70,5 +70,5 @@ fn line(code: &str, text: &str) -> Result<Reply, Unsayable> {
     if line.len() > MAX_REPLY {
         return Err(Unsayable(Reason::ValueCannotBeSent.into()));
     }
-    Ok(Reply::Say(Bytes::from(line)))
+    Ok(Reply::Send(Bytes::from(line)))
 }

@@ -24,15 +24,15 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     last: u64,
-    seats: HashMap<u64, Arc<Seat>>,
+    slots: HashMap<u64, Arc<Slot>>,
 }
 
 /// One connection's state: since when it rests, or one of the words below.
 #[derive(Debug)]
-struct Seat {
-    resting_since: AtomicU64,
+struct Slot {
+    idle_since: AtomicU64,
     /// It has to leave, or all have to.
-    told: Notify,
+    notified: Notify,
 }
 
 const BUSY: u64 = 0;
@@ -41,46 +41,46 @@ const EVICTED: u64 = u64::MAX;
 impl Connections {
     /// Returns how many there are.
     pub fn count(&self) -> usize {
-        self.lock().seats.len()
+        self.lock().slots.len()
     }
 
     /// Waits for a place under the cap and takes it. At the cap the connection that has rested
     /// longest has to leave; where none rests, one has to end or to come to rest.
-    pub async fn admit(self: &Arc<Self>, cap: impl Fn() -> usize) -> Presence {
-        if let Some(presence) = self.try_enter(cap()) {
-            return presence;
+    pub async fn admit(self: &Arc<Self>, cap: impl Fn() -> usize) -> ConnectionGuard {
+        if let Some(guard) = self.try_admit(cap()) {
+            return guard;
         }
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = Waiter::new(&self.waiting);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(presence) = self.try_enter(cap()) {
-                return presence;
+            if let Some(guard) = self.try_admit(cap()) {
+                return guard;
             }
             self.evict();
             changed.await;
         }
     }
 
-    fn try_enter(self: &Arc<Self>, cap: usize) -> Option<Presence> {
+    fn try_admit(self: &Arc<Self>, cap: usize) -> Option<ConnectionGuard> {
         let mut open = self.lock();
-        if open.seats.len() >= cap {
+        if open.slots.len() >= cap {
             return None;
         }
         open.last += 1;
         let id = open.last;
-        let seat = Arc::new(Seat {
+        let slot = Arc::new(Slot {
             // Who has just come is about to ask.
-            resting_since: AtomicU64::new(BUSY),
-            told: Notify::new(),
+            idle_since: AtomicU64::new(BUSY),
+            notified: Notify::new(),
         });
-        open.seats.insert(id, Arc::clone(&seat));
-        Some(Presence {
+        open.slots.insert(id, Arc::clone(&slot));
+        Some(ConnectionGuard {
             connections: Arc::clone(self),
             id,
-            seat,
-            last_said: AtomicU64::new(BUSY),
+            slot,
+            last_reply: AtomicU64::new(BUSY),
         })
     }
 
@@ -90,13 +90,13 @@ impl Connections {
         let open = self.lock();
         loop {
             let mut leaving = 0;
-            let mut longest: Option<(u64, &Seat)> = None;
-            for seat in open.seats.values() {
-                match seat.resting_since.load(Ordering::SeqCst) {
+            let mut longest: Option<(u64, &Slot)> = None;
+            for slot in open.slots.values() {
+                match slot.idle_since.load(Ordering::SeqCst) {
                     BUSY => {}
                     EVICTED => leaving += 1,
                     since if longest.is_none_or(|(longest, _)| since < longest) => {
-                        longest = Some((since, seat));
+                        longest = Some((since, slot));
                     }
                     _ => {}
                 }
@@ -104,11 +104,11 @@ impl Connections {
             if leaving >= self.waiting.load(Ordering::SeqCst) {
                 return;
             }
-            let Some((since, seat)) = longest else {
+            let Some((since, slot)) = longest else {
                 return;
             };
-            if seat.change(since, EVICTED) {
-                seat.told.notify_one();
+            if slot.change(since, EVICTED) {
+                slot.notified.notify_one();
                 return;
             }
         }
@@ -117,14 +117,14 @@ impl Connections {
     /// Tells every connection that the program stops.
     pub fn stop(&self) {
         self.stopped.get_or_init(Instant::now);
-        for seat in self.lock().seats.values() {
-            seat.told.notify_one();
+        for slot in self.lock().slots.values() {
+            slot.notified.notify_one();
         }
     }
 
     /// Lets those look again who wait, after something has changed: they have said that they wait
     /// before they looked, so one of the two sees the other.
-    pub fn tell_waiting(&self) {
+    pub fn wake_waiters(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.changed.notify_waiters();
         }
@@ -139,25 +139,25 @@ impl Connections {
     }
 }
 
-impl Seat {
+impl Slot {
     fn change(&self, from: u64, to: u64) -> bool {
-        self.resting_since
+        self.idle_since
             .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
 }
 
 /// Somebody who waits, until this is dropped.
-struct Waiting<'c>(&'c AtomicUsize);
+struct Waiter<'c>(&'c AtomicUsize);
 
-impl<'c> Waiting<'c> {
+impl<'c> Waiter<'c> {
     fn new(count: &'c AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -165,46 +165,46 @@ impl Drop for Waiting<'_> {
 
 /// What a connection is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Notice {
     /// To make room for another one.
-    Leave,
+    Evict,
     /// The program stops.
-    Stop,
+    Shutdown,
 }
 
 /// One connection's place, given back when it is dropped.
 #[derive(Debug)]
-pub struct Presence {
+pub struct ConnectionGuard {
     connections: Arc<Connections>,
     id: u64,
-    seat: Arc<Seat>,
+    slot: Arc<Slot>,
     /// When it has last said something, if it has not come to rest since.
-    last_said: AtomicU64,
+    last_reply: AtomicU64,
 }
 
-impl Presence {
+impl ConnectionGuard {
     /// Says something: its rest, if that follows, counts from here. A peer that has got its reply
     /// has been idle for longer than those it makes ask afterwards, in whichever thread.
-    pub fn say(&self) {
-        self.last_said
+    pub fn mark_replied(&self) {
+        self.last_reply
             .store(self.connections.tick(), Ordering::Relaxed);
     }
 
     /// Comes to rest: nothing has been asked that is not answered.
-    pub fn rest(&self) {
-        let since = match self.last_said.swap(BUSY, Ordering::Relaxed) {
+    pub fn mark_idle(&self) {
+        let since = match self.last_reply.swap(BUSY, Ordering::Relaxed) {
             BUSY => self.connections.tick(),
             said => said,
         };
-        if self.seat.change(BUSY, since) {
-            self.connections.tell_waiting();
+        if self.slot.change(BUSY, since) {
+            self.connections.wake_waiters();
         }
     }
 
     /// Gets busy. Who was told to leave and asks at that moment stays, and another one has to leave.
-    pub fn wake(&self) {
-        if self.seat.resting_since.swap(BUSY, Ordering::SeqCst) == EVICTED {
-            self.connections.tell_waiting();
+    pub fn mark_busy(&self) {
+        if self.slot.idle_since.swap(BUSY, Ordering::SeqCst) == EVICTED {
+            self.connections.wake_waiters();
         }
     }
 
@@ -215,29 +215,29 @@ impl Presence {
             if let Some(stopped) = self.connections.stopped.get() {
                 return *stopped;
             }
-            self.seat.told.notified().await;
+            self.slot.notified.notified().await;
         }
     }
 
     /// Waits until the connection is told to leave, and tells why.
-    pub async fn told(&self) -> Told {
+    pub async fn notice(&self) -> Notice {
         loop {
             if self.connections.stopped.get().is_some() {
-                return Told::Stop;
+                return Notice::Shutdown;
             }
-            if self.seat.resting_since.load(Ordering::SeqCst) == EVICTED {
-                return Told::Leave;
+            if self.slot.idle_since.load(Ordering::SeqCst) == EVICTED {
+                return Notice::Evict;
             }
             // It may be an old word, which is not true any more.
-            self.seat.told.notified().await;
+            self.slot.notified.notified().await;
         }
     }
 }
 
-impl Drop for Presence {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.connections.lock().seats.remove(&self.id);
-        self.connections.tell_waiting();
+        self.connections.lock().slots.remove(&self.id);
+        self.connections.wake_waiters();
     }
 }
 
@@ -254,13 +254,13 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let first = connections.admit(|| 2).await;
         let second = connections.admit(|| 2).await;
-        second.rest();
-        first.rest();
+        second.mark_idle();
+        first.mark_idle();
         let third = tokio::spawn({
             let connections = Arc::clone(&connections);
             async move { connections.admit(|| 2).await }
         });
-        assert_eq!(second.told().await, Told::Leave);
+        assert_eq!(second.notice().await, Notice::Evict);
         assert_eq!(connections.count(), 2);
         drop(second);
         let _third = third.await.unwrap();
@@ -272,20 +272,20 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let first = connections.admit(|| 2).await;
         let second = connections.admit(|| 2).await;
-        first.rest();
+        first.mark_idle();
         let third = tokio::spawn({
             let connections = Arc::clone(&connections);
             async move { connections.admit(|| 2).await }
         });
         tokio::task::yield_now().await;
-        first.wake();
-        second.rest();
-        assert_eq!(second.told().await, Told::Leave);
+        first.mark_busy();
+        second.mark_idle();
+        assert_eq!(second.notice().await, Notice::Evict);
         drop(second);
         let _third = third.await.unwrap();
         // The word it was given then means nothing later.
-        first.rest();
-        let told = pin!(first.told());
+        first.mark_idle();
+        let told = pin!(first.notice());
         assert!(told.now_or_never().is_none());
     }
 
@@ -300,7 +300,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         cap.store(2, Ordering::Relaxed);
-        connections.tell_waiting();
+        connections.wake_waiters();
         let _second = second.await.unwrap();
         drop(first);
     }
@@ -315,8 +315,8 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!second.is_finished());
-        first.rest();
-        assert_eq!(first.told().await, Told::Leave);
+        first.mark_idle();
+        assert_eq!(first.notice().await, Notice::Evict);
         drop(first);
         second.await.unwrap();
     }
@@ -325,14 +325,17 @@ mod tests {
     async fn when_the_program_stops_all_are_told_whenever_they_listen() {
         let connections = Arc::new(Connections::default());
         let first = connections.admit(|| 9).await;
-        let listening = tokio::spawn(async move { first.told().await });
+        let listening = tokio::spawn(async move { first.notice().await });
         let second = connections.admit(|| 9).await;
         tokio::task::yield_now().await;
         connections.stop();
-        assert_eq!(listening.await.unwrap(), Told::Stop);
-        assert_eq!(second.told().await, Told::Stop);
-        assert_eq!(second.told().await, Told::Stop);
-        assert_eq!(connections.admit(|| 9).await.told().await, Told::Stop);
+        assert_eq!(listening.await.unwrap(), Notice::Shutdown);
+        assert_eq!(second.notice().await, Notice::Shutdown);
+        assert_eq!(second.notice().await, Notice::Shutdown);
+        assert_eq!(
+            connections.admit(|| 9).await.notice().await,
+            Notice::Shutdown
+        );
     }
 
     #[test]
@@ -344,13 +347,13 @@ mod tests {
         // Each leaves only when it is told, so all would wait for ever if a word were lost.
         let come_and_go = async || {
             loop {
-                let presence = connections.admit(|| 2).await;
+                let guard = connections.admit(|| 2).await;
                 assert!(connections.count() <= 2);
                 if admitted.fetch_add(1, Ordering::Relaxed) == ALL {
                     connections.stop();
                 }
-                presence.rest();
-                if presence.told().await == Told::Stop {
+                guard.mark_idle();
+                if guard.notice().await == Notice::Shutdown {
                     break;
                 }
             }

@@ -14,10 +14,10 @@ use tracing::{debug, error, warn};
 use crate::observe::log::{Recorder, WARN_EVERY};
 use crate::observe::metrics::Metrics;
 use crate::protocol::Protocol;
-use crate::serve::connections::{Connections, Presence};
+use crate::serve::connections::{ConnectionGuard, Connections};
 use crate::serve::socket::{Listener, Stream, Taken};
 use crate::serve::workers::Workers;
-use crate::session::{End, Surroundings, serve};
+use crate::session::{Context, End, serve};
 use crate::table::Backend;
 
 /// What every connection of a program shares.
@@ -69,16 +69,16 @@ where
         };
         match accepted {
             Ok(taken) => {
-                shared.metrics.connections_taken.inc();
+                shared.metrics.connections_accepted.inc();
                 // At the cap this one waits, and all after it in the socket's backlog.
-                let presence = shared.connections.admit(&cap).await;
-                let place = shared.workers.place();
-                let handle = place.handle.clone();
+                let guard = shared.connections.admit(&cap).await;
+                let assigned = shared.workers.least_loaded();
+                let handle = assigned.handle.clone();
                 let backend = backend.clone();
                 let shared = shared.clone();
                 let serve = async move {
-                    let _place = place;
-                    connection::<P, B>(taken, &presence, &backend, &shared).await
+                    let _assigned = assigned;
+                    connection::<P, B>(taken, &guard, &backend, &shared).await
                 };
                 connections.spawn_on(serve, &handle);
             }
@@ -101,18 +101,23 @@ where
     Ok(())
 }
 
-async fn connection<P, B>(taken: Taken, presence: &Presence, backend: &B, shared: &Shared) -> End
+async fn connection<P, B>(
+    taken: Taken,
+    guard: &ConnectionGuard,
+    backend: &B,
+    shared: &Shared,
+) -> End
 where
     P: Protocol,
     B: Backend,
 {
-    let surroundings = Surroundings {
-        presence,
+    let context = Context {
+        guard,
         recorder: &shared.recorder,
     };
     match taken.attach() {
-        Ok(Stream::Tcp(stream)) => serve::<P, B, _>(stream, backend, surroundings).await,
-        Ok(Stream::Unix(stream)) => serve::<P, B, _>(stream, backend, surroundings).await,
+        Ok(Stream::Tcp(stream)) => serve::<P, B, _>(stream, backend, context).await,
+        Ok(Stream::Unix(stream)) => serve::<P, B, _>(stream, backend, context).await,
         Err(error) => End::Broken(error),
     }
 }

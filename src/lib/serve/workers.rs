@@ -25,20 +25,20 @@ pub fn count() -> usize {
 
 thread_local! {
     /// Which of them this thread is. All others count as the first.
-    static HERE: Cell<usize> = const { Cell::new(0) };
+    static WORKER: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Something that each of the threads that serve has for itself.
 #[derive(Clone, Debug)]
-pub struct Each<T>(Vec<T>);
+pub struct PerWorker<T>(Vec<T>);
 
-impl<T: Default> Default for Each<T> {
+impl<T: Default> Default for PerWorker<T> {
     fn default() -> Self {
         Self((0..*COUNT).map(|_| T::default()).collect())
     }
 }
 
-impl<T> Each<T> {
+impl<T> PerWorker<T> {
     /// Makes one for each.
     pub fn make<E>(mut make: impl FnMut() -> Result<T, E>) -> Result<Self, E> {
         (0..*COUNT)
@@ -48,8 +48,8 @@ impl<T> Each<T> {
     }
 
     /// Returns that of this thread. What is taken here is to be used here.
-    pub fn here(&self) -> &T {
-        &self.0[HERE.get() % self.0.len()]
+    pub fn local(&self) -> &T {
+        &self.0[WORKER.get() % self.0.len()]
     }
 }
 
@@ -92,7 +92,7 @@ impl Workers {
             thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
-                    HERE.set(number);
+                    WORKER.set(number);
                     let _ = runtime.block_on(stopped);
                     // A thread that reads a file may still be waiting.
                     runtime.shutdown_background();
@@ -102,7 +102,7 @@ impl Workers {
     }
 
     /// Takes a place where there are the fewest connections.
-    pub fn place(&self) -> Place {
+    pub fn least_loaded(&self) -> Assignment {
         let mut least = &self.first;
         for worker in &self.others {
             if worker.connections() < least.connections() {
@@ -110,14 +110,14 @@ impl Workers {
             }
         }
         least.connections.fetch_add(1, Ordering::Relaxed);
-        Place {
+        Assignment {
             handle: least.handle.clone(),
             connections: Arc::clone(&least.connections),
         }
     }
 
     /// Returns when each of them has gone round once more.
-    pub async fn have_gone_round(&self) {
+    pub async fn all_responded(&self) {
         for worker in std::iter::once(&self.first).chain(&self.others) {
             // It fails only when the program ends.
             let _ = worker.handle.spawn(async {}).await;
@@ -133,13 +133,13 @@ impl Worker {
 
 /// The place of one connection, given back when it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Assignment {
     /// The loop of its thread.
     pub handle: Handle,
     connections: Arc<AtomicUsize>,
 }
 
-impl Drop for Place {
+impl Drop for Assignment {
     fn drop(&mut self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -157,30 +157,32 @@ mod tests {
     async fn a_connection_goes_where_there_are_the_fewest() {
         let workers = Workers::of(2).unwrap();
         let loads = || [&workers.first, &workers.others[0]].map(Worker::connections);
-        let places: Vec<_> = (0..4).map(|_| workers.place()).collect();
+        let assignments: Vec<_> = (0..4).map(|_| workers.least_loaded()).collect();
         assert_eq!(loads(), [2, 2]);
-        let mut places = places.into_iter();
-        let (first, _second, third) = (places.next(), places.next(), places.next());
+        let mut assignments = assignments.into_iter();
+        let (first, _second, third) = (assignments.next(), assignments.next(), assignments.next());
         drop((first, third));
         assert_eq!(loads(), [0, 2]);
-        let _places = [workers.place(), workers.place()];
+        let _places = [workers.least_loaded(), workers.least_loaded()];
         assert_eq!(loads(), [2, 2]);
     }
 
     #[tokio::test]
     async fn each_thread_knows_itself_and_what_it_has() {
         let workers = Workers::of(2).unwrap();
-        let each = Arc::new(Each(vec![10, 11]));
-        assert_eq!(*each.here(), 10);
+        let each = Arc::new(PerWorker(vec![10, 11]));
+        assert_eq!(*each.local(), 10);
         let there = Arc::clone(&each);
-        let there = workers.others[0].handle.spawn(async move { *there.here() });
+        let there = workers.others[0]
+            .handle
+            .spawn(async move { *there.local() });
         assert_eq!(there.await.unwrap(), 11);
     }
 
     #[tokio::test]
-    async fn all_have_gone_round_only_when_the_slowest_has() {
+    async fn all_all_responded_only_when_the_slowest_has() {
         let workers = Workers::of(2).unwrap();
-        workers.have_gone_round().await;
+        workers.all_responded().await;
         let (go_on, held) = mpsc::channel::<()>();
         let (said, is_held) = oneshot::channel();
         let holding = workers.others[0].handle.spawn(async move {
@@ -188,7 +190,7 @@ mod tests {
             held.recv()
         });
         is_held.await.unwrap();
-        let mut round = std::pin::pin!(workers.have_gone_round());
+        let mut round = std::pin::pin!(workers.all_responded());
         for _ in 0..100 {
             select! {
                 biased;

@@ -15,7 +15,7 @@ use crate::http::tls::Authorities;
 use crate::observe::log::RequestId;
 use crate::observe::metrics::{Meter, State};
 use crate::outcome::Outcome;
-use crate::reply::Words;
+use crate::reply::PolicyActions;
 use crate::request::Request;
 
 /// What answers for one table.
@@ -82,7 +82,7 @@ impl Table for Endpoint {
         &self.table().name
     }
 
-    fn words(&self) -> &Words {
+    fn words(&self) -> &PolicyActions {
         &self.table().endpoint.words
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::observe::log::RequestId;
 use crate::observe::metrics::Meter;
 use crate::outcome::Outcome;
-use crate::reply::Words;
+use crate::reply::PolicyActions;
 use crate::request::Request;
 
 /// What a connection can ask, as the configuration of this moment has it.
@@ -24,8 +24,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Returns the table of that map name, or the one behind this connection's socket.
     fn table(&self, map: Option<&[u8]>) -> Option<Arc<Self::Table>>;
 
-    /// Returns the patience a connection is to have.
-    fn patience(&self) -> Patience;
+    /// Returns the timeouts a connection is to have.
+    fn timeouts(&self) -> Timeouts;
 }
 
 /// One table, and the endpoint behind it.
@@ -34,7 +34,7 @@ pub trait Table: Send + Sync + 'static {
     fn name(&self) -> &str;
 
     /// Returns what it says for each outcome.
-    fn words(&self) -> &Words;
+    fn words(&self) -> &PolicyActions;
 
     /// Asks. There are no errors, only outcomes; the call ends when the future is dropped.
     fn answer(&self, request: &Request, id: RequestId) -> impl Future<Output = Outcome> + Send;
@@ -47,7 +47,7 @@ pub trait Table: Send + Sync + 'static {
 
 /// How long a connection waits for its peer.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// From a request's first byte to its last, and for writing a reply.
     pub read: Duration,
     /// For the first byte; for ever if absent.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::endpoint::Endpoint;
-use super::{Backend, Patience};
+use super::{Backend, Timeouts};
 use crate::config::{self, Config, Server};
 use crate::http::client::Clients;
 use crate::http::pool::{Kept, Room, hosts_of};
@@ -104,14 +104,17 @@ impl Routes {
     }
 
     /// Says which sockets have no table, each once; a socketmap needs none.
-    pub fn misfits<'s>(&self, sockets: impl IntoIterator<Item = &'s str>) -> Vec<&'s str> {
-        let mut misfits: Vec<_> = sockets
+    pub fn unmatched_sockets<'s>(
+        &self,
+        sockets: impl IntoIterator<Item = &'s str>,
+    ) -> Vec<&'s str> {
+        let mut unmatched_sockets: Vec<_> = sockets
             .into_iter()
             .filter(|socket| !self.has_table(socket))
             .collect();
-        misfits.sort_unstable();
-        misfits.dedup();
-        misfits
+        unmatched_sockets.sort_unstable();
+        unmatched_sockets.dedup();
+        unmatched_sockets
     }
 
     fn has_table(&self, socket: &str) -> bool {
@@ -226,9 +229,9 @@ impl Backend for Route {
         }
     }
 
-    fn patience(&self) -> Patience {
+    fn timeouts(&self) -> Timeouts {
         let routes = self.live.routes();
-        Patience {
+        Timeouts {
             read: routes.server.read_timeout,
             idle: routes.server.idle_timeout,
         }

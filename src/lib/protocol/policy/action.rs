@@ -13,7 +13,7 @@
 
 use crate::outcome::{Failure, Reason};
 use crate::protocol::Unsayable;
-use crate::reply::Words;
+use crate::reply::PolicyActions;
 
 /// The most bytes of an action: what remains of an SMTP reply line is about this long.
 const MAX_ACTION: usize = 500;
@@ -61,7 +61,7 @@ impl Fault {
 }
 
 /// Returns the action in a backend's answer, if it may be said.
-pub fn from_backend<'a>(answer: &'a str, words: &Words) -> Result<&'a str, Unsayable> {
+pub fn from_backend<'a>(answer: &'a str, words: &PolicyActions) -> Result<&'a str, Unsayable> {
     let action = answer.strip_prefix("action=").unwrap_or(answer);
     parse(action, words.permit_actions, &words.restriction_classes).map_err(|fault| {
         let reason = match fault {
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn one_leading_attribute_name_is_taken_off() {
-        let words = Words::default();
+        let words = PolicyActions::default();
         assert_eq!(from_backend("action=DUNNO", &words), Ok("DUNNO"));
         let twice = from_backend("action=action=DUNNO", &words).unwrap_err();
         assert_eq!(twice.0.reason, Reason::NotUnderstood);

@@ -16,7 +16,7 @@ use memchr::memchr;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::protocol::frame::{Line, Lines};
 use crate::protocol::{MAX_REQUEST, Protocol, Step, Unsayable};
-use crate::reply::{Reply, Said, Words};
+use crate::reply::{FallbackAction, PolicyActions, Reply};
 use crate::request::{Attributes, Request};
 
 /// As many attributes as Postfix 3.8 sends, or a few more.
@@ -76,7 +76,7 @@ impl Protocol for Policy {
         }
     }
 
-    fn reply(outcome: &Outcome, words: &Words) -> Result<Reply, Unsayable> {
+    fn reply(outcome: &Outcome, words: &PolicyActions) -> Result<Reply, Unsayable> {
         let said = match outcome {
             Outcome::Found(value) => return action::from_backend(value, words).map(say),
             Outcome::NotFound => &words.on_not_found,
@@ -84,8 +84,8 @@ impl Protocol for Policy {
             Outcome::Permanent(_) => &words.on_permanent,
         };
         Ok(match said {
-            Said::Action(action) => say(action),
-            Said::Disconnect => Reply::HangUp,
+            FallbackAction::Action(action) => say(action),
+            FallbackAction::Disconnect => Reply::Close,
         })
     }
 }
@@ -115,5 +115,5 @@ fn refuse(failure: impl Into<Failure>) -> Step {
 }
 
 fn say(action: &str) -> Reply {
-    Reply::Say(Bytes::from(["action=", action, "\n\n"].concat()))
+    Reply::Send(Bytes::from(["action=", action, "\n\n"].concat()))
 }

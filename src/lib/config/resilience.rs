@@ -62,7 +62,7 @@ impl Reader<'_, '_> {
 
     fn by(&mut self, section: &mut Section<'_>, is_default: bool) -> Vec<String> {
         if !self.is_policy {
-            section.leave("by", "a policy table");
+            section.reject_elsewhere("by", "a policy table");
             return Vec::new();
         }
         let Some(entry) = section.take("by") else {

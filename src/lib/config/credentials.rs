@@ -6,7 +6,7 @@ use reqwest::Url;
 use super::endpoint::Reader;
 use super::file::{Entry, Section, entries, table};
 use super::secret::{Secret, Source};
-use super::{Credential, OAuth, Proof, Tls, TokenServer, values};
+use super::{ClientAuth, Credential, OAuth, Tls, TokenServer, values};
 
 /// The keys that make `Authorization`.
 pub(super) const AUTHORIZATION_KEYS: [&str; 3] = ["bearer-token", "basic-auth", "oauth2"];
@@ -173,7 +173,7 @@ impl<'t> Reader<'_, 't> {
         secret: Option<Entry<'t>>,
         key: Option<Entry<'t>>,
         method: Option<Entry<'t>>,
-    ) -> Option<Proof> {
+    ) -> Option<ClientAuth> {
         const METHODS: [(&str, usize); 3] = [("basic", 0), ("post", 1), ("private-key-jwt", 2)];
         let chosen = match &method {
             Some(entry) => Some(values::word(entry, &METHODS, self.report)?),
@@ -202,9 +202,9 @@ impl<'t> Reader<'_, 't> {
             return None;
         }
         Some(match (is_signed, chosen) {
-            (true, _) => Proof::PrivateKeyJwt(value),
-            (false, Some(1)) => Proof::Post(value),
-            (false, _) => Proof::Basic(value),
+            (true, _) => ClientAuth::PrivateKeyJwt(value),
+            (false, Some(1)) => ClientAuth::Post(value),
+            (false, _) => ClientAuth::Basic(value),
         })
     }
 }
