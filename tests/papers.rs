@@ -46,7 +46,7 @@ fn page() -> String {
     meter.request("found", Duration::from_millis(1));
     meter.call(Some(200), Duration::from_millis(1));
     let state = State {
-        endpoint: "t".to_owned(),
+        table: "t".to_owned(),
         in_flight: 1,
         cache: Some(CacheState::default()),
         targets: vec![("http://127.0.0.1".to_owned(), true)],

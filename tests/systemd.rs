@@ -432,7 +432,7 @@ fn the_journal_has_the_fields(system: System) {
     assert_eq!(record["_TRANSPORT"], "journal");
     assert_eq!(record["SYSLOG_IDENTIFIER"], "postgate-socketmap");
     assert_eq!(record["PRIORITY"], "4");
-    assert_eq!(record["POSTGATE_ENDPOINT"], "echo");
+    assert_eq!(record["POSTGATE_TABLE"], "echo");
     assert_eq!(record["POSTGATE_OUTCOME"], "temporary");
     assert_eq!(record["POSTGATE_REASON"], "backend answered 500");
     record["POSTGATE_DURATION_MS"]
@@ -820,7 +820,7 @@ fn the_journal_finds_a_mail_by_its_queue_id(system: System) {
     let record: Value = serde_json::from_str(record).expect("JSON");
     for (field, value) in [
         ("PRIORITY", "4"),
-        ("POSTGATE_ENDPOINT", "submission"),
+        ("POSTGATE_TABLE", "submission"),
         ("POSTGATE_REASON", "backend answered 503"),
         ("POSTGATE_QUEUE_ID", "4XyZ"),
     ] {

@@ -61,7 +61,7 @@ async fn requests_and_calls_are_counted_by_what_they_ended_in() {
         let of = |metric: &str, label: &str| {
             value(
                 &text,
-                &format!("postgate_{metric}{{endpoint=\"t\",{label},program=\"{name}\"}}"),
+                &format!("postgate_{metric}{{table=\"t\",{label},program=\"{name}\"}}"),
             )
         };
         assert_eq!(of("requests_total", "outcome=\"found\""), 1.0);
@@ -69,7 +69,7 @@ async fn requests_and_calls_are_counted_by_what_they_ended_in() {
         // What has not happened yet is there, or the first time could not be seen.
         assert_eq!(of("requests_total", "outcome=\"permanent\""), 0.0);
         let stray = format!(
-            "postgate_requests_total{{endpoint=\"-\",outcome=\"permanent\",program=\"{name}\"}}"
+            "postgate_requests_total{{table=\"-\",outcome=\"permanent\",program=\"{name}\"}}"
         );
         assert_eq!(value(&text, &stray), 0.0);
         assert_eq!(
@@ -81,7 +81,10 @@ async fn requests_and_calls_are_counted_by_what_they_ended_in() {
         let alone = format!("{{program=\"{name}\"}}");
         assert_eq!(value(&text, &format!("postgate_connections{alone}")), 1.0);
         assert_eq!(
-            value(&text, &format!("postgate_connections_taken_total{alone}")),
+            value(
+                &text,
+                &format!("postgate_connections_accepted_total{alone}")
+            ),
             1.0
         );
         assert!(!text.contains("secret-key"), "{text}");
@@ -103,7 +106,7 @@ async fn a_target_that_is_down_can_be_seen() {
     assert_eq!(text, format!("ready\nt {target} down\n"));
     let (_, text) = page(&program, "/metrics").await;
     let sample =
-        format!("postgate_target_up{{endpoint=\"t\",target=\"{target}\",program=\"socketmap\"}}");
+        format!("postgate_target_up{{table=\"t\",target=\"{target}\",program=\"socketmap\"}}");
     assert_eq!(value(&text, &sample), 0.0);
     assert!(!text.contains("secret"), "{text}");
     assert_eq!(page(&program, "/ready").await.1, "ready\n");
@@ -129,7 +132,7 @@ async fn two_targets_in_one_place_are_told_apart() {
     let (_, text) = page(&program, "/metrics").await;
     for (number, up) in [(1, 0.0), (2, 1.0)] {
         let sample = format!(
-            "postgate_target_up{{endpoint=\"t\",target=\"{place} #{number}\",program=\"socketmap\"}}"
+            "postgate_target_up{{table=\"t\",target=\"{place} #{number}\",program=\"socketmap\"}}"
         );
         assert_eq!(value(&text, &sample), up);
     }
@@ -148,7 +151,7 @@ async fn a_cache_is_seen_at_work() {
     let of = |metric: &str, label: &str| {
         value(
             &text,
-            &format!("postgate_{metric}{{endpoint=\"t\"{label},program=\"tcp-lookup\"}}"),
+            &format!("postgate_{metric}{{table=\"t\"{label},program=\"tcp-lookup\"}}"),
         )
     };
     assert_eq!(of("cache_entries", ""), 2.0);

@@ -941,7 +941,7 @@ async fn a_failure_names_the_step_and_the_servers_word_for_it() {
         let keys = oauth(&tokens.url("/"), "");
         let config = table(binary, "http://127.0.0.1/", &keys);
         let end = expect(binary, config, NO_CREDENTIALS).await;
-        let said = end.stderr.replace(" endpoint=", "\" endpoint=");
+        let said = end.stderr.replace(" table=", "\" table=");
         let expected = format!("backend credentials unavailable: {expected}");
         assert!(said.contains(&expected), "{expected}: {end:#?}");
         assert!(!said.contains("s3cret"), "{end:#?}");

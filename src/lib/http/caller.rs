@@ -250,19 +250,19 @@ impl Caller {
 
     /// Says, once, that a target is down or up again.
     fn tell(&self, change: Change, at: usize) {
-        let endpoint = &self.table.name;
+        let table = &self.table.name;
         let target = self.names.get(at).map_or("", String::as_str);
         match change {
             Change::Down { left_out: 0 } => info!(
-                endpoint,
-                "{endpoint}: down: {target} is skipped until it answers a probe"
+                table,
+                "{table}: down: {target} is skipped until it answers a probe"
             ),
             Change::Down { left_out } => info!(
-                endpoint,
-                "{endpoint}: down: {target} is skipped until it answers a probe; \
+                table,
+                "{table}: down: {target} is skipped until it answers a probe; \
                  {left_out} times down and up again since the last such line"
             ),
-            Change::Up => info!(endpoint, "{endpoint}: up: {target} answers again"),
+            Change::Up => info!(table, "{table}: up: {target} answers again"),
         }
     }
 

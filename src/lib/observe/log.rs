@@ -168,7 +168,7 @@ impl Recorder {
         outcome: &Outcome,
         record: &Record<'_>,
     ) {
-        let endpoint = table.unwrap_or(NO_TABLE);
+        let table = table.unwrap_or(NO_TABLE);
         let duration = record.started.elapsed();
         if let Some(meter) = meter.or(self.strays.as_ref()) {
             meter.request(outcome.name(), duration);
@@ -185,19 +185,19 @@ impl Recorder {
         if is_debug {
             let key = record.request.map(subject).unwrap_or_default();
             debug!(
-                endpoint,
+                table,
                 outcome = outcome_name,
                 reason,
                 request_id,
                 duration_ms,
                 queue_id,
-                "{endpoint}: {outcome_name}: {key}"
+                "{table}: {outcome_name}: {key}"
             );
         }
         let Some(failure) = outcome.failure() else {
             return;
         };
-        let Some(left_out) = self.may_warn(endpoint, failure.reason) else {
+        let Some(left_out) = self.may_warn(table, failure.reason) else {
             return;
         };
         let detail = match failure.detail.as_ref() {
@@ -209,22 +209,22 @@ impl Recorder {
             n => format!(" ({n} more like this)"),
         };
         warn!(
-            endpoint,
+            table,
             outcome = outcome_name,
             reason,
             request_id,
             duration_ms,
             queue_id,
-            "{endpoint}: {}{detail}{others}",
+            "{table}: {}{detail}{others}",
             failure.reason
         );
     }
 
     /// Tells whether a warning is due, and how many were left out before it.
-    fn may_warn(&self, endpoint: &str, reason: Reason) -> Option<u64> {
+    fn may_warn(&self, table: &str, reason: Reason) -> Option<u64> {
         let now = Instant::now();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        match warned.get_mut(&(Box::from(endpoint), reason)) {
+        match warned.get_mut(&(Box::from(table), reason)) {
             Some(last) if now.duration_since(last.at) < WARN_EVERY => {
                 last.left_out += 1;
                 None
@@ -238,7 +238,7 @@ impl Recorder {
                     at: now,
                     left_out: 0,
                 };
-                warned.insert((endpoint.into(), reason), first);
+                warned.insert((table.into(), reason), first);
                 Some(0)
             }
         }

@@ -44,7 +44,7 @@ struct Gauges {
 /// The counters of one table, each found once: to find one takes longer than to count.
 #[derive(Debug)]
 pub struct Meter {
-    endpoint: String,
+    table: String,
     metrics: Metrics,
     requests: [OnceLock<(IntCounter, Histogram)>; OUTCOMES.len()],
     calls: [OnceLock<(IntCounter, Histogram)>; CLASSES.len()],
@@ -89,7 +89,7 @@ impl Meter {
             return;
         };
         let (counter, durations) = slot.get_or_init(|| {
-            let labels = [self.endpoint.as_str(), word];
+            let labels = [self.table.as_str(), word];
             (
                 counters.with_label_values(&labels),
                 durations.with_label_values(&labels),
@@ -104,7 +104,7 @@ impl Meter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// The table's name.
-    pub endpoint: String,
+    pub table: String,
     /// Calls under way.
     pub in_flight: usize,
     /// Its cache, if it has one.
@@ -157,11 +157,11 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
-        let connections = IntGauge::new("connections", "Connections of Postfix's there are.")?;
+        let connections = IntGauge::new("connections", "Open connections from Postfix.")?;
         registry.register(Box::new(connections.clone()))?;
         let reloaded_at = Gauge::new(
             "config_loaded_timestamp_seconds",
-            "When the configuration in use was read.",
+            "Time at which the configuration in use was read.",
         )?;
         registry.register(Box::new(reloaded_at.clone()))?;
         let build = gauges(
@@ -170,60 +170,60 @@ impl Metrics {
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let by_outcome = ["endpoint", "outcome"];
-        let by_status = ["endpoint", "status"];
+        let by_outcome = ["table", "outcome"];
+        let by_status = ["table", "status"];
         let metrics = Self {
             requests: counters(
                 "requests_total",
-                "Requests of Postfix's, by what they ended in.",
+                "Requests from Postfix, by outcome.",
                 &by_outcome,
             )?,
             request_duration: histograms(
                 "request_duration_seconds",
-                "From a whole request to its reply.",
+                "Time from a complete request to its reply.",
                 &by_outcome,
             )?,
             backend_calls: counters(
                 "backend_calls_total",
-                "Calls of a backend, by class of status; none: no answer.",
+                "HTTP calls to a backend, by class of status; none: no answer.",
                 &by_status,
             )?,
             backend_duration: histograms(
                 "backend_call_duration_seconds",
-                "From a call to the end of its answer.",
+                "Time from the start of an HTTP call to the end of its answer.",
                 &by_status,
             )?,
             cache_answers: counters(
                 "cache_answers_total",
-                "Requests to a cache: hit, miss, or stale in place of a failure.",
-                &["endpoint", "kind"],
+                "Requests to a cache, by kind: hit, miss, or stale in place of a failure.",
+                &["table", "kind"],
             )?,
             connections_accepted: counter(
                 "connections_accepted_total",
-                "Connections of Postfix's that were taken.",
+                "Connections accepted from Postfix.",
             )?,
             connections_evicted: counter(
                 "connections_evicted_total",
-                "Connections that had to leave for another, at the cap.",
+                "Idle connections closed to make room for another at max-connections.",
             )?,
             gauges: Gauges {
                 connections,
                 in_flight: gauges(
                     "backend_calls_in_flight",
-                    "Calls of a backend under way.",
-                    &["endpoint"],
+                    "HTTP calls to a backend in flight.",
+                    &["table"],
                 )?,
-                cache_entries: gauges("cache_entries", "Answers that are kept.", &["endpoint"])?,
+                cache_entries: gauges("cache_entries", "Answers in the cache.", &["table"])?,
                 target_up: gauges(
                     "target_up",
-                    "1 if a target is asked, 0 if it is down and left in peace; numbered where several \
-                     have one origin.",
-                    &["endpoint", "target"],
+                    "Whether a target is up (1) or down and skipped (0); targets of one origin are \
+                     numbered.",
+                    &["table", "target"],
                 )?,
             },
             reloads: counters(
                 "reloads_total",
-                "Times the configuration was read again.",
+                "Reloads of the configuration, by result.",
                 &["result"],
             )?,
             reloaded_at,
@@ -238,13 +238,13 @@ impl Metrics {
     }
 
     /// Returns the counters of one table.
-    pub fn meter(&self, endpoint: &str) -> Meter {
+    pub fn meter(&self, table: &str) -> Meter {
         // A counter that is not there yet cannot be seen to rise.
         for outcome in OUTCOMES {
-            self.requests.with_label_values(&[endpoint, outcome]);
+            self.requests.with_label_values(&[table, outcome]);
         }
         Meter {
-            endpoint: endpoint.to_owned(),
+            table: table.to_owned(),
             metrics: self.clone(),
             requests: Default::default(),
             calls: Default::default(),
@@ -270,15 +270,15 @@ impl Metrics {
         gauges.cache_entries.reset();
         gauges.target_up.reset();
         for state in states {
-            let endpoint = state.endpoint.as_str();
+            let table = state.table.as_str();
             gauges
                 .in_flight
-                .with_label_values(&[endpoint])
+                .with_label_values(&[table])
                 .set(whole(state.in_flight));
             if let Some(cache) = state.cache {
                 gauges
                     .cache_entries
-                    .with_label_values(&[endpoint])
+                    .with_label_values(&[table])
                     .set(whole(cache.entries));
                 let kinds = [
                     ("hit", cache.hits),
@@ -286,13 +286,13 @@ impl Metrics {
                     ("stale", cache.stale),
                 ];
                 for (kind, count) in kinds {
-                    let answers = self.cache_answers.with_label_values(&[endpoint, kind]);
+                    let answers = self.cache_answers.with_label_values(&[table, kind]);
                     answers.reset();
                     answers.inc_by(count);
                 }
             }
             for (target, is_up) in &state.targets {
-                let labels = [endpoint, target.as_str()];
+                let labels = [table, target.as_str()];
                 gauges
                     .target_up
                     .with_label_values(&labels)

@@ -119,7 +119,7 @@ fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
                 for state in view.live.routes().states() {
                     for (target, is_up) in &state.targets {
                         let word = if *is_up { "up" } else { "down" };
-                        let _ = writeln!(text, "{} {target} {word}", state.endpoint);
+                        let _ = writeln!(text, "{} {target} {word}", state.table);
                     }
                 }
             }

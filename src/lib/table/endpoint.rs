@@ -64,7 +64,7 @@ impl Endpoint {
     /// Returns what it looks like at this moment.
     pub fn state(&self) -> State {
         State {
-            endpoint: self.table().name.clone(),
+            table: self.table().name.clone(),
             in_flight: self.caller.in_flight(),
             cache: self.cache.as_ref().map(|cache| cache.state()),
             targets: self.caller.targets(),
