@@ -1,6 +1,5 @@
-# Postgate: build, try, test, install. `make install` takes what `make build`
-# left, so it needs no cargo and may be run by another user. `make deb` builds a
-# Debian package, `make man` the manual pages.
+# Postgate: build, try, test, install. `make install` installs what `make build` made, so it needs no
+# cargo, and another user may run it. `make deb` builds a Debian package, `make man` the manual pages.
 
 PREFIX   = /usr
 DESTDIR  =
@@ -10,7 +9,7 @@ CARGO    = cargo
 PROGRAMS = tcp-lookup socketmap policy
 UNITS    = $(wildcard units/*.socket units/*.service)
 PAGES    = $(wildcard docs/man/*.5 docs/man/*.8)
-# What the documents link to, so that each lies where its links expect it.
+# The documents and the files that they link to, each where the links expect it.
 DOCS     = README.md CHANGELOG.md CONTRIBUTING.md LICENSE SECURITY.md config.toml.example \
            examples/directory.rs $(wildcard docs/*.md docs/monitoring/*)
 
@@ -22,17 +21,19 @@ docdir   = $(PREFIX)/share/doc/postgate
 mandir   = $(PREFIX)/share/man
 config   = /etc/postgate/config.toml
 
-# For `make deb`: what cargo-deb is told besides, and which version is fetched where there is none.
+# For `make deb`: more options for cargo-deb, and the version that is installed if there is none.
 DEB_FLAGS =
 CARGO_DEB = 3.8.0
 TOOLS     = target/tools
 
-.PHONY: build demo test bench fuzz check man deb install uninstall
+NO_DENY   = no cargo-deny, which checks the dependencies: cargo install cargo-deny --locked
+
+.PHONY: build demo test bench fuzz check audit man deb install uninstall
 
 build:
 	$(CARGO) build --release --locked
 
-# KEEP=1 leaves everything running until Ctrl-C.
+# With KEEP=1 everything keeps running until Ctrl-C.
 demo:
 	$(CARGO) build --release --locked --bins --examples
 	@$(CARGO) run --quiet --release --locked --example demo
@@ -40,15 +41,15 @@ demo:
 test:
 	$(CARGO) test --locked
 
-# What a request costs, and beside it what is the least it could: about six minutes on an idle
-# machine. BENCH_SECONDS=0.3 BENCH_ROUNDS=1 is a short look; benches/bridge/main.rs has the rest.
-# The programs are those of `make build`; cargo bench would make them with the tests' features.
+# The cost of a request, and the least that it could be: about six minutes on an idle machine.
+# BENCH_SECONDS=0.3 BENCH_ROUNDS=1 makes a short run; benches/bridge/main.rs has the other variables.
+# The programs are those of `make build`: cargo bench would build them with the features of the tests.
 bench:
 	$(CARGO) build --release --locked
 	$(CARGO) bench --locked --target-dir target/bench --bench codecs
 	BENCH_PROGRAMS="$(BUILD)" $(CARGO) bench --locked --target-dir target/bench --bench bridge
 
-# Another seed for every run, until TIME seconds have passed; the seed of a failure is shown.
+# Uses another seed for every run, until TIME seconds have passed, and prints it.
 TIME = 60
 fuzz:
 	@end=$$(( $$(date +%s) + $(TIME) )); seed=$$(date +%s); \
@@ -57,11 +58,22 @@ fuzz:
 	  POSTGATE_FUZZ_SEED=$$seed $(CARGO) test --quiet --locked --test fuzz || exit 1; \
 	  seed=$$((seed + 1)); done
 
+# Licences, bans and sources of the dependencies are checked by cargo-deny. It takes minutes to build,
+# so it is not fetched.
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then \
+	  $(CARGO) deny --locked --config .deny.toml check --hide-inclusion-graph licenses bans sources; \
+	elif [ "$$CI" = true ]; then echo '$(NO_DENY)' >&2; exit 1; \
+	else echo 'check: skipped: $(NO_DENY)' >&2; fi
 
-# From what --help says, and from config.toml.example.
+# Known vulnerabilities of the dependencies. It downloads a database, and what it says depends on the
+# day, so it is no part of `make check`.
+audit:
+	$(CARGO) deny --locked --config .deny.toml check advisories
+
+# From the text of --help, examples/man and config.toml.example.
 man:
 	@mkdir -p docs/man
 	$(CARGO) run --quiet --locked --example man -- docs/man
@@ -98,7 +110,7 @@ ifeq ($(DESTDIR),)
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 endif
 
-# The configuration stays. Sockets first, or a question would start its service again.
+# Keeps the configuration. Stops sockets first, or a request would start its service again.
 uninstall:
 ifeq ($(DESTDIR),)
 	if [ -d /run/systemd/system ]; then \
