@@ -61,7 +61,7 @@ async fn requests_and_calls_are_counted_by_what_they_ended_in() {
         let of = |metric: &str, label: &str| {
             value(
                 &text,
-                &format!("postgate_{metric}{{table=\"t\",{label},program=\"{name}\"}}"),
+                &format!("postgate_{metric}{{{label},table=\"t\",program=\"{name}\"}}"),
             )
         };
         assert_eq!(of("requests_total", "outcome=\"found\""), 1.0);
@@ -69,7 +69,7 @@ async fn requests_and_calls_are_counted_by_what_they_ended_in() {
         // What has not happened yet is there, or the first time could not be seen.
         assert_eq!(of("requests_total", "outcome=\"permanent\""), 0.0);
         let stray = format!(
-            "postgate_requests_total{{table=\"-\",outcome=\"permanent\",program=\"{name}\"}}"
+            "postgate_requests_total{{outcome=\"permanent\",table=\"-\",program=\"{name}\"}}"
         );
         assert_eq!(value(&text, &stray), 0.0);
         assert_eq!(
@@ -151,13 +151,13 @@ async fn a_cache_is_seen_at_work() {
     let of = |metric: &str, label: &str| {
         value(
             &text,
-            &format!("postgate_{metric}{{table=\"t\"{label},program=\"tcp-lookup\"}}"),
+            &format!("postgate_{metric}{{{label}table=\"t\",program=\"tcp-lookup\"}}"),
         )
     };
     assert_eq!(of("cache_entries", ""), 2.0);
-    assert_eq!(of("cache_answers_total", ",kind=\"hit\""), 2.0);
-    assert_eq!(of("cache_answers_total", ",kind=\"miss\""), 2.0);
-    assert_eq!(of("cache_answers_total", ",kind=\"stale\""), 0.0);
+    assert_eq!(of("cache_answers_total", "kind=\"hit\","), 2.0);
+    assert_eq!(of("cache_answers_total", "kind=\"miss\","), 2.0);
+    assert_eq!(of("cache_answers_total", "kind=\"stale\","), 0.0);
 }
 
 #[tokio::test]
