@@ -1,14 +1,14 @@
-//! A sample HTTP backend: all an API has to do so that Postfix can use it through Postgate.
+//! A sample HTTP backend: everything that an API has to do for Postgate.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /TABLE?key=KEY` or `GET /TABLE/KEY` | 200 with a JSON string or an array of strings; 404: no such entry |
-//! | `POST /policy`, the attributes of the mail as a form | 200 with one line of text, the action Postfix is to take |
+//! | `POST /policy`, the attributes of the mail as a form | 200 with one line of text, the action for Postfix |
 //! | any of them without the right `X-Auth-Token` | 401 |
 //! | anything else | 400 |
 //!
-//! The tables stand in `directory.toml`. To try it, start
-//! `cargo run --example directory -- --listen 127.0.0.1:8080` and ask
+//! The tables are in `directory.toml`. To try it, start
+//! `cargo run --example directory -- --listen 127.0.0.1:8080`, and send a request:
 //! `curl -H 'X-Auth-Token: demo' 'http://127.0.0.1:8080/aliases?key=sales@example.org'`.
 
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// Far more than the attributes of one mail, and little enough to hold in memory.
+/// Far more than the attributes of one mail, and small enough for memory.
 const LONGEST_FORM: usize = 128 * 1024;
 
 #[derive(Deserialize)]
@@ -98,7 +98,7 @@ async fn answer(request: Request<Incoming>, directory: &Directory) -> Response<F
             Ok(form) => decide(&form.to_bytes(), &directory.policy),
             Err(_) => text(
                 StatusCode::BAD_REQUEST,
-                "the form is too long or broken off",
+                "the form is too long or incomplete",
             ),
         },
         (Method::GET, path) => {
@@ -109,7 +109,7 @@ async fn answer(request: Request<Incoming>, directory: &Directory) -> Response<F
             };
             look_up(directory.tables.get(table), key)
         }
-        // Not 404: that would say "no such entry", and a mistyped URL would bounce mail.
+        // Not 404, which means "no such entry": a mistyped URL would bounce mail.
         _ => text(StatusCode::BAD_REQUEST, "no such route"),
     }
 }
@@ -125,8 +125,8 @@ fn look_up(table: Option<&HashMap<String, Value>>, key: Option<String>) -> Respo
     }
 }
 
-/// Returns what to search for, the best first. Postfix asks an API only for the address as it
-/// stands in the mail: capitals, `user+extension` and whole domains are the API's to deal with.
+/// Returns the keys to search for, the best first. Postfix sends only the address as it is in the
+/// mail, so the API handles capitals, `user+extension` and whole domains itself.
 fn spellings(key: &str) -> Vec<String> {
     let key = key.to_lowercase();
     let Some((local, domain)) = key.rsplit_once('@') else {
@@ -140,11 +140,10 @@ fn spellings(key: &str) -> Vec<String> {
     spellings
 }
 
-/// Returns the action Postfix is to take. `DUNNO` has no opinion and lets its other rules decide;
-/// `OK` would skip them.
+/// Returns the action for Postfix. `DUNNO` lets its other rules decide; `OK` would skip them.
 fn decide(form: &[u8], policy: &Policy) -> Response<Full<Bytes>> {
     let Ok(form) = str::from_utf8(form) else {
-        return text(StatusCode::BAD_REQUEST, "the form is not a form");
+        return text(StatusCode::BAD_REQUEST, "the form is not UTF-8");
     };
     let is_listed = |attribute, list: &[String]| {
         field(form, attribute)
@@ -171,7 +170,7 @@ fn field(form: &str, name: &str) -> Option<String> {
         .map(|(_, value)| value.replace('+', " "))
 }
 
-/// Returns what `%XX` stands for. Bytes that are not UTF-8 are in no table here.
+/// Decodes `%XX`. No table here has keys that are not UTF-8.
 fn decoded(text: &str) -> Option<String> {
     let text = percent_decode_str(text).decode_utf8().ok()?;
     Some(text.into_owned())

@@ -1,10 +1,10 @@
-//! `make demo`: the three programs, their sockets and a backend, asked as Postfix asks.
+//! `make demo`: the three programs, their sockets and a backend, with the requests of a Postfix.
 //!
-//! Starts the sample backend (`directory.rs`) and the programs with `demo.toml`, asks them a number
-//! of questions, stops the backend to show that a failure is never said as "not found", starts it
-//! again, and ends with status 0 only if every answer was the expected one. It takes free ports
-//! and a temporary folder, needs no privileges, and leaves nothing behind. With `KEEP=1` in the
-//! environment it then goes on serving until Ctrl-C, for questions of your own.
+//! Starts the sample backend (`directory.rs`) and the programs with `demo.toml`, and sends them
+//! some requests. Then it stops the backend, to show that a failure is never answered as "not
+//! found", and starts it again. It exits with 0 only if every answer was the expected one. It uses
+//! free ports and a temporary folder, needs no privileges, and leaves nothing behind. With `KEEP=1`
+//! in the environment it keeps serving until Ctrl-C, for requests of your own.
 
 mod postfix;
 mod stage;
@@ -52,7 +52,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
     played?;
     ended?;
-    println!("\nEvery answer was the expected one, and all programs ended in good order.");
+    println!("\nEvery answer was the expected one, and all programs stopped cleanly.");
     Ok(())
 }
 
@@ -60,8 +60,8 @@ async fn play(stage: &mut Stage) -> Result<Addresses, Box<dyn Error>> {
     stage.start_backend().await?;
     let at = stage.start_programs().await?;
     let asker = Asker::new(at.clone(), stage.folder())?;
-    println!("The sockets were handed over by {}.", stage.activator());
-    println!("The tables are asked {asker}, the policy as smtpd asks.");
+    println!("The sockets come from {}.", stage.activator());
+    println!("The lookups are made {asker}, the policy requests as smtpd makes them.");
 
     let mut unexpected = 0;
     for (heading, questions) in [lookups(), addresses(), mails()] {
@@ -95,11 +95,11 @@ fn lookups() -> Act {
             found("lmtp:inet:old.example.org:24"),
         ),
         (Transport("someone@example.com"), NotFound),
-        // The default route, for which Postfix asks every transport table.
+        // The default route, which Postfix looks up in every transport table.
         (Transport("*"), NotFound),
     ];
     (
-        "tcp-lookup: which server takes mail for this address",
+        "tcp-lookup: the server that takes mail for this address",
         questions,
     )
 }
@@ -141,7 +141,7 @@ fn mails() -> Act {
             found("DEFER_IF_PERMIT 4.7.1 Greylisted, please try again later"),
         ),
     ];
-    ("policy: may this mail come in", questions)
+    ("policy: whether to accept this mail", questions)
 }
 
 fn outage() -> Act {
@@ -188,7 +188,7 @@ fn mail(sender: &'static str, client_address: &'static str) -> Question {
     }
 }
 
-/// Asks and prints, and returns how many answers were not the expected ones.
+/// Sends the requests, prints them, and returns how many answers were not the expected ones.
 async fn ask(asker: &Asker, heading: &str, questions: &[(Question, Answer)]) -> usize {
     println!("\n{heading}");
     let mut unexpected = 0;
@@ -211,13 +211,13 @@ async fn ask(asker: &Asker, heading: &str, questions: &[(Question, Answer)]) -> 
 fn print_invitation(at: &Addresses) {
     println!(
         "
-Everything stays as it is until Ctrl-C. To ask yourself:
+Everything keeps running until Ctrl-C. For requests of your own:
 
     postmap -q jane@example.org tcp:{tcp_lookup}
     postmap -q sales@example.org socketmap:{socketmap}:aliases
     postmap -q sales@example.org socketmap:{socketmap_unix}:aliases
 
-In the main.cf of a Postfix you can spare:
+For the main.cf of a test server:
 
     transport_maps = tcp:{tcp_lookup}
     virtual_mailbox_domains = socketmap:{socketmap}:domains
@@ -232,7 +232,7 @@ In the main.cf of a Postfix you can spare:
     );
 }
 
-/// What a terminal or a supervisor sends to end us.
+/// The signals of a terminal or a supervisor that end the demo.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,

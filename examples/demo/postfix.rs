@@ -1,4 +1,5 @@
-//! Asks as Postfix asks: tables with postmap(1) where it is installed, else in Postfix's protocols.
+//! Sends the requests of a Postfix: lookups with postmap(1) if it is installed, else over the
+//! sockets.
 
 use std::error::Error;
 use std::fmt;
@@ -17,21 +18,21 @@ use tokio::time::timeout;
 
 use crate::stage::{Address, Addresses, find_program};
 
-/// Well above the request-timeout in demo.toml, so that a program which gives no answer shows.
+/// Well above the request-timeout in demo.toml, so that a program without an answer is noticed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What tcp_table(5) wants as `%XX`; bytes above ASCII are added by the encoder.
+/// The characters that tcp_table(5) wants as `%XX`; the encoder adds all bytes above ASCII.
 const TCP_TABLE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
-/// One question Postfix puts to a program.
+/// One request from Postfix to a program.
 pub(crate) enum Question {
-    /// A key, asked of tcp-lookup.
+    /// A key, for tcp-lookup.
     Transport(&'static str),
-    /// A map's name and a key, asked of socketmap.
+    /// The name of a map and a key, for socketmap.
     Table(&'static str, &'static str),
     /// The same over its unix socket.
     TableOverUnix(&'static str, &'static str),
-    /// A mail somebody wants to send, shown to policy.
+    /// A mail that a client wants to send, for policy.
     Mail {
         sender: &'static str,
         recipient: &'static str,
@@ -39,7 +40,7 @@ pub(crate) enum Question {
     },
 }
 
-/// What Postfix makes of a reply.
+/// The meaning of a reply to Postfix.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
     /// A table's value, or a policy's action.
@@ -58,15 +59,15 @@ impl fmt::Display for Answer {
     }
 }
 
-/// A question as it was asked and the reply as it came.
+/// A request as it was sent, and its reply as it came.
 pub(crate) struct Reply {
     pub(crate) asked: String,
     pub(crate) shown: String,
-    /// `None` where the reply is none that Postfix understands.
+    /// `None` if Postfix would not understand the reply.
     pub(crate) answer: Option<Answer>,
 }
 
-/// Stands where Postfix would.
+/// The place of Postfix.
 pub(crate) struct Asker {
     at: Addresses,
     postmap: Option<Postmap>,
@@ -74,7 +75,7 @@ pub(crate) struct Asker {
 
 struct Postmap {
     program: PathBuf,
-    /// Holds a main.cf of our own: the system's may be missing, or not for everybody to read.
+    /// Has a main.cf of its own: the system's may be missing or unreadable.
     configuration: PathBuf,
 }
 
@@ -157,7 +158,8 @@ impl Postmap {
     }
 }
 
-/// Tells "not found" from a failure: postmap exits 1 for both, and speaks only of the failure.
+/// Tells "not found" and a failure apart: postmap exits with 1 for both, and prints only the
+/// failure.
 fn judge(output: &Output) -> (String, Option<Answer>) {
     let value = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -170,7 +172,7 @@ fn judge(output: &Output) -> (String, Option<Answer>) {
             Some(Answer::NotFound),
         )
     } else {
-        // For socketmap postmap names the kind of failure; for tcp there is only one kind.
+        // For socketmap, postmap names the kind of failure; tcp has only one kind.
         let is_temporary =
             complaint.contains("server temporary error") || complaint.contains("fatal: table tcp:");
         (
@@ -213,7 +215,7 @@ async fn ask_socketmap(at: &Address, map: &str, key: &str) -> Reply {
     )
 }
 
-/// Returns what a netstring holds, once it is there as a whole.
+/// Returns the payload of a netstring once it is complete.
 fn payload(netstring: &str) -> Option<&str> {
     let (length, rest) = netstring.split_once(':')?;
     let payload = rest.strip_suffix(',')?;
@@ -266,7 +268,7 @@ impl Reply {
     }
 }
 
-/// Sends a request over a connection of its own and returns the reply, read until it is whole.
+/// Sends a request over a connection of its own and returns the complete reply.
 async fn exchange(at: &Address, request: &str, is_whole: fn(&str) -> bool) -> io::Result<String> {
     let talk = async {
         match at {
@@ -295,7 +297,7 @@ async fn converse(
                 bytes.escape_ascii()
             )));
         }
-        // What is not UTF-8 may only be cut in the middle of a character.
+        // If this is not UTF-8, the rest of a character has not arrived yet.
         if let Ok(reply) = str::from_utf8(&bytes)
             && is_whole(reply)
         {

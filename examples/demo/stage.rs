@@ -1,5 +1,5 @@
-//! What the demo starts and ends: a temporary folder, the sample backend, and the three programs
-//! with their sockets handed over as systemd does it.
+//! The things that the demo starts and ends: a temporary folder, the sample backend, and the three
+//! programs, which get their sockets as from systemd.
 
 use std::env;
 use std::error::Error;
@@ -23,16 +23,16 @@ use tokio::time::{interval, timeout};
 
 const CONFIGURATION: &str = include_str!("../demo.toml");
 
-/// Where demo.toml expects the backend; replaced by where it really is.
+/// The backend's address in demo.toml, which is replaced by the real one.
 const BACKEND_URL: &str = "http://127.0.0.1:8080";
 
-/// How long a process may take to be there, and to end.
+/// How long a process may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How often to try for a port that stays free until systemd-socket-activate binds it.
+/// How often to look for a port that stays free until systemd-socket-activate binds it.
 const PORT_ATTEMPTS: usize = 5;
 
-/// The first descriptor systemd hands over (sd_listen_fds(3)).
+/// The first descriptor that systemd passes (sd_listen_fds(3)).
 const FIRST_DESCRIPTOR: i32 = 3;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -62,13 +62,13 @@ pub(crate) struct Addresses {
     pub(crate) policy: Address,
 }
 
-/// All that has to be gone at the end. `end` is the orderly way; dropped, it kills and removes.
+/// Everything that must be removed at the end. `end` stops it cleanly, `drop` kills it.
 pub(crate) struct Stage {
-    /// Before the folder, so that nobody writes into it any more when it goes.
+    /// Before the folder, so that they no longer write to it when it is removed.
     programs: Vec<(&'static str, Child)>,
     backend: Option<Child>,
     backend_address: Option<SocketAddr>,
-    /// Of this build: `target/PROFILE`.
+    /// The folder of this build: `target/PROFILE`.
     build: PathBuf,
     activator: Option<PathBuf>,
     folder: Folder,
@@ -80,7 +80,7 @@ impl Stage {
         let build = demo
             .ancestors()
             .nth(2)
-            .ok_or("the demo stands in no build folder")?;
+            .ok_or("the demo is not in a build folder")?;
         Ok(Self {
             programs: Vec::new(),
             backend: None,
@@ -95,7 +95,7 @@ impl Stage {
         &self.folder.0
     }
 
-    /// Who hands the sockets over, for people.
+    /// Says which program passes the sockets.
     pub(crate) fn activator(&self) -> &'static str {
         match self.activator {
             Some(_) => "systemd-socket-activate",
@@ -125,7 +125,7 @@ impl Stage {
         let url = line
             .as_deref()
             .and_then(|line| line.strip_prefix("listening on "));
-        let url = url.ok_or("the backend does not say where it listens")?;
+        let url = url.ok_or("the backend does not print its address")?;
         let address = url.strip_prefix("http://").unwrap_or(url).parse()?;
         self.backend_address = Some(address);
         fs::write(
@@ -155,7 +155,7 @@ impl Stage {
         })
     }
 
-    /// Asks the programs to end as systemd does, and complains of one that does not end well.
+    /// Stops the programs as systemd does. Fails if one of them does not stop cleanly.
     pub(crate) async fn end(mut self) -> Result<()> {
         let mut ended = Ok(());
         for (name, program) in &mut self.programs {
@@ -177,8 +177,8 @@ impl Stage {
             .collect()
     }
 
-    /// Starts a program with a TCP socket on a free port, which it returns, and a unix socket if
-    /// there is a path for one. The sockets get the name the program goes by.
+    /// Starts a program with a TCP socket on a free port, which it returns, and with a unix socket
+    /// if there is a path for one.
     async fn start_program(
         &mut self,
         name: &'static str,
@@ -187,7 +187,7 @@ impl Stage {
     ) -> Result<SocketAddr> {
         let program = self.build.join(name);
         if !program.exists() {
-            let hint = "`cargo build --bins` of the same profile makes it";
+            let hint = "run `cargo build --bins` with the same profile";
             return Err(format!("{} is missing: {hint}", program.display()).into());
         }
         let socket_names = vec![socket_name; 1 + usize::from(unix.is_some())].join(":");
@@ -195,7 +195,7 @@ impl Stage {
             return self.hand_over(name, &program, &socket_names, unix);
         };
         for _ in 0..PORT_ATTEMPTS {
-            // It wants a number, so there is a moment in which somebody else may take the port.
+            // It needs a number, so another process may bind the port before it does.
             let inet = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
             let mut command = Command::new(&activator);
             command.arg("-l").arg(inet.to_string());
@@ -216,10 +216,10 @@ impl Stage {
                 return Ok(inet);
             }
         }
-        Err(format!("{name}: systemd-socket-activate finds no socket to listen on").into())
+        Err(format!("{name}: systemd-socket-activate cannot listen on any port").into())
     }
 
-    /// Does what systemd does: listens, and leaves the sockets to the program as descriptors 3, 4
+    /// Does what systemd does: listens, and passes the sockets to the program as descriptors 3, 4
     /// and so on.
     fn hand_over(
         &mut self,
@@ -234,7 +234,7 @@ impl Stage {
         if let Some(path) = unix {
             sockets.push(OwnedFd::from(UnixListener::bind(path)?));
         }
-        // Only the process itself can know the number LISTEN_PID has to hold.
+        // LISTEN_PID is the number of the process itself, which only the process knows.
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"])
@@ -276,7 +276,7 @@ impl Stage {
     }
 }
 
-/// A folder nobody else can enter, gone with everything in it when dropped.
+/// A folder that nobody else can enter, removed with everything in it when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -290,7 +290,7 @@ impl Folder {
                 Err(error) => return Err(format!("{}: {error}", path.display()).into()),
             }
         }
-        Err("no name is left for a temporary folder".into())
+        Err("every name for a temporary folder is in use".into())
     }
 }
 
@@ -302,7 +302,7 @@ impl Drop for Folder {
     }
 }
 
-/// Returns where a program stands. Root's own folders are searched as well, for postmap.
+/// Returns the path of a program. Searches /usr/sbin as well, for postmap.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
@@ -316,19 +316,19 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         })
 }
 
-/// Starts a process that dies with its handle, and to which Ctrl-C does not reach past us.
+/// Starts a process that dies with its handle, and that does not get the terminal's Ctrl-C.
 fn spawn(command: &mut Command) -> Result<Child> {
     let program = command.as_std().get_program().to_owned();
     let child = command.kill_on_drop(true).process_group(0).spawn();
     child.map_err(|error| format!("{}: {error}", program.display()).into())
 }
 
-/// Waits until the sockets are there, or until the process has ended without.
+/// Waits until the sockets are open, or until the process has ended without them.
 async fn is_listening(child: &mut Child, inet: SocketAddr, unix: Option<&Path>) -> Result<bool> {
     let mut pause = interval(Duration::from_millis(20));
     let attempts = async {
         while child.try_wait()?.is_none() {
-            // The last of them: they are opened in order.
+            // The last socket, because they are opened in order.
             let connected = match unix {
                 Some(path) => UnixStream::connect(path).await.is_ok(),
                 None => TcpStream::connect(inet).await.is_ok(),
@@ -343,7 +343,7 @@ async fn is_listening(child: &mut Child, inet: SocketAddr, unix: Option<&Path>) 
     timeout(PATIENCE, attempts).await?
 }
 
-/// Ends a process as systemd does, by `SIGTERM` first.
+/// Stops a process as systemd does, first by `SIGTERM`.
 async fn end(child: &mut Child) -> io::Result<ExitStatus> {
     if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
         kill_process(pid, Signal::TERM)?;
@@ -352,18 +352,18 @@ async fn end(child: &mut Child) -> io::Result<ExitStatus> {
         Ok(status) => status,
         Err(_) => {
             child.kill().await?;
-            Err(io::Error::other("does not end on SIGTERM"))
+            Err(io::Error::other("does not stop on SIGTERM"))
         }
     }
 }
 
 async fn end_well(program: &mut Child) -> Result<()> {
     if let Some(status) = program.try_wait()? {
-        return Err(format!("had ended before its time, {status}").into());
+        return Err(format!("stopped too early, {status}").into());
     }
     let status = end(program).await?;
     if !status.success() {
-        return Err(format!("ended on SIGTERM with {status}").into());
+        return Err(format!("stopped on SIGTERM with {status}").into());
     }
     Ok(())
 }

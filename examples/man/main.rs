@@ -1,5 +1,5 @@
-//! Writes the manual pages: those of the programs from what `--help` and `text` say, postgate.toml(5)
-//! from config.toml.example. `cargo run --example man -- FOLDER`.
+//! Writes the manual pages: those of the programs from what `--help` and `text` say,
+//! postgate.toml(5) from config.toml.example. `cargo run --example man -- FOLDER`.
 
 mod text;
 
@@ -13,7 +13,7 @@ use postgate::program::options::{Explained, Usage};
 
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
-/// What follows the lines of a page that are made here.
+/// The first part of SEE ALSO.
 const PAGES: &str = "postgate\\-tcp\\-lookup(8), postgate\\-socketmap(8), postgate\\-policy(8), \
                      postgate.toml(5)";
 
@@ -78,18 +78,18 @@ fn of_program(usage: &Usage) -> String {
     paragraph(
         &mut page,
         &format!(
-            "{}, on sockets from systemd. A socket unit starts it with the first question; \
-             in main.cf it is named as in:",
+            "{}, on sockets from systemd. A socket unit starts it at the first request. \
+             A line of main.cf that uses it:",
             usage.purpose
         ),
     );
     verbatim(&mut page, &[text::main_cf(usage.program)]);
     paragraph(
         &mut page,
-        "A failure is never said as \"not found\", and never lets a mail pass, unless the \
-         configuration says so. On a socket named metrics it serves /metrics, /health and /ready \
-         over HTTP. Such a socket alone does not make a service: without a socket for questions \
-         the program ends with 69.",
+        "A failure is never answered as \"not found\", and never lets a mail pass, unless the \
+         configuration says so. On a socket named metrics the program serves /metrics, /health and \
+         /ready over HTTP. Such a socket alone is not enough: without a socket for requests the \
+         program exits with 69.",
     );
     page += ".SH OPTIONS\n";
     for option in &usage.options {
@@ -108,7 +108,7 @@ fn of_program(usage: &Usage) -> String {
     page
 }
 
-/// An option as a line of roff.
+/// Returns an option as a line of roff.
 fn flag(option: &Explained, with_short: bool) -> String {
     let mut line = String::new();
     if with_short && !option.short.is_empty() {
@@ -130,7 +130,7 @@ fn terms(page: &mut String, title: &str, terms: &[(&str, &str)]) {
     }
 }
 
-/// A macro with one argument, which may have blanks.
+/// Writes a macro with one argument, which may have blanks.
 fn line(page: &mut String, call: &str, argument: &str) {
     let argument = plain(argument).replace('"', "\\(dq");
     let _ = writeln!(page, "{call} \"{argument}\"");
@@ -149,7 +149,7 @@ fn verbatim(page: &mut String, lines: &[&str]) {
     page.push_str(".fi\n.RE\n.PP\n");
 }
 
-/// Text that roff takes as it is: no escapes, no requests, only ASCII.
+/// Escapes text, so that roff finds neither escapes nor requests in it, and only ASCII.
 fn plain(text: &str) -> String {
     let mut escaped = String::new();
     if text.starts_with(['.', '\'']) {
@@ -172,8 +172,8 @@ fn plain(text: &str) -> String {
     escaped
 }
 
-/// The page of the file, in the order of the file: comments are text, indented comments and
-/// settings stand as they are written, rules and tables are headings.
+/// Makes the page of the example, in its order: comments become text, indented comments and
+/// settings stay as they are written, rules and tables become headings.
 fn of_configuration(example: &str) -> String {
     let mut page = head("postgate.toml", 5, "the configuration of Postgate");
     page += ".SH SYNOPSIS\n.I /etc/postgate/config.toml\n.SH DESCRIPTION\n";
@@ -207,7 +207,7 @@ fn of_configuration(example: &str) -> String {
     page
 }
 
-/// What a line of the example is.
+/// The kind of a line of the example.
 enum Kind<'a> {
     Blank,
     Rule(&'a str),

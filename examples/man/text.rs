@@ -1,8 +1,8 @@
-//! What the manual pages say besides `--help`.
+//! The parts of the manual pages that `--help` does not have.
 
 use postgate::Program;
 
-/// How a program is named in main.cf.
+/// A line of main.cf that uses a program.
 pub(crate) fn main_cf(program: Program) -> &'static str {
     match program {
         Program::TcpLookup => "transport_maps = tcp:127.0.0.1:9001",
@@ -16,12 +16,12 @@ pub(crate) fn main_cf(program: Program) -> &'static str {
 pub(crate) const SIGNALS: [(&str, &str); 3] = [
     (
         "SIGTERM, SIGINT",
-        "stop: take no more questions, answer those there are within drain-timeout; \
+        "stop: accept no connection, and answer the requests in progress within drain-timeout; \
          a second one stops at once",
     ),
     (
         "SIGHUP",
-        "read the configuration again; a bad one is refused, and the one before it stays",
+        "read the configuration again; one with a problem is refused, and the previous one stays",
     ),
     ("SIGUSR1", "empty the caches"),
 ];
@@ -29,28 +29,31 @@ pub(crate) const SIGNALS: [(&str, &str); 3] = [
 pub(crate) const ENVIRONMENT: [(&str, &str); 6] = [
     (
         "LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID",
-        "the sockets that systemd hands over, and their names",
+        "the sockets from systemd, and their names",
     ),
     (
         "NOTIFY_SOCKET",
-        "where systemd is told what the program does",
+        "the socket on which the program notifies systemd of its state",
     ),
-    ("WATCHDOG_USEC", "how often it is told that it is alive"),
+    (
+        "WATCHDOG_USEC",
+        "how often systemd expects a sign that the program is alive",
+    ),
     (
         "JOURNAL_STREAM",
-        "set by systemd: the log goes to the journal, with its fields",
+        "set by systemd: the log goes to the journal, with fields",
     ),
     (
         "CREDENTIALS_DIRECTORY",
-        "where the secrets of { credential = \"NAME\" } are",
+        "the folder with the secrets of { credential = \"NAME\" }",
     ),
     (
         "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY",
-        "used where the configuration has proxy = \"environment\"",
+        "used if the configuration has proxy = \"environment\"",
     ),
 ];
 
-/// The files and units of a program.
+/// The files and the units of a program.
 pub(crate) fn files(program: Program) -> &'static [(&'static str, &'static str)] {
     match program {
         Program::TcpLookup => &[
