@@ -1,4 +1,4 @@
-//! What one question costs without a socket: grammars, calls and answers, each by itself.
+//! The cost of one request without a socket: grammars, calls and answers, each by itself.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -24,7 +24,7 @@ const KEY: &str = "someone+lists@sender.example";
 const VALUE: &str = "jane@example.org,joe@example.org";
 const ACTION: &str = "PREPEND X-Spam-Score: 3.1";
 
-/// What Postfix sends at RCPT time.
+/// A policy request as Postfix sends it at RCPT time.
 const POLICY: &str = "request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\n\
     client_address=192.0.2.17\nclient_name=mail.sender.example\nclient_port=41022\n\
     reverse_client_name=mail.sender.example\nserver_address=198.51.100.5\nserver_port=25\n\
@@ -175,7 +175,7 @@ fn answers(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What Postfix sends to a program.
+/// Returns the bytes that Postfix sends to a program.
 fn asked(program: Program) -> Bytes {
     match program {
         Program::TcpLookup => format!("get {KEY}\n").into(),
@@ -184,7 +184,7 @@ fn asked(program: Program) -> Bytes {
     }
 }
 
-/// What a program understands of it.
+/// Returns the request that a program reads from them.
 fn request(program: Program) -> Request {
     let mut input = BytesMut::from(&*asked(program));
     let step = match program {

@@ -1,4 +1,5 @@
-//! The HTTP service behind the bridges: just enough HTTP/1.1 to cost next to nothing.
+//! The HTTP service behind the bridges: the least HTTP/1.1 that works, so that it costs almost
+//! nothing.
 
 use std::io;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::wire;
 
-/// Answers every request after that time, until the process ends.
+/// Answers every request after this latency, until the process ends.
 pub(crate) async fn serve(listener: TcpListener, latency: Duration) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
@@ -20,7 +21,7 @@ pub(crate) async fn serve(listener: TcpListener, latency: Duration) -> io::Resul
     }
 }
 
-/// Serves one connection. Whatever is no request ends it, which the load notices.
+/// Serves one connection. Anything but a request ends it, which the load notices.
 async fn connection(mut stream: TcpStream, latency: Duration) -> Option<()> {
     let mut input = Vec::with_capacity(4096);
     loop {

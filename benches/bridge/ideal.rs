@@ -1,6 +1,6 @@
-//! The least a bridge on tokio and hyper can do: one connection to the backend for each of
-//! Postfix's, and no pool, deadline, retry, limit, log or configuration. It is a measure, not a
-//! product.
+//! The least that a bridge on tokio and hyper can do: one connection to the backend for each
+//! connection from Postfix, and no pool, deadline, retry, limit, log or configuration. It is a
+//! measure, not a product.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Bridges one connection; whatever goes wrong ends it.
+/// Bridges one connection; any error ends it.
 async fn connection(mut stream: TcpStream, wire: Wire, backend: SocketAddr) -> Option<()> {
     let upstream = TcpStream::connect(backend).await.ok()?;
     upstream.set_nodelay(true).ok()?;
@@ -65,7 +65,7 @@ async fn connection(mut stream: TcpStream, wire: Wire, backend: SocketAddr) -> O
     }
 }
 
-/// Returns the length of the question at the front of the input, and the call that it becomes.
+/// Returns the length of the request at the front of the input, and the call that it becomes.
 fn call(wire: Wire, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
     let (used, method, target, body) = match wire {
         Wire::Http | Wire::TcpLookup => {

@@ -1,4 +1,4 @@
-//! Postfix's side: many connections, each with one question outstanding, and every reply checked.
+//! Postfix's side: many connections, each with one request in flight, and every reply checked.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,40 +13,40 @@ use tokio::time::{sleep, timeout};
 use crate::process::Process;
 use crate::wire::Question;
 
-/// What a run has shown.
+/// The result of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figures {
     /// Replies in a second.
     pub(crate) rate: f64,
-    /// The server's processor time for each, in microseconds.
+    /// The server's processor time for each reply, in microseconds.
     pub(crate) cpu: f64,
-    /// The part of it that is not the kernel's.
+    /// The part of it outside the kernel.
     pub(crate) user: f64,
-    /// Microseconds from question to reply.
+    /// Microseconds from request to reply.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// Megabytes.
+    /// Peak memory in megabytes.
     pub(crate) peak: f64,
 }
 
-/// What is asked, and how.
+/// The requests, and how they are sent.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) questions: &'static [Question],
     pub(crate) connections: usize,
     pub(crate) measured: Duration,
-    /// Whether every question is to have been asked before.
+    /// Whether every request has been sent before.
     pub(crate) is_repeated: bool,
 }
 
-/// How long a server is asked before it is measured.
+/// How long the load runs before it is measured.
 const WARM_UP: Duration = Duration::from_millis(400);
-/// Half of the backlog that the standard library asks for.
+/// Half of the backlog of the standard library.
 const AT_ONCE: usize = 64;
-/// More than anything that answers at all takes.
+/// Longer than any server takes that answers at all.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// What the connections of a run share.
+/// The state that the connections of a run share.
 struct Tally {
     questions: &'static [Question],
     asked: Cell<usize>,
@@ -65,7 +65,7 @@ impl Load {
     }
 }
 
-/// Opens so many connections, a few at a time: an overflow of the backlog would cost a second.
+/// Opens this many connections, a few at a time: an overflow of the backlog would cost a second.
 pub(crate) async fn connect(server: &Process, connections: usize) -> io::Result<Vec<TcpStream>> {
     let mut streams = Vec::with_capacity(connections);
     for number in 0..connections {
@@ -92,7 +92,7 @@ async fn measure(server: &Process, load: Load, streams: Vec<TcpStream>) -> io::R
         asking.spawn_local(keep_asking(stream, Rc::clone(&tally)));
     }
     let warming_up = Instant::now();
-    // Until then bridges still open connections to the backend.
+    // Until then, bridges open connections to the backend.
     let mut at_least = 10 * load.connections;
     if load.is_repeated {
         at_least = at_least.max(load.questions.len() + load.connections);
@@ -140,7 +140,7 @@ async fn measure(server: &Process, load: Load, streams: Vec<TcpStream>) -> io::R
 fn failure(ended: Result<io::Result<()>, tokio::task::JoinError>) -> io::Error {
     match ended {
         Ok(Err(error)) => error,
-        Ok(Ok(())) => io::Error::other("a connection stopped asking"),
+        Ok(Ok(())) => io::Error::other("a connection sent no more requests"),
         Err(error) => io::Error::other(error),
     }
 }
@@ -159,7 +159,7 @@ async fn keep_asking(mut stream: TcpStream, tally: Rc<Tally>) -> io::Result<()> 
     Ok(())
 }
 
-/// Asks once. Anything but the right reply is an error.
+/// Sends one request. Anything but the right reply is an error.
 async fn exchange(
     stream: &mut TcpStream,
     question: &Question,
@@ -183,8 +183,8 @@ async fn exchange(
     Ok(())
 }
 
-/// Asks a server its first question as soon as it listens, and returns how long after its start
-/// the answer came.
+/// Sends a server its first request as soon as it listens, and returns the time from its start to
+/// the reply.
 pub(crate) async fn first_answer(
     server: &mut Process,
     question: &Question,

@@ -1,22 +1,21 @@
-//! A load on the release programs over real sockets, and beside it, in turn, what they can be
-//! measured by: the backend asked directly, and an ideal bridge (`ideal`).
+//! A load on the release programs over real sockets. In turn with them it runs on two references:
+//! the backend alone, and an ideal bridge (`ideal`).
 //!
-//! Everything is a process of its own on this machine, so processor time and memory are told
-//! apart. Times are of this machine at this moment; the ratios to the ideal bridge are what can be
-//! compared with another day's. Each figure is the median of all rounds. "user us" is the part of
-//! the processor time that is not the kernel's, as far as its clock of 10 ms can tell.
+//! Each of them is a process of its own on this machine, so their processor time and memory can be
+//! told apart. Times depend on the machine and the moment; only the ratios to the ideal bridge can
+//! be compared with those of another day. Each figure is the median of all rounds. "user us" is the
+//! part of the processor time outside the kernel, as exact as the kernel's clock of 10 ms.
 //!
-//! The programs run with their defaults, except that they take any number of connections, and that
-//! with a backend that takes its time every call is made at once: else `max-in-flight` would be
-//! what is measured.
+//! The programs run with their defaults, except that they accept any number of connections, and
+//! that with a slow backend `max-in-flight` is raised: it would be the limit otherwise.
 //!
 //! | variable | default | |
 //! |---|---|---|
 //! | `BENCH_SECONDS` | `1` | how long each load is measured |
-//! | `BENCH_ROUNDS` | `3` | how often everything is asked in turn |
+//! | `BENCH_ROUNDS` | `3` | how many rounds there are |
 //! | `BENCH_CONNECTIONS` | `1,100,1000` | connections at once |
 //! | `BENCH_LATENCY` | `0,30` | milliseconds that the backend takes |
-//! | `BENCH_PROGRAMS` | what cargo built for this | where the programs are: `make bench` says `target/release` |
+//! | `BENCH_PROGRAMS` | those that cargo built for the bench | the folder of the programs; `make bench` sets `target/release` |
 
 mod backend;
 mod ideal;
@@ -40,12 +39,12 @@ use load::{Figures, Load, connect, first_answer};
 use process::Process;
 use wire::{Question, Wire, key};
 
-/// Different keys that are asked, and how many of them where their answers are kept.
+/// The number of different keys, without and with a cache.
 const KEYS: usize = 10_000;
 const KEPT_KEYS: usize = 1_000;
-/// So many connections rest, as many as the descriptors allow.
+/// The number of idle connections, if the limit of descriptors allows it.
 const RESTING: usize = 10_000;
-/// So many tables a large configuration has.
+/// The number of tables in a large configuration.
 const TABLES: usize = 1_000;
 
 fn main() -> io::Result<()> {
@@ -68,7 +67,7 @@ fn main() -> io::Result<()> {
             }
             _ => {
                 let options = Options::read()?;
-                // Whatever has been started ends with the future.
+                // The processes end with this future.
                 select! {
                     ended = bench(&options) => ended,
                     ended = told_to_end() => ended,
@@ -78,10 +77,10 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// Listens somewhere, and tells the parent where.
+/// Listens on a free port, and prints it for the parent.
 async fn listener() -> io::Result<TcpListener> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    // The backlog of the standard library may be too short for a thousand at once.
+    // The backlog of the standard library may be too short for a thousand connections at once.
     rustix::net::listen(&listener, 4096)?;
     println!("{}", listener.local_addr()?);
     Ok(listener)
@@ -99,7 +98,7 @@ async fn told_to_end() -> io::Result<()> {
     Err(io::Error::other("ended by a signal"))
 }
 
-/// As root to what all of this takes, else as far as allowed.
+/// Raises the limit: as root to what the bench needs, otherwise as far as allowed.
 fn raise_descriptor_limit() {
     let enough = Some(65_536);
     let to = |limit| Rlimit {
@@ -107,7 +106,7 @@ fn raise_descriptor_limit() {
         maximum: limit,
     };
     if setrlimit(Resource::Nofile, to(enough)).is_err() {
-        // As it was; less then rest, which is said.
+        // The limit stays; then there are fewer idle connections, and the output says so.
         let _ = setrlimit(Resource::Nofile, to(getrlimit(Resource::Nofile).maximum));
     }
 }
@@ -153,13 +152,13 @@ fn parsed<T: FromStr>(text: &str) -> io::Result<T> {
     text.trim().parse().map_err(refused)
 }
 
-/// One of those that are asked in turn.
+/// One of the servers under load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
     Backend,
     Ideal(Wire),
     Program(Wire),
-    /// The program, asked for what it has kept.
+    /// The program, with every answer in its cache.
     Cached(Wire),
 }
 
@@ -171,7 +170,7 @@ impl Subject {
         }
     }
 
-    /// Returns what it is measured by.
+    /// Returns its reference.
     fn measured_by(self) -> Option<Self> {
         match self {
             Self::Backend | Self::Ideal(_) => None,
@@ -235,7 +234,7 @@ async fn bench(options: &Options) -> io::Result<()> {
     grow(options, &backend).await
 }
 
-/// Returns what is asked; made once, since it is the same for every run.
+/// Returns the requests; made once, because they are the same for every run.
 fn questions(subject: Subject, table: &str) -> &'static [Question] {
     let keys = match subject {
         Subject::Cached(_) => KEPT_KEYS,
@@ -246,7 +245,7 @@ fn questions(subject: Subject, table: &str) -> &'static [Question] {
     questions.leak()
 }
 
-/// Starts what is to be asked, unless it is the backend itself.
+/// Starts the server, unless it is the backend itself.
 fn start(subject: Subject, backend: &Process, latency: u64) -> io::Result<Option<Process>> {
     let tables = &["bench".to_owned()];
     let limit = match latency {
@@ -270,12 +269,12 @@ fn start(subject: Subject, backend: &Process, latency: u64) -> io::Result<Option
     }))
 }
 
-/// Starts a program with these tables, the last of them behind its socket.
+/// Starts a program with these tables; its socket belongs to the last of them.
 fn program(wire: Wire, backend: &Process, tables: &[String], keys: &str) -> io::Result<Process> {
     let mut config = "[server]\nmax-connections = 30000\n".to_owned();
     for table in tables {
         let (kind, address) = (wire.name(), backend.address);
-        // Writing into a string does not fail.
+        // Writing to a string does not fail.
         let _ = writeln!(
             config,
             "[{kind}.{table}]\ntarget = \"http://{address}/\"\n{keys}"
@@ -307,7 +306,7 @@ fn table(subjects: &[Subject], rounds: &[Round]) -> String {
             let figures = rounds.iter().filter_map(|round| figures(round, *subject));
             median(figures.map(|figures| field(&figures)))
         };
-        // Of the same round: whatever else the machine does then falls on both.
+        // Of the same round: other work of the machine affects both.
         let ratio = |field: fn(&Figures) -> f64| {
             let Some(measure) = subject.measured_by() else {
                 return String::new();
@@ -345,16 +344,16 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Starts, rests, holds connections that ask nothing, and is asked while it holds them.
+/// Measures the start, the idle program, idle connections, and a load beside these.
 async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // The program takes care to have two descriptors for each.
+    // The program reserves two descriptors for each.
     let resting = RESTING.min(
         usize::try_from(limit / 2)
             .unwrap_or(usize::MAX)
             .saturating_sub(200),
     );
-    println!("\nstart, rest, and {resting} connections that ask nothing");
+    println!("\nstart, idle, and {resting} idle connections");
     println!(
         "{:<28}{:>9}{:>9}{:>9}{:>14}{:>14}",
         "", "first ms", "idle MB", "held MB", "CPU us alone", "CPU us beside"
@@ -395,7 +394,7 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
     Ok(())
 }
 
-/// Is asked with one table and with many.
+/// Measures one table, and many.
 async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
     println!("\none table, and {TABLES}, with 100 connections");
     println!(

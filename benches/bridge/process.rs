@@ -1,4 +1,4 @@
-//! Processes of the bench's own, and what they have cost so far.
+//! The processes of the bench, and their cost so far.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts this program again, as one of the servers it has in itself.
+    /// Starts this program again, as one of its own servers.
     pub(crate) fn own(arguments: &[&str]) -> io::Result<Self> {
         let started = Instant::now();
         let mut child = Command::new(std::env::current_exe()?)
@@ -36,11 +36,12 @@ impl Process {
         })
     }
 
-    /// Starts a program under test, with a socket of that name.
+    /// Starts a program under test, with a socket of this name.
     pub(crate) fn program(wire: Wire, config: &Path, socket: &str) -> io::Result<Self> {
         let built = Path::new(env!("CARGO_BIN_EXE_socketmap")).with_file_name("");
         let programs = std::env::var_os("BENCH_PROGRAMS").map_or(built, PathBuf::from);
-        // Free a moment ago; that somebody else takes it meanwhile is noticed by what it answers.
+        // The port was free a moment ago. If another process has bound it since, its answers
+        // differ.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let started = Instant::now();
         let child = Command::new(programs.join(wire.name()))
@@ -86,7 +87,7 @@ impl Process {
     /// Returns the part of that time that is not the kernel's (proc_pid_stat(5)).
     pub(crate) fn user(&self) -> io::Result<Duration> {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in brackets may hold anything.
+        // The name in brackets may contain anything.
         let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields);
         let ticks = fields
             .split(' ')
@@ -112,7 +113,7 @@ impl Process {
             let value = line.strip_prefix(name)?.trim();
             value.strip_suffix(" kB")?.parse::<f64>().ok()
         });
-        let kilobytes = kilobytes.ok_or_else(|| io::Error::other("the process is gone"))?;
+        let kilobytes = kilobytes.ok_or_else(|| io::Error::other("the process has ended"))?;
         Ok(kilobytes / 1024.0)
     }
 }

@@ -1,27 +1,27 @@
-//! What is asked and what is to come back: both are functions of a key, so that every reply can be
-//! checked, byte by byte, by one who knows nothing but the key.
+//! The requests and their replies. Both are functions of a key, so the key is enough to check every
+//! reply byte by byte.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-/// What is spoken on a connection.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
-    /// With the backend itself.
+    /// HTTP, with the backend itself.
     Http,
     TcpLookup,
     Socketmap,
     Policy,
 }
 
-/// One question and its right answer, as bytes.
+/// One request and its right reply, as bytes.
 pub(crate) struct Question {
     pub(crate) asked: Vec<u8>,
     pub(crate) expected: Vec<u8>,
 }
 
 impl Wire {
-    /// Those that Postfix speaks.
+    /// Those of Postfix.
     pub(crate) const BRIDGED: [Self; 3] = [Self::TcpLookup, Self::Socketmap, Self::Policy];
 
     /// Returns the name, which is also that of the program.
@@ -34,7 +34,7 @@ impl Wire {
         }
     }
 
-    /// Makes the question about a key, to a table of that name where the question names one.
+    /// Makes the request for a key, to a table of this name if the protocol names one.
     pub(crate) fn question(self, table: &str, key: &str) -> Question {
         let value = value(key.as_bytes());
         let (asked, expected) = match self {
@@ -59,7 +59,7 @@ impl Wire {
     }
 }
 
-/// Returns the key of that number.
+/// Returns the key with this number.
 pub(crate) fn key(number: usize) -> String {
     format!("user{number}@d{}.example", number % 50)
 }
@@ -92,7 +92,7 @@ pub(crate) fn netstring(payload: &str) -> String {
     format!("{}:{payload},", payload.len())
 }
 
-/// What Postfix 3.8 sends at RCPT time.
+/// A policy request as Postfix 3.8 sends it at RCPT time.
 fn policy_request(recipient: &str) -> String {
     let mut request = String::new();
     for (name, value) in [
@@ -128,7 +128,7 @@ fn policy_request(recipient: &str) -> String {
         ("compatibility_level", "3.6"),
         ("mail_version", "3.8.6"),
     ] {
-        // Writing into a string does not fail.
+        // Writing to a string does not fail.
         let _ = writeln!(request, "{name}={value}");
     }
     request.push('\n');
