@@ -9,12 +9,15 @@ use serde_json::Number;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::body::{Body, Json, Parameters};
 use super::file::{Entry, Section, entries};
+use super::headers::HeaderText;
+use super::normalise::{Normalise, Pattern};
 use super::problem::Report;
 use super::resolve::SecretPolicy;
 use super::target::Target;
 use super::template::{Template, Vocabulary};
-use super::{Body, Endpoint, HeaderText, Json, Normalise, Parameters, Pattern, values};
+use super::{Endpoint, values};
 use crate::protocol::facts::Program;
 
 /// Postfix gives up at 100 s, in all three protocols.
@@ -115,38 +118,6 @@ pub(super) fn endpoint(
         cache,
         breaker,
     })
-}
-
-impl Parameters {
-    fn varies(&self) -> bool {
-        match self {
-            Self::None => false,
-            Self::All => true,
-            Self::Each(pairs) => pairs.iter().any(|(_, value)| value.varies()),
-        }
-    }
-}
-
-impl Body {
-    fn varies(&self) -> bool {
-        match self {
-            Self::None => false,
-            Self::Form(form) => form.varies(),
-            Self::Json(json) => json.varies(),
-        }
-    }
-}
-
-impl Json {
-    fn varies(&self) -> bool {
-        match self {
-            Self::Flag(_) | Self::Number(_) => false,
-            Self::Text(text) => text.varies(),
-            Self::All => true,
-            Self::List(list) => list.iter().any(Self::varies),
-            Self::Object(members) => members.iter().any(|(_, value)| value.varies()),
-        }
-    }
 }
 
 /// The keys of one endpoint. Those of the same kind are read in files of their own: headers,

@@ -7,7 +7,17 @@ use super::credentials::AUTHORIZATION_KEYS;
 use super::endpoint::Reader;
 use super::file::{Entry, Section};
 use super::secret::Secret;
-use super::{HeaderText, values};
+use super::template::Template;
+use super::values;
+
+/// The value of a header.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HeaderText {
+    /// The same for every call.
+    Fixed(Secret),
+    /// With values of the request.
+    Filled(Template),
+}
 
 impl Reader<'_, '_> {
     pub(super) fn headers(&mut self) -> Vec<(HeaderName, HeaderText)> {

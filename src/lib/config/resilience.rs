@@ -5,7 +5,37 @@ use std::time::Duration;
 use super::endpoint::Reader;
 use super::file::Section;
 use super::template::Template;
-use super::{Breaker, Cache, values};
+use super::values;
+
+/// How answers are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// How long a value is good.
+    pub ttl: Duration,
+    /// How long a "not found" is good.
+    pub negative_ttl: Duration,
+    /// How long after that it may still be said while no better one is to be had.
+    pub stale_if_error: Option<Duration>,
+    /// How long before its end it is asked for again, if it is asked for at all.
+    pub refresh_ahead: Option<Duration>,
+    /// Whether the backend's own word on lifetimes comes first.
+    pub honour_http: bool,
+    /// The most answers.
+    pub max_entries: usize,
+    /// The most memory for them, about.
+    pub max_bytes: usize,
+    /// The attributes that make a policy question.
+    pub by: Vec<String>,
+}
+
+/// When a target is left in peace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// After so many failures in a row.
+    pub failures: usize,
+    /// For so long.
+    pub pause: Duration,
+}
 
 impl Reader<'_, '_> {
     pub(super) fn cache(&mut self, is_default: bool) -> Option<Cache> {

@@ -9,7 +9,8 @@ use tracing::level_filters::LevelFilter;
 use super::endpoint::endpoint;
 use super::file::{Entry, Section, entries, lay_out, table};
 use super::problem::Report;
-use super::{Config, Server, Table, values};
+use super::server::{Server, log_level, server};
+use super::{Config, Table, values};
 use crate::protocol::facts::Program;
 
 /// What the configuration is read for.
@@ -104,42 +105,6 @@ fn take_section<'t>(
         entry.key_span.clone(),
         table(&entry, report)?,
     ))
-}
-
-fn server(mut section: Section<'_>, report: &mut Report) -> Server {
-    let default = Server::default();
-    let mut duration = |name| {
-        let entry = section.take(name)?;
-        values::duration(&entry, report)
-    };
-    let read_timeout = duration("read-timeout").unwrap_or(default.read_timeout);
-    let idle_timeout = duration("idle-timeout");
-    let drain_timeout = duration("drain-timeout").unwrap_or(default.drain_timeout);
-    let max_connections = section
-        .take("max-connections")
-        .and_then(|entry| values::count(&entry, 1..=1_000_000, report))
-        .unwrap_or(default.max_connections);
-    section.finish(report);
-    Server {
-        max_connections,
-        read_timeout,
-        idle_timeout,
-        drain_timeout,
-    }
-}
-
-fn log_level(mut section: Section<'_>, report: &mut Report) -> LevelFilter {
-    const LEVELS: [(&str, LevelFilter); 4] = [
-        ("error", LevelFilter::ERROR),
-        ("warn", LevelFilter::WARN),
-        ("info", LevelFilter::INFO),
-        ("debug", LevelFilter::DEBUG),
-    ];
-    let level = section
-        .take("level")
-        .and_then(|e| values::word(&e, &LEVELS, report));
-    section.finish(report);
-    level.unwrap_or(LevelFilter::INFO)
 }
 
 /// The tables of all programs as they are read, one after the other.

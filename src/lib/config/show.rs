@@ -8,12 +8,19 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
 
+use super::body::{Body, Json, Parameters};
+use super::credentials::Credential;
+use super::headers::HeaderText;
+use super::normalise::Normalise;
+use super::oauth::{ClientAuth, OAuth, TokenServer};
+use super::resilience::Cache;
 use super::secret::{Secret, Source};
-use super::{
-    Body, Cache, ClientAuth, Compression, Config, Credential, Endpoint, HeaderText, HttpVersion,
-    Json, Missing, Normalise, OAuth, Parameters, Proxy, Response, Server, Statuses, Table, Target,
-    Template, Tls, TlsVersion, TokenServer, Verdict,
-};
+use super::server::Server;
+use super::target::Target;
+use super::template::Template;
+use super::tls::{Tls, TlsVersion};
+use super::transport::{Compression, HttpVersion, Proxy};
+use super::{Config, Endpoint, Missing, Response, Statuses, Table, Verdict};
 use crate::protocol::facts::Program;
 use crate::reply::FallbackAction;
 

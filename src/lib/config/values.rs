@@ -5,11 +5,11 @@ use std::time::Duration;
 use reqwest::header::HeaderValue;
 use toml::de::DeValue;
 
-use super::Pem;
 use super::file::{Entry, Section, table};
 use super::problem::Report;
 use super::resolve::SecretPolicy;
 use super::secret::{Secret, Source};
+use super::tls::Pem;
 
 /// Returns a string of a key whose value may be shown.
 pub(super) fn string<'t>(entry: &Entry<'t>, report: &mut Report) -> Option<&'t str> {

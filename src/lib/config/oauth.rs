@@ -1,0 +1,215 @@
+//! Client credentials of OAuth 2.
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::Url;
+
+use super::endpoint::Reader;
+use super::file::{Entry, Section, entries, table};
+use super::secret::{Secret, Source};
+use super::tls::Tls;
+use super::values;
+
+/// What the form for a token has of its own (RFC 6749, section 4.4; RFC 7523, section 2.2).
+const TOKEN_PARAMETERS: [&str; 5] = [
+    "client_assertion",
+    "client_assertion_type",
+    "client_id",
+    "client_secret",
+    "grant_type",
+];
+
+/// Client credentials of OAuth 2 (RFC 6749, section 4.4).
+#[derive(Clone, Debug, PartialEq)]
+pub struct OAuth {
+    /// Where tokens come from.
+    pub server: TokenServer,
+    /// Who we are there.
+    pub client_id: String,
+    /// How we prove it.
+    pub proof: ClientAuth,
+    /// What is asked for, names with blanks between them.
+    pub scope: Option<String>,
+    /// What the form for a token has besides.
+    pub parameters: Vec<(String, Secret)>,
+    /// How https is done there.
+    pub tls: Tls,
+}
+
+/// Where tokens come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenServer {
+    /// The token endpoint itself.
+    Token(Url),
+    /// An issuer that tells its token endpoint.
+    Issuer(Url),
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientAuth {
+    /// The secret in `Authorization`.
+    Basic(Secret),
+    /// The secret in the form.
+    Post(Secret),
+    /// A signed assertion (RFC 7523, section 2.2).
+    PrivateKeyJwt(Secret),
+}
+
+impl<'t> Reader<'_, 't> {
+    pub(super) fn oauth(&mut self, entry: &Entry<'t>, tls: &Tls) -> Option<OAuth> {
+        let table = table(entry, self.report)?;
+        let mut section = Section::new(&entry.path, entry.key_span.clone(), table);
+        let token_url = section.take("token-url");
+        let issuer = section.take("issuer");
+        let client_id = section.take("client-id");
+        let secret = section.take("client-secret");
+        let key = section.take("private-key");
+        let scope = section.take("scope");
+        let method = section.take("auth-method");
+        let parameters = section.take("parameters");
+        let tls = if section.is_off("tls") {
+            section.take("tls");
+            Tls::default()
+        } else {
+            match section.take_members("tls", self.report) {
+                Some(own) => self.tls_over(tls.for_tokens(), own),
+                None => tls.for_tokens(),
+            }
+        };
+        section.finish(self.report);
+        let server = match (token_url, issuer) {
+            (Some(url), None) => self.server_url(&url).map(TokenServer::Token),
+            (None, Some(url)) => self.server_url(&url).map(TokenServer::Issuer),
+            _ => {
+                let text = "must have one of the keys token-url and issuer";
+                self.error(entry.value.span(), &entry.path, text);
+                None
+            }
+        };
+        let client_id = match client_id {
+            Some(id) => values::string(&id, self.report).map(str::to_owned),
+            None => {
+                self.error(
+                    entry.value.span(),
+                    &entry.path,
+                    "must have the key client-id",
+                );
+                None
+            }
+        };
+        let scope = scope.and_then(|scope| {
+            let text = values::string(&scope, self.report)?;
+            (!text.trim().is_empty()).then(|| text.trim().to_owned())
+        });
+        let parameters = parameters.map_or_else(Vec::new, |entry| self.token_parameters(&entry));
+        let proof = self.proof(entry, secret, key, method);
+        Some(OAuth {
+            server: server?,
+            client_id: client_id?,
+            proof: proof?,
+            scope,
+            parameters,
+            tls,
+        })
+    }
+
+    /// Reads what the form for a token has besides; any of it may be a secret.
+    fn token_parameters(&mut self, entry: &Entry<'t>) -> Vec<(String, Secret)> {
+        let Some(table) = table(entry, self.report) else {
+            return Vec::new();
+        };
+        let mut parameters = Vec::new();
+        for entry in entries(&entry.path, table) {
+            if entry.key == "scope" {
+                let text = "has a key of its own in oauth2";
+                self.error(entry.key_span, &entry.path, text);
+            } else if entry.key.is_empty() || TOKEN_PARAMETERS.contains(&entry.key) {
+                let text = "is set by the program itself";
+                self.error(entry.key_span, &entry.path, text);
+            } else {
+                let value = values::any_secret(&entry, self.secrecy, self.report);
+                parameters.extend(value.map(|value| (entry.key.to_owned(), value)));
+            }
+        }
+        parameters
+    }
+
+    fn server_url(&mut self, entry: &Entry<'_>) -> Option<Url> {
+        let text = values::private_string(entry, self.report)?;
+        let url = Url::parse(text).ok().filter(|url| {
+            let is_http = ["http", "https"].contains(&url.scheme());
+            let is_plain = url.username().is_empty() && url.password().is_none();
+            is_http && is_plain && url.has_host() && url.fragment().is_none()
+        });
+        if url.is_none() {
+            let text = "must be a URL of http or https, without a user or a fragment";
+            self.error(entry.value.span(), &entry.path, text);
+        } else {
+            self.report.layout().harmless.push(entry.value.span());
+        }
+        url
+    }
+
+    fn proof(
+        &mut self,
+        oauth: &Entry<'t>,
+        secret: Option<Entry<'t>>,
+        key: Option<Entry<'t>>,
+        method: Option<Entry<'t>>,
+    ) -> Option<ClientAuth> {
+        const METHODS: [(&str, usize); 3] = [("basic", 0), ("post", 1), ("private-key-jwt", 2)];
+        let chosen = match &method {
+            Some(entry) => Some(values::word(entry, &METHODS, self.report)?),
+            None => None,
+        };
+        let is_signed = chosen.map_or_else(|| key.is_some(), |method| method == 2);
+        let (wanted, other, name) = if is_signed {
+            (key, secret, "private-key")
+        } else {
+            (secret, key, "client-secret")
+        };
+        let (Some(entry), None) = (wanted, other) else {
+            let text = format!("must have the key {name}, and no other for its authentication");
+            self.error(oauth.value.span(), &oauth.path, text);
+            return None;
+        };
+        let value = values::any_secret(&entry, self.secrecy, self.report)?;
+        if is_signed && !is_absent(&value) && signing_key(value.expose()).is_none() {
+            let text = if value.expose().contains("-----BEGIN EC PRIVATE KEY-----") {
+                "is an EC key as SEC1; make PKCS #8 of it: openssl pkcs8 -topk8 -nocrypt \
+                 -in OLD.pem -out NEW.pem"
+            } else {
+                "is no private key as PEM: RSA, or as PKCS #8 EC (P-256, P-384) or Ed25519"
+            };
+            self.error(entry.value.span(), &entry.path, text);
+            return None;
+        }
+        Some(match (is_signed, chosen) {
+            (true, _) => ClientAuth::PrivateKeyJwt(value),
+            (false, Some(1)) => ClientAuth::Post(value),
+            (false, _) => ClientAuth::Basic(value),
+        })
+    }
+}
+
+/// Tells whether a secret could not be had for this look at the configuration.
+pub(super) fn is_absent(secret: &Secret) -> bool {
+    *secret.source() != Source::Text && secret.expose().is_empty()
+}
+
+/// Returns the key in a PEM text and the algorithm it signs with.
+pub fn signing_key(pem: &str) -> Option<(Algorithm, EncodingKey)> {
+    type Read = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
+    const KINDS: [(Algorithm, Read); 4] = [
+        (Algorithm::RS256, EncodingKey::from_rsa_pem),
+        (Algorithm::ES256, EncodingKey::from_ec_pem),
+        (Algorithm::ES384, EncodingKey::from_ec_pem),
+        (Algorithm::EdDSA, EncodingKey::from_ed_pem),
+    ];
+    KINDS.into_iter().find_map(|(algorithm, read)| {
+        let key = read(pem.as_bytes()).ok()?;
+        // Only a signature tells whether the curve fits.
+        jsonwebtoken::encode(&Header::new(algorithm), &(), &key).ok()?;
+        Some((algorithm, key))
+    })
+}
