@@ -116,6 +116,25 @@ fn readme_and_design_have_the_same_tables_of_outcomes() {
 }
 
 #[test]
+fn the_readme_lists_the_keys_of_the_example() {
+    let example = read("config.toml.example");
+    let is_key = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let documented: BTreeSet<_> = example
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_once(" = "))
+        .map(|(key, _)| key)
+        .filter(|key| is_key(key))
+        .collect();
+    let rows = table(&read("README.md"), "| subject | keys |");
+    let listed: Vec<_> = rows.iter().flat_map(|row| row[1].split('`')).collect();
+    let listed: BTreeSet<_> = listed
+        .into_iter()
+        .filter(|key| !key.is_empty() && is_key(key))
+        .collect();
+    assert_eq!(listed, documented);
+}
+
+#[test]
 fn the_design_lists_every_reason() {
     let reasons = [
         Reason::TimedOut,
