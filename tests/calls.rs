@@ -5,6 +5,7 @@ use postgate::config::{Mode, Table, load};
 use postgate::http::call::compose;
 use postgate::outcome::Outcome;
 use postgate::request::{Attributes, Request};
+use postgate::table::keys;
 
 /// Makes the one table of a configuration.
 fn table(program: Program, keys: &str) -> Table {
@@ -36,7 +37,8 @@ fn policy(attributes: &[(&str, &[u8])]) -> Request {
 
 /// The URLs, headers and body of a call, or what is said without one.
 fn call(table: &Table, request: &Request) -> String {
-    match compose(table, request) {
+    let normalised = keys::normalise(request, &table.endpoint);
+    match normalised.and_then(|request| compose(table, &request)) {
         Ok(call) => {
             let urls: Vec<_> = call.urls.iter().map(ToString::to_string).collect();
             let headers = call.headers.iter().map(|(name, value)| {

@@ -9,6 +9,7 @@ use postgate::config::{Mode, Parameters, Part, Placeholder, Table, Target, Templ
 use postgate::http::call::compose;
 use postgate::outcome::Outcome;
 use postgate::request::Request;
+use postgate::table::keys;
 use reqwest::Url;
 
 const ORIGINS: [&str; 16] = [
@@ -95,7 +96,9 @@ fn no_key_changes_the_shape_of_a_url() {
                 key: key.clone().into(),
             };
             table.endpoint.targets = vec![target.clone()];
-            match (compose(&table, &request), expected(&target, &key)) {
+            let call = keys::normalise(&request, &table.endpoint)
+                .and_then(|request| compose(&table, &request));
+            match (call, expected(&target, &key)) {
                 (Ok(call), Some(expected)) => {
                     composed += 1;
                     let [url] = call.urls.as_slice() else {

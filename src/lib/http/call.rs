@@ -1,6 +1,5 @@
 //! What is sent: URLs, headers and body of a call, every value escaped for where it stands.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
@@ -8,7 +7,7 @@ use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
 use crate::config::{
-    Body, HeaderText, Json, Normalise, Parameters, Part, Placeholder, Table, Target, Template,
+    Body, HeaderText, Json, Parameters, Part, Placeholder, Table, Target, Template,
 };
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::protocol::facts::Program;
@@ -35,20 +34,18 @@ pub struct Call {
     pub body: Option<Vec<u8>>,
 }
 
-/// Makes the call that asks a table this, or tells the outcome where none is to be made.
+/// Makes the call for a request whose key is normalised, or returns the outcome of a request for
+/// which there is no call.
 pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
     let endpoint = &table.endpoint;
-    let mut key = Cow::Borrowed(&[][..]);
-    if let Request::Lookup { key: asked, .. } = request {
-        if !endpoint.special_keys && is_special(asked) {
-            return Err(Outcome::NotFound);
-        }
-        key = normal_key(asked, &endpoint.normalise).ok_or(Outcome::NotFound)?;
-    }
+    let key = match request {
+        Request::Lookup { key, .. } => key,
+        Request::Policy(_) => &[][..],
+    };
     let values = Values {
         table,
         request,
-        key: &key,
+        key,
     };
     Ok(Call {
         urls: endpoint
@@ -69,56 +66,8 @@ pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
     })
 }
 
-/// Makes of a key what is asked for; nothing if it is none of the keys to be asked for.
-pub fn normal_key<'k>(key: &'k [u8], normalise: &Normalise) -> Option<Cow<'k, [u8]>> {
-    let mut key = Cow::Borrowed(key);
-    if normalise.lowercase {
-        key = Cow::Owned(match std::str::from_utf8(&key) {
-            Ok(text) => text.to_lowercase().into_bytes(),
-            Err(_) => key.to_ascii_lowercase(),
-        });
-    }
-    if let Some(delimiter) = &normalise.delimiter {
-        cut_extension(&mut key, delimiter.as_bytes());
-    }
-    if let Some(pattern) = &normalise.pattern {
-        let text = std::str::from_utf8(&key).ok()?;
-        pattern.regex.is_match(text).then_some(())?;
-    }
-    Some(key)
-}
-
-/// Takes the extension off the local part of an address, as split_addr(3) does: never all of it,
-/// and not off the addresses of the mail system itself.
-fn cut_extension(key: &mut Cow<'_, [u8]>, delimiter: &[u8]) {
-    const OWN: [&[u8]; 3] = [b"postmaster", b"mailer-daemon", b"double-bounce"];
-    let Some(at) = key.iter().rposition(|b| *b == b'@') else {
-        return;
-    };
-    let local = &key[..at];
-    let lower = local.to_ascii_lowercase();
-    let is_list = delimiter.contains(&b'-')
-        && (lower.starts_with(b"owner-") || lower.len() > 8 && lower.ends_with(b"-request"));
-    if OWN.contains(&lower.as_slice()) || is_list {
-        return;
-    }
-    match local.iter().position(|b| delimiter.contains(b)) {
-        None | Some(0) => {}
-        Some(end) => {
-            let cut = [&key[..end], &key[at..]].concat();
-            *key = Cow::Owned(cut);
-        }
-    }
-}
-
 /// The longest URL that the HTTP client sends (the http crate's limit of a URI).
 const MAX_URL: usize = 65_534;
-
-/// Tells whether Postfix asks this on its own account, of transport_maps and of maps of senders: an
-/// answer other than "not found" would change the way of everybody's mail.
-pub fn is_special(key: &[u8]) -> bool {
-    matches!(key, b"*" | b"<>" | b"\"<>\"")
-}
 
 /// What most queries and most forms have room in.
 const USUAL: (usize, usize) = (128, 1024);

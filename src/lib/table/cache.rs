@@ -184,8 +184,8 @@ impl Cache {
         }
     }
 
-    /// Returns what makes this request a question of its own.
-    pub fn question(&self, request: &Request, key: &[u8]) -> Question {
+    /// Returns what makes this request, whose key is normalised, a question of its own.
+    pub fn question(&self, request: &Request) -> Question {
         /// For the names and keys of most questions.
         const MOST: usize = 128;
         let mut bytes = Vec::with_capacity(MOST);
@@ -194,7 +194,7 @@ impl Cache {
             bytes.extend_from_slice(part);
         };
         match request {
-            Request::Lookup { map, .. } => {
+            Request::Lookup { map, key } => {
                 put(map.as_deref().unwrap_or_default());
                 put(key);
             }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 
-use super::Table;
 use super::cache::{Answered, Cache};
+use super::{Table, keys};
 use crate::config;
-use crate::http::call::{is_special, normal_key};
 use crate::http::caller::Caller;
 use crate::http::pool::Pool;
 use crate::http::shared::{Check, Shared};
@@ -91,22 +90,16 @@ impl Table for Endpoint {
     }
 
     async fn answer(&self, request: &Request, id: RequestId) -> Outcome {
+        let request = match keys::normalise(request, &self.table().endpoint) {
+            Ok(request) => request,
+            Err(outcome) => return outcome,
+        };
         let Some(cache) = &self.cache else {
-            return self.caller.ask(request, id).await.outcome;
+            return self.caller.ask(&request, id).await.outcome;
         };
-        let endpoint = &self.table().endpoint;
-        let question = match request {
-            Request::Lookup { key, .. } if is_special(key) && !endpoint.special_keys => {
-                return Outcome::NotFound;
-            }
-            Request::Lookup { key, .. } => match normal_key(key, &endpoint.normalise) {
-                Some(key) => cache.question(request, &key),
-                None => return Outcome::NotFound,
-            },
-            Request::Policy(_) => cache.question(request, &[]),
-        };
+        let question = cache.question(&request);
         let ask = || {
-            let (caller, request) = (Arc::clone(&self.caller), request.clone());
+            let (caller, request) = (Arc::clone(&self.caller), request.into_owned());
             let check = self.check;
             async move {
                 let answered = caller.ask(&request, id).await;

@@ -1,10 +1,11 @@
 //! What answers for one name: a table, its cache and the HTTP endpoint behind it.
 //!
 //! `routes` knows which table is asked, by the map's name or by the name of the socket. An
-//! `endpoint` is one table's HTTP calls behind its `cache`, if it has one.
+//! `endpoint` is one table's `keys`, its `cache`, if it has one, and its HTTP calls.
 
 pub mod cache;
 pub mod endpoint;
+pub mod keys;
 pub mod routes;
 
 use std::sync::Arc;

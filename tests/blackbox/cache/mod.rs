@@ -591,11 +591,11 @@ fn questions_differ_where_anything_differs() {
             map: map.map(Into::into),
             key: key.into(),
         };
-        cache.question(&request, key.as_bytes())
+        cache.question(&request)
     };
     let policy = |attributes: &[(&'static str, &'static str)]| {
         let pairs = attributes.iter().map(|(n, v)| ((*n).into(), (*v).into()));
-        cache.question(&Request::Policy(Attributes(pairs.collect())), &[])
+        cache.question(&Request::Policy(Attributes(pairs.collect())))
     };
     let different = [
         lookup(None, "abc"),

@@ -1,0 +1,77 @@
+//! The key of a lookup, as it is asked for: normalised once, for the cache and for the call.
+
+use std::borrow::Cow;
+
+use crate::config::{Endpoint, Normalise};
+use crate::outcome::Outcome;
+use crate::request::Request;
+
+/// Returns the request with its key normalised, or its outcome where the backend is not to be asked
+/// for this key. A policy request has no key and stays as it is.
+pub fn normalise<'r>(
+    request: &'r Request,
+    endpoint: &Endpoint,
+) -> Result<Cow<'r, Request>, Outcome> {
+    let Request::Lookup { map, key } = request else {
+        return Ok(Cow::Borrowed(request));
+    };
+    if !endpoint.special_keys && is_special(key) {
+        return Err(Outcome::NotFound);
+    }
+    match normal_key(key, &endpoint.normalise) {
+        None => Err(Outcome::NotFound),
+        Some(Cow::Borrowed(_)) => Ok(Cow::Borrowed(request)),
+        Some(Cow::Owned(key)) => Ok(Cow::Owned(Request::Lookup {
+            map: map.clone(),
+            key: key.into(),
+        })),
+    }
+}
+
+/// Returns whether Postfix asks for this key on its own account, in transport_maps and in maps of
+/// senders. Any answer but "not found" would change the route of all mail.
+fn is_special(key: &[u8]) -> bool {
+    matches!(key, b"*" | b"<>" | b"\"<>\"")
+}
+
+/// Normalises a key; returns nothing for a key that the pattern does not match.
+fn normal_key<'k>(key: &'k [u8], normalise: &Normalise) -> Option<Cow<'k, [u8]>> {
+    let mut key = Cow::Borrowed(key);
+    if normalise.lowercase {
+        key = Cow::Owned(match std::str::from_utf8(&key) {
+            Ok(text) => text.to_lowercase().into_bytes(),
+            Err(_) => key.to_ascii_lowercase(),
+        });
+    }
+    if let Some(delimiter) = &normalise.delimiter {
+        cut_extension(&mut key, delimiter.as_bytes());
+    }
+    if let Some(pattern) = &normalise.pattern {
+        let text = std::str::from_utf8(&key).ok()?;
+        pattern.regex.is_match(text).then_some(())?;
+    }
+    Some(key)
+}
+
+/// Takes the extension off the local part of an address, as split_addr(3) does: never all of it,
+/// and not off the addresses of the mail system itself.
+fn cut_extension(key: &mut Cow<'_, [u8]>, delimiter: &[u8]) {
+    const OWN: [&[u8]; 3] = [b"postmaster", b"mailer-daemon", b"double-bounce"];
+    let Some(at) = key.iter().rposition(|b| *b == b'@') else {
+        return;
+    };
+    let local = &key[..at];
+    let lower = local.to_ascii_lowercase();
+    let is_list = delimiter.contains(&b'-')
+        && (lower.starts_with(b"owner-") || lower.len() > 8 && lower.ends_with(b"-request"));
+    if OWN.contains(&lower.as_slice()) || is_list {
+        return;
+    }
+    match local.iter().position(|b| delimiter.contains(b)) {
+        None | Some(0) => {}
+        Some(end) => {
+            let cut = [&key[..end], &key[at..]].concat();
+            *key = Cow::Owned(cut);
+        }
+    }
+}
