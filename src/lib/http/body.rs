@@ -11,7 +11,7 @@ use reqwest::{Response, Version};
 use tokio::time::timeout;
 
 use super::answer::trim_text;
-use super::client::cause;
+use super::error::cause;
 use crate::outcome::{Failure, Reason};
 
 /// Reads a body to its end. The limit counts what comes over the wire and what compression hides.

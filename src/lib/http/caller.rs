@@ -21,11 +21,12 @@ use super::answer;
 use super::body::{body, drain};
 use super::breaker::{Breaker, Change};
 use super::call::{Call, compose};
-use super::client::{cause, headers};
-use super::client::{
-    is_broken_connection, is_dead_connection, is_dropped_before_its_body, is_local_shortage,
+use super::client::headers;
+use super::error::{
+    cause, is_broken_connection, is_dead_connection, is_dropped_before_its_body, is_local_shortage,
     is_no_http, is_shared_loss, is_unprocessed,
 };
+use super::freshness::{Answered, Lifetime, lifetime};
 use super::oauth::Tokens;
 use super::pool::Pool;
 use super::redirect::{self, Redirect};
@@ -37,7 +38,6 @@ use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
 use crate::serve::timers::Timers;
 use crate::serve::workers::PerWorker;
-use crate::table::cache::{Answered, Lifetime, lifetime};
 
 /// How often a call is sent again that the server did not process. A server that ends its
 /// connections after a few calls refuses what many have asked over one of them in the meantime.

@@ -4,7 +4,8 @@
 //! pure functions. `caller` makes the calls, over the connections of `client`, which `tls` encrypts
 //! and for which `resolver` finds the hosts, with the tokens of `oauth`; it skips the targets that
 //! `breaker` holds for down. `body` reads the response, and `pool` bounds the connections of all
-//! tables together. `shared` is what the tables of one configuration have in common.
+//! tables together. `freshness` says how long an answer is good, and `error` what an error of the
+//! client means. `shared` is what the tables of one configuration have in common.
 
 pub mod answer;
 pub mod body;
@@ -12,6 +13,8 @@ pub mod breaker;
 pub mod call;
 pub mod caller;
 pub mod client;
+pub mod error;
+pub mod freshness;
 pub mod oauth;
 pub mod pool;
 pub mod redirect;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body::body;
 use super::call::ESCAPED;
-use super::client::cause;
+use super::error::cause;
 use crate::config::{
     ClientAuth, Compression, HttpVersion, OAuth, TokenServer, Transport, signing_key,
 };

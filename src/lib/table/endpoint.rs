@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 
-use super::cache::{Answered, Cache};
+use super::cache::Cache;
 use super::{Table, keys};
 use crate::config;
 use crate::http::caller::Caller;
+use crate::http::freshness::Answered;
 use crate::http::pool::Pool;
 use crate::http::shared::{Check, Shared};
 use crate::http::tls::Authorities;

@@ -20,9 +20,10 @@ use crate::support::{
     tables::{echo, echo_of, echoed, failed, found, key_of, not_found, serve, table},
 };
 use postgate::config;
+use postgate::http::freshness::{Answered, Lifetime, lifetime};
 use postgate::outcome::{Outcome, Reason};
 use postgate::request::{Attributes, Request};
-use postgate::table::cache::{Answered, Cache, Lifetime, Question, lifetime};
+use postgate::table::cache::{Cache, Question};
 use rustix::process::Signal;
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use postgate::config;
+use postgate::http::freshness::{Answered, Lifetime};
 use postgate::outcome::{Failure, Outcome, Reason};
-use postgate::table::cache::{Answered, Cache, Lifetime, Question};
+use postgate::table::cache::{Cache, Question};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
