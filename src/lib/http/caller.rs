@@ -26,7 +26,7 @@ use super::error::{
     cause, is_broken_connection, is_dead_connection, is_dropped_before_its_body, is_local_shortage,
     is_no_http, is_shared_loss, is_unprocessed,
 };
-use super::freshness::{Answered, Lifetime, lifetime};
+use super::freshness::{Fetched, Lifetime, lifetime};
 use super::oauth::Tokens;
 use super::pool::Pool;
 use super::redirect::{self, Redirect};
@@ -151,7 +151,7 @@ impl Caller {
     }
 
     /// Asks, if there is anything to be asked, within the time there is for it.
-    pub async fn ask(&self, request: &Request, id: RequestId) -> Answered {
+    pub async fn ask(&self, request: &Request, id: RequestId) -> Fetched {
         let mut call = match compose(&self.table, request) {
             Ok(call) => call,
             Err(outcome) => return outcome.into(),
@@ -183,7 +183,7 @@ impl Caller {
     }
 
     /// Asks the targets in their order, until one knows an answer.
-    async fn ask_in_turn(&self, sending: &Sending<'_>, deadline: Instant) -> Answered {
+    async fn ask_in_turn(&self, sending: &Sending<'_>, deadline: Instant) -> Fetched {
         let mut last = Outcome::Temporary(Reason::Down.into());
         for at in self.turns() {
             let (Some(url), Some(breaker)) = (sending.call.urls.get(at), self.breakers.get(at))
@@ -224,7 +224,7 @@ impl Caller {
 
     /// Says what becomes of a call at its deadline. A target that had little time for this answer,
     /// or none, since others had taken it, is not blamed while it answers those others.
-    fn out_of_time(&self, progress: &Progress, breaker: &Breaker) -> (Answered, Health, bool) {
+    fn out_of_time(&self, progress: &Progress, breaker: &Breaker) -> (Fetched, Health, bool) {
         let time = self.table.endpoint.request_timeout;
         let (failure, health) = match progress.asked {
             None => (
@@ -272,7 +272,7 @@ impl Caller {
         url: &Url,
         sending: &Sending<'_>,
         progress: &mut Progress,
-    ) -> (Answered, Health, bool) {
+    ) -> (Fetched, Health, bool) {
         let response = match self.send_as_somebody(url, sending, progress).await {
             Ok(response) => response,
             Err(Trouble::Credentials(failure)) => {
@@ -335,7 +335,7 @@ impl Caller {
                     });
                 }
                 return (
-                    Answered { outcome, lifetime },
+                    Fetched { outcome, lifetime },
                     health,
                     may_go_on && self.is_lookup(),
                 );
@@ -348,7 +348,7 @@ impl Caller {
             Ok(body) => answer::read(&content_type, &body, reading),
             Err(failure) => Outcome::Temporary(failure),
         };
-        (Answered { outcome, lifetime }, health, false)
+        (Fetched { outcome, lifetime }, health, false)
     }
 
     /// Returns what the backend says of its answer's lifetime, where that is asked for.

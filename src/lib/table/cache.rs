@@ -1,7 +1,7 @@
-//! Answers that are kept, and calls that are shared by all who ask the same.
+//! The cache of a table: its answers, and one call for all requests that ask the same at once.
 //!
-//! Kept are values and "not found", never a failure, and no answer is said after its lifetime but
-//! as the operator allows while no better one is to be had.
+//! Values and "not found" are cached, failures never. An answer is used within its lifetime, and
+//! after that only in place of a temporary failure, for as long as the operator allows.
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
@@ -16,117 +16,124 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::http::freshness::{Answered, Lifetime};
+use crate::http::freshness::{Fetched, Lifetime};
 use crate::observe::metrics::CacheState;
 use crate::outcome::Outcome;
 use crate::request::Request;
 
-/// A question, as bytes that no other question has.
-pub type Question = Arc<[u8]>;
+/// What a request asks for: two requests have the same bytes only if they have the same answer.
+pub type CacheKey = Arc<[u8]>;
 
-/// A call that is under way, for all who wait for it. It ends with the last of them.
+/// A call in flight, shared by all requests that wait for it.
+///
+/// Only they hold it. When the last of them gives up, the call is aborted: its backend is not to
+/// work for an answer that nobody gets.
 #[derive(Debug)]
-struct Call {
+struct InFlight {
     outcome: watch::Receiver<Option<Outcome>>,
     task: AbortHandle,
 }
 
-impl Call {
-    /// Waits for its outcome.
-    async fn landed(self: Arc<Self>) -> Outcome {
+impl InFlight {
+    /// Waits for the outcome of the call.
+    async fn result(self: Arc<Self>) -> Outcome {
         let mut outcome = self.outcome.clone();
-        let landed = outcome.wait_for(Option::is_some).await;
-        landed
+        let result = outcome.wait_for(Option::is_some).await;
+        result
             .ok()
             .and_then(|outcome| outcome.clone())
-            // A fault in it is one of all who wait for it, and has been told already.
-            .unwrap_or_else(|| resume_unwind(Box::new("a fault in a call")))
+            // The sender is gone without an outcome only if the call panicked. The panic has been
+            // logged there, and costs each waiting request its connection, as a panic of its own.
+            .unwrap_or_else(|| resume_unwind(Box::new("panic in a shared call")))
     }
 }
 
-impl Drop for Call {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// The answers of one endpoint.
+/// The cache of one table.
 #[derive(Debug)]
 pub struct Cache {
     settings: config::Cache,
-    store: Store<Question, Kept, ByMemory>,
-    flights: Mutex<Flights>,
-    /// Goes up when everything is thrown away: calls that began before are not kept. Changed and
-    /// obeyed under the lock of the flights.
+    store: Store<CacheKey, Entry, ByteWeighter>,
+    calls: Mutex<Calls>,
+    /// Counts the times that the cache was emptied. A call that began before the last of them must
+    /// not store its answer, so this changes and is compared under the lock of `calls`.
     generation: AtomicU64,
-    /// How requests were answered: from what is kept, by asking, from what was too old.
+    /// Requests answered from the store, by a call, and by a stale entry in place of a failure.
     hits: AtomicU64,
     misses: AtomicU64,
     stale: AtomicU64,
 }
 
-/// The calls under way, each under its question.
+/// The calls in flight, each with a number that no other call has.
 #[derive(Debug, Default)]
-struct Flights {
-    last: u64,
-    by_question: HashMap<Question, (u64, Weak<Call>)>,
+struct Calls {
+    last_id: u64,
+    by_key: HashMap<CacheKey, (u64, Weak<InFlight>)>,
 }
 
-/// What becomes of a question that has to be asked.
-enum Flight {
-    Under(Arc<Call>),
-    /// Its answer came a moment ago.
-    Landed(Outcome),
+/// How a request gets an answer that it did not find in the store.
+enum Joined {
+    InFlight(Arc<InFlight>),
+    /// The call ended after the request had looked into the store.
+    Finished(Outcome),
 }
 
-/// An answer that is kept.
+/// A cached answer.
 #[derive(Clone, Debug)]
-struct Kept {
+struct Entry {
     outcome: Outcome,
-    /// From when on it is renewed ahead of its end.
+    /// From when a request renews it, while it is still fresh.
     renew_at: Instant,
-    /// Its end.
+    /// The end of its lifetime.
     fresh_until: Instant,
-    /// Until when it may be said in place of a failure.
+    /// Until when it may be used in place of a failure.
     stale_until: Instant,
 }
 
-/// Counts what an answer takes, and not less than makes the number of answers right.
+/// Weighs entries so that one capacity bounds both their bytes and their number.
 #[derive(Clone, Debug)]
-struct ByMemory {
-    least: u64,
+struct ByteWeighter {
+    /// The weight of an entry that is smaller than its share of `max-bytes`.
+    min: u64,
 }
 
-impl Weighter<Question, Kept> for ByMemory {
-    fn weight(&self, question: &Question, kept: &Kept) -> u64 {
-        /// What the tables around an answer take.
-        const AROUND: usize = 160;
-        let value = match &kept.outcome {
+impl Weighter<CacheKey, Entry> for ByteWeighter {
+    fn weight(&self, key: &CacheKey, entry: &Entry) -> u64 {
+        /// What an entry takes besides its key and its value, in the store and on the heap.
+        const OVERHEAD: usize = 160;
+        let value = match &entry.outcome {
             Outcome::Found(value) => value.len(),
             _ => 0,
         };
-        let bytes = AROUND.saturating_add(question.len()).saturating_add(value);
-        u64::try_from(bytes).unwrap_or(u64::MAX).max(self.least)
+        let bytes = OVERHEAD.saturating_add(key.len()).saturating_add(value);
+        u64::try_from(bytes).unwrap_or(u64::MAX).max(self.min)
     }
 }
 
 impl Cache {
-    /// Makes an empty one.
+    /// Makes an empty cache.
     pub fn new(settings: config::Cache) -> Self {
         let bytes = u64::try_from(settings.max_bytes).unwrap_or(u64::MAX);
         let entries = u64::try_from(settings.max_entries).unwrap_or(u64::MAX);
-        // So heavy that one more than allowed does not fit, and light enough that one does: the
-        // store takes nothing that fills it alone.
-        let least = (bytes / entries.saturating_add(1)).max(1);
-        let bytes = least
+        // `entries` of the lightest entries fit, and one more does not. The capacity is not simply
+        // `entries` times the weight, since the store refuses an entry that fills it alone, which
+        // would leave a cache of one entry empty.
+        let min = (bytes / entries.saturating_add(1)).max(1);
+        let capacity = min
             .saturating_mul(entries.saturating_add(1))
             .saturating_sub(1);
-        let weighter = ByMemory { least };
-        // One part: a bound is to hold for all answers together.
+        let weighter = ByteWeighter { min };
+        // The store divides its capacity among its shards, so that entries would be evicted from
+        // one while another has room.
         let options = OptionsBuilder::new()
             .shards(1)
             .estimated_items_capacity(settings.max_entries.min(1_000))
-            .weight_capacity(bytes)
+            .weight_capacity(capacity)
             .build();
         let store = match options {
             Ok(options) => Store::with_options(
@@ -135,12 +142,12 @@ impl Cache {
                 DefaultHashBuilder::default(),
                 DefaultLifecycle::default(),
             ),
-            Err(_) => Store::with_weighter(1, bytes, weighter),
+            Err(_) => Store::with_weighter(1, capacity, weighter),
         };
         Self {
             settings,
             store,
-            flights: Mutex::default(),
+            calls: Mutex::default(),
             generation: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -148,7 +155,7 @@ impl Cache {
         }
     }
 
-    /// Returns what it holds and has done.
+    /// Returns the number of entries and the counters.
     pub fn state(&self) -> CacheState {
         CacheState {
             entries: self.store.len(),
@@ -158,11 +165,13 @@ impl Cache {
         }
     }
 
-    /// Returns what makes this request, whose key is normalised, a question of its own.
-    pub fn question(&self, request: &Request) -> Question {
-        /// For the names and keys of most questions.
-        const MOST: usize = 128;
-        let mut bytes = Vec::with_capacity(MOST);
+    /// Returns the cache key of a request whose own key is normalised.
+    pub fn key(&self, request: &Request) -> CacheKey {
+        /// Enough for most names and keys.
+        const USUAL_LENGTH: usize = 128;
+        let mut bytes = Vec::with_capacity(USUAL_LENGTH);
+        // Each part has its length before it: a sender who chooses the bytes of one part must not be
+        // able to make the cache key of other parts.
         let mut put = |part: &[u8]| {
             bytes.extend_from_slice(&part.len().to_le_bytes());
             bytes.extend_from_slice(part);
@@ -181,180 +190,191 @@ impl Cache {
         bytes.into()
     }
 
-    /// Answers from what is kept, or from a call; one call for all who ask the same meanwhile.
-    pub async fn answer<F>(
-        self: &Arc<Self>,
-        question: &Question,
-        ask: impl FnOnce() -> F,
-    ) -> Outcome
+    /// Answers from the store or by a call, which requests for the same key share.
+    ///
+    /// A call goes on while a request waits for it, or to its own deadline if it renews an entry.
+    pub async fn answer<F>(self: &Arc<Self>, key: &CacheKey, ask: impl FnOnce() -> F) -> Outcome
     where
-        F: Future<Output = Answered> + Send + 'static,
+        F: Future<Output = Fetched> + Send + 'static,
     {
+        // Read before the store: an entry found there must not be used in place of a failure once
+        // the operator has emptied the cache.
         let generation = self.generation.load(Ordering::Acquire);
-        let kept = self.store.get(question);
+        let entry = self.store.get(key);
         let now = Instant::now();
-        if let Some(kept) = kept.as_ref().filter(|kept| now < kept.fresh_until) {
-            if now >= kept.renew_at
-                && !self.is_flying(question)
-                && let Flight::Under(call) = self.fly(question, ask)
+        if let Some(entry) = entry.as_ref().filter(|entry| now < entry.fresh_until) {
+            if now >= entry.renew_at
+                && !self.is_in_flight(key)
+                && let Joined::InFlight(call) = self.join_or_start(key, ask)
             {
-                // It ends by its own deadline, whether anybody waits for it or not.
-                tokio::spawn(call.landed());
+                // No request waits for this call, so a task keeps it from being aborted.
+                tokio::spawn(call.result());
             }
             self.hits.fetch_add(1, Ordering::Relaxed);
-            return kept.outcome.clone();
+            return entry.outcome.clone();
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let outcome = match self.fly(question, ask) {
-            Flight::Under(call) => call.landed().await,
-            Flight::Landed(outcome) => outcome,
+        let outcome = match self.join_or_start(key, ask) {
+            Joined::InFlight(call) => call.result().await,
+            Joined::Finished(outcome) => outcome,
         };
-        match kept {
-            Some(kept)
+        match entry {
+            Some(entry)
                 if matches!(outcome, Outcome::Temporary(_))
                     && generation == self.generation.load(Ordering::Acquire)
-                    && Instant::now() < kept.stale_until =>
+                    && Instant::now() < entry.stale_until =>
             {
                 self.stale.fetch_add(1, Ordering::Relaxed);
-                kept.outcome
+                entry.outcome
             }
             _ => outcome,
         }
     }
 
-    /// Throws everything away, and tells how much there was.
+    /// Empties the cache and returns how many entries there were.
     pub fn clear(&self) -> usize {
-        let mut flights = self.lock();
+        let mut calls = self.lock();
+        // Requests that come from here on start calls of their own. Calls in flight still answer
+        // the requests that wait for them, and then find that their generation is over.
         self.generation.fetch_add(1, Ordering::AcqRel);
-        flights.by_question.clear();
+        calls.by_key.clear();
         let count = self.store.len();
         self.store.clear();
         count
     }
 
-    /// Returns how many answers there are.
+    /// Returns how many entries there are.
     pub fn len(&self) -> usize {
         self.store.len()
     }
 
-    /// Tells whether there is none.
+    /// Returns whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.store.is_empty()
     }
 
-    fn is_flying(&self, question: &Question) -> bool {
-        // Dropped after the lock: it may be the last of its kind, and the end of a call locks, too.
+    fn is_in_flight(&self, key: &CacheKey) -> bool {
+        // Bound to a name, so that the lock is released before the call is dropped: if every request
+        // has given up meanwhile, this drop ends the call, and its guard takes the lock.
         let call = self
             .lock()
-            .by_question
-            .get(question)
+            .by_key
+            .get(key)
             .and_then(|(_, call)| call.upgrade());
         call.is_some()
     }
 
-    /// Joins the call that asks this, or makes one. It ends when nobody waits for it any more.
-    fn fly<F>(self: &Arc<Self>, question: &Question, ask: impl FnOnce() -> F) -> Flight
+    /// Joins the call in flight for this key, or starts one.
+    fn join_or_start<F>(self: &Arc<Self>, key: &CacheKey, ask: impl FnOnce() -> F) -> Joined
     where
-        F: Future<Output = Answered> + Send + 'static,
+        F: Future<Output = Fetched> + Send + 'static,
     {
-        let mut flights = self.lock();
-        if let Some((_, call)) = flights.by_question.get(question)
+        let mut calls = self.lock();
+        if let Some((_, call)) = calls.by_key.get(key)
             && let Some(call) = call.upgrade()
         {
-            return Flight::Under(call);
+            return Joined::InFlight(call);
         }
-        // It may have landed on another thread since the store was looked at.
+        // A call on another thread may have ended since the caller looked into the store. It stores
+        // its answer before it leaves `calls`, so under the lock one of the two is found.
         let now = Instant::now();
-        if let Some(kept) = self.store.get(question).filter(|kept| now < kept.renew_at) {
-            return Flight::Landed(kept.outcome);
+        if let Some(entry) = self.store.get(key).filter(|entry| now < entry.renew_at) {
+            return Joined::Finished(entry.outcome);
         }
-        flights.last += 1;
-        let landing = Landing {
+        calls.last_id += 1;
+        let guard = InFlightGuard {
             cache: Arc::clone(self),
-            question: Arc::clone(question),
-            flight: flights.last,
+            key: Arc::clone(key),
+            id: calls.last_id,
             generation: self.generation.load(Ordering::Acquire),
         };
-        let asked = ask();
-        let (say, outcome) = watch::channel(None);
+        let fetch = ask();
+        let (sender, outcome) = watch::channel(None);
         let task = tokio::spawn(async move {
-            let answered = asked.await;
-            landing.keep(&answered, now);
-            drop(landing);
-            say.send_replace(Some(answered.outcome));
+            let fetched = fetch.await;
+            guard.store(&fetched, now);
+            // Before the waiting requests get the outcome: a request that is made after that must
+            // start a call of its own, and not get the failure of a call that is over.
+            drop(guard);
+            sender.send_replace(Some(fetched.outcome));
         });
-        let call = Arc::new(Call {
+        let call = Arc::new(InFlight {
             outcome,
             task: task.abort_handle(),
         });
-        let flight = (flights.last, Arc::downgrade(&call));
-        flights.by_question.insert(Arc::clone(question), flight);
-        Flight::Under(call)
+        let in_flight = (calls.last_id, Arc::downgrade(&call));
+        calls.by_key.insert(Arc::clone(key), in_flight);
+        Joined::InFlight(call)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Flights> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The end of a call, reached or not.
-struct Landing {
+/// Takes a call out of `calls` when it ends, by its answer, by a panic or because it is aborted.
+struct InFlightGuard {
     cache: Arc<Cache>,
-    question: Question,
-    flight: u64,
+    key: CacheKey,
+    id: u64,
     generation: u64,
 }
 
-impl Landing {
-    /// Keeps an answer for as long as it is good, counted from when it was asked for.
-    fn keep(&self, answered: &Answered, asked: Instant) {
+impl InFlightGuard {
+    /// Stores an answer for its lifetime, which counts from the start of the call: the backend may
+    /// have read its data as early as that.
+    fn store(&self, fetched: &Fetched, started: Instant) {
         let settings = &self.cache.settings;
-        let default = match &answered.outcome {
+        let default = match &fetched.outcome {
             Outcome::Found(_) => settings.ttl,
             Outcome::NotFound => settings.negative_ttl,
             Outcome::Temporary(_) | Outcome::Permanent(_) => return,
         };
-        let said = if settings.honour_http {
-            answered.lifetime
+        let by_headers = if settings.honour_http {
+            fetched.lifetime
         } else {
             Lifetime::default()
         };
-        let lifetime = said.fresh.unwrap_or(default);
-        // A failure is never said as "not found", and so not by an old one either.
-        let stale = match &answered.outcome {
-            Outcome::Found(_) => said.stale.or(settings.stale_if_error).unwrap_or_default(),
+        let lifetime = by_headers.fresh.unwrap_or(default);
+        // A failure is never answered as "not found", and a stale "not found" would do just that.
+        let stale = match &fetched.outcome {
+            Outcome::Found(_) => by_headers
+                .stale
+                .or(settings.stale_if_error)
+                .unwrap_or_default(),
             _ => Duration::ZERO,
         };
-        let _one_step = self.cache.lock();
+        // Held from the comparison to the insertion, so that `clear` comes before or after both.
+        let _calls = self.cache.lock();
         if self.generation != self.cache.generation.load(Ordering::Acquire) {
             return;
         }
         if lifetime.is_zero() {
-            // An older answer is wrong by now.
-            self.cache.store.remove(&self.question);
+            // The backend's answer may not be cached, and supersedes the entry in the store.
+            self.cache.store.remove(&self.key);
             return;
         }
-        let fresh_until = asked + lifetime;
-        let kept = Kept {
-            outcome: answered.outcome.clone(),
+        let fresh_until = started + lifetime;
+        let entry = Entry {
+            outcome: fetched.outcome.clone(),
             renew_at: match settings.refresh_ahead {
-                Some(ahead) => asked + lifetime.saturating_sub(ahead.min(lifetime / 2)),
+                Some(ahead) => started + lifetime.saturating_sub(ahead.min(lifetime / 2)),
                 None => fresh_until,
             },
             fresh_until,
             stale_until: fresh_until + stale,
         };
-        self.cache.store.insert(Arc::clone(&self.question), kept);
+        self.cache.store.insert(Arc::clone(&self.key), entry);
     }
 }
 
-impl Drop for Landing {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let mut flights = self.cache.lock();
-        // The next call for this question may have begun already.
-        let is_ours = |(flight, _): &(u64, Weak<Call>)| *flight == self.flight;
-        if flights.by_question.get(&self.question).is_some_and(is_ours) {
-            flights.by_question.remove(&self.question);
+        let mut calls = self.cache.lock();
+        // An aborted call may be dropped after another one for its key has started.
+        let is_ours = |(id, _): &(u64, Weak<InFlight>)| *id == self.id;
+        if calls.by_key.get(&self.key).is_some_and(is_ours) {
+            calls.by_key.remove(&self.key);
         }
     }
 }

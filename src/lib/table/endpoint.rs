@@ -8,7 +8,7 @@ use super::cache::Cache;
 use super::{Table, keys};
 use crate::config;
 use crate::http::caller::Caller;
-use crate::http::freshness::Answered;
+use crate::http::freshness::Fetched;
 use crate::http::pool::Pool;
 use crate::http::shared::{Check, Shared};
 use crate::http::tls::Authorities;
@@ -98,20 +98,20 @@ impl Table for Endpoint {
         let Some(cache) = &self.cache else {
             return self.caller.ask(&request, id).await.outcome;
         };
-        let question = cache.question(&request);
+        let key = cache.key(&request);
         let ask = || {
             let (caller, request) = (Arc::clone(&self.caller), request.into_owned());
             let check = self.check;
             async move {
-                let answered = caller.ask(&request, id).await;
+                let fetched = caller.ask(&request, id).await;
                 // What cannot be said is a failure, and no failure is kept.
                 let words = &caller.table().endpoint.words;
-                Answered {
-                    outcome: check(answered.outcome, words),
-                    ..answered
+                Fetched {
+                    outcome: check(fetched.outcome, words),
+                    ..fetched
                 }
             }
         };
-        cache.answer(&question, ask).await
+        cache.answer(&key, ask).await
     }
 }

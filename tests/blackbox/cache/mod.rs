@@ -20,10 +20,10 @@ use crate::support::{
     tables::{echo, echo_of, echoed, failed, found, key_of, not_found, serve, table},
 };
 use postgate::config;
-use postgate::http::freshness::{Answered, Lifetime, lifetime};
+use postgate::http::freshness::{Fetched, Lifetime, lifetime};
 use postgate::outcome::{Outcome, Reason};
 use postgate::request::{Attributes, Request};
-use postgate::table::cache::{Cache, Question};
+use postgate::table::cache::{Cache, CacheKey};
 use rustix::process::Signal;
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
@@ -47,20 +47,20 @@ fn cache(settings: config::Cache) -> Arc<Cache> {
     Arc::new(Cache::new(settings))
 }
 
-fn asks(key: &str) -> Question {
+fn asks(key: &str) -> CacheKey {
     key.as_bytes().into()
 }
 
-fn value(text: impl Into<String>) -> Answered {
+fn value(text: impl Into<String>) -> Fetched {
     Outcome::Found(text.into()).into()
 }
 
-fn failure() -> Answered {
+fn failure() -> Fetched {
     Outcome::Temporary(Reason::Unreachable.into()).into()
 }
 
 /// Asks, and tells how often the backend was asked.
-async fn ask(cache: &Arc<Cache>, key: &str, answer: Answered) -> (Outcome, usize) {
+async fn ask(cache: &Arc<Cache>, key: &str, answer: Fetched) -> (Outcome, usize) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let call = move || {
@@ -88,7 +88,7 @@ async fn whatever_is_asked_and_whenever_only_what_may_be_said_is_said() {
 async fn a_value_and_a_not_found_end_at_their_own_times() {
     let cache = cache(settings());
     assert_eq!(ask(&cache, "a", value("1")).await, (is_value("1"), 1));
-    let nothing = || Answered::from(Outcome::NotFound);
+    let nothing = || Fetched::from(Outcome::NotFound);
     assert_eq!(ask(&cache, "b", nothing()).await, (Outcome::NotFound, 1));
     advance(Duration::from_millis(9_999)).await;
     assert_eq!(ask(&cache, "b", value("2")).await, (Outcome::NotFound, 0));
@@ -117,7 +117,7 @@ async fn an_answer_is_as_old_as_its_question() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_never_kept() {
     let cache = cache(settings());
-    let permanent = || Answered::from(Outcome::Permanent(Reason::Answered(400).into()));
+    let permanent = || Fetched::from(Outcome::Permanent(Reason::Answered(400).into()));
     for bad in [failure(), permanent()] {
         for _ in 0..3 {
             assert_eq!(
@@ -137,7 +137,7 @@ async fn what_is_not_to_be_kept_takes_the_older_answer_with_it() {
     let cache = cache(settings);
     assert_eq!(ask(&cache, "a", value("1")).await.1, 1);
     advance(Duration::from_secs(60)).await;
-    let nothing = Answered::from(Outcome::NotFound);
+    let nothing = Fetched::from(Outcome::NotFound);
     assert_eq!(ask(&cache, "a", nothing).await, (Outcome::NotFound, 1));
     // The value was wrong by then, and is not said in place of a failure either.
     assert_eq!(ask(&cache, "a", failure()).await, (failure().outcome, 1));
@@ -169,7 +169,7 @@ async fn an_old_answer_is_said_only_while_asking_fails_and_only_so_long() {
     let told = ask(&cache, "b", permanent.clone().into()).await;
     assert_eq!(told, (permanent, 1));
     // A failure is never said as "not found", whoever allows old answers.
-    let nothing = Answered {
+    let nothing = Fetched {
         lifetime: Lifetime {
             fresh: None,
             stale: Some(Duration::from_secs(600)),
@@ -592,11 +592,11 @@ fn questions_differ_where_anything_differs() {
             map: map.map(Into::into),
             key: key.into(),
         };
-        cache.question(&request)
+        cache.key(&request)
     };
     let policy = |attributes: &[(&'static str, &'static str)]| {
         let pairs = attributes.iter().map(|(n, v)| ((*n).into(), (*v).into()));
-        cache.question(&Request::Policy(Attributes(pairs.collect())))
+        cache.key(&Request::Policy(Attributes(pairs.collect())))
     };
     let different = [
         lookup(None, "abc"),

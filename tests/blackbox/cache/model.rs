@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use postgate::config;
-use postgate::http::freshness::{Answered, Lifetime};
+use postgate::http::freshness::{Fetched, Lifetime};
 use postgate::outcome::{Failure, Outcome, Reason};
-use postgate::table::cache::{Cache, Question};
+use postgate::table::cache::{Cache, CacheKey};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -160,7 +160,7 @@ impl Tables {
     }
 
     /// A call has brought this.
-    fn land(&mut self, call: usize, answered: &Answered) {
+    fn land(&mut self, call: usize, answered: &Fetched) {
         let flight = self.flights.remove(&call).expect("a call");
         assert!(flight.is_wanted(), "a call lands for nobody");
         let now = Instant::now();
@@ -210,7 +210,7 @@ impl Tables {
     }
 
     /// What a call is going to bring, and when.
-    fn plan(&mut self, call: usize) -> (Duration, Answered) {
+    fn plan(&mut self, call: usize) -> (Duration, Fetched) {
         let outcome = match self.rng.u8(..10) {
             0..5 => Outcome::Found(format!("value {call}")),
             5..7 => Outcome::NotFound,
@@ -236,7 +236,7 @@ impl Tables {
             0 => Duration::ZERO,
             _ => some_time(&mut self.rng, 40),
         };
-        (takes, Answered { outcome, lifetime })
+        (takes, Fetched { outcome, lifetime })
     }
 
     fn note(&mut self, what: &'static str) {
@@ -266,7 +266,7 @@ impl Drop for Call {
     }
 }
 
-async fn call(world: World, number: usize) -> Answered {
+async fn call(world: World, number: usize) -> Fetched {
     let (takes, answered) = lock(&world).plan(number);
     let mut call = Call {
         world,
@@ -363,7 +363,7 @@ async fn ask(cache: &Arc<Cache>, world: &World, key: usize, patience: Option<Dur
         *was_made.lock().expect("a lock") = true;
         call(Arc::clone(world), number)
     };
-    let question: Question = key.to_le_bytes().as_slice().into();
+    let question: CacheKey = key.to_le_bytes().as_slice().into();
     let outcome = {
         let mut answering = std::pin::pin!(cache.answer(&question, make));
         let outcome = match patience {
