@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use postgate::Program;
 use postgate::config::{Mode, Table, load};
 use postgate::http::answer::read;
 use postgate::http::call::compose;
@@ -16,7 +15,7 @@ use postgate::protocol::policy::Policy;
 use postgate::protocol::quote::{quote, unquote};
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
-use postgate::protocol::{MAX_REQUEST, Protocol, Step};
+use postgate::protocol::{Facts, MAX_REQUEST, Protocol, Step};
 use postgate::reply::PolicyActions;
 use postgate::request::Request;
 
@@ -68,13 +67,13 @@ fn frames(criterion: &mut Criterion) {
 }
 
 fn protocols(criterion: &mut Criterion) {
-    protocol::<TcpLookup>(criterion, Program::TcpLookup, VALUE);
-    protocol::<Socketmap>(criterion, Program::Socketmap, VALUE);
-    protocol::<Policy>(criterion, Program::Policy, ACTION);
+    protocol::<TcpLookup>(criterion, TcpLookup::FACTS, VALUE);
+    protocol::<Socketmap>(criterion, Socketmap::FACTS, VALUE);
+    protocol::<Policy>(criterion, Policy::FACTS, ACTION);
 }
 
-fn protocol<P: Protocol>(criterion: &mut Criterion, program: Program, value: &str) {
-    let mut group = criterion.benchmark_group(program.name());
+fn protocol<P: Protocol>(criterion: &mut Criterion, program: &'static Facts, value: &str) {
+    let mut group = criterion.benchmark_group(program.name);
     let asked = asked(program);
     group.throughput(Throughput::Bytes(asked.len() as u64));
     group.bench_function("request", |b| {
@@ -98,16 +97,16 @@ fn protocol<P: Protocol>(criterion: &mut Criterion, program: Program, value: &st
 fn calls(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("call");
     for (name, program, keys) in [
-        ("lookup: GET with a query", Program::Socketmap, ""),
+        ("lookup: GET with a query", Socketmap::FACTS, ""),
         (
             "lookup: POST of JSON",
-            Program::Socketmap,
+            Socketmap::FACTS,
             "method = \"POST\"\njson = { query = { key = \"{key}\" } }",
         ),
-        ("policy: POST of a form", Program::Policy, ""),
+        ("policy: POST of a form", Policy::FACTS, ""),
         (
             "policy: POST of JSON",
-            Program::Policy,
+            Policy::FACTS,
             "json = { mail = \"{*}\" }",
         ),
     ] {
@@ -129,39 +128,33 @@ fn answers(criterion: &mut Criterion) {
     let many = format!("[{}]", many.join(","));
     let pointed = "value = \"/data/result\"\nmissing = \"not-found\"";
     for (name, program, keys, content_type, body) in [
-        (
-            "string",
-            Program::Socketmap,
-            "",
-            json,
-            "\"jane@example.org\"",
-        ),
+        ("string", Socketmap::FACTS, "", json, "\"jane@example.org\""),
         (
             "list",
-            Program::Socketmap,
+            Socketmap::FACTS,
             "",
             json,
             r#"["jane@example.org","joe@example.org"]"#,
         ),
-        ("list of 100", Program::Socketmap, "", json, &many),
+        ("list of 100", Socketmap::FACTS, "", json, &many),
         (
             "member of an object",
-            Program::Socketmap,
+            Socketmap::FACTS,
             pointed,
             json,
             r#"{"status":"ok","took":12,"data":{"id":4711,"result":"jane@example.org"}}"#,
         ),
         (
             "no such member",
-            Program::Socketmap,
+            Socketmap::FACTS,
             pointed,
             json,
             r#"{"status":"ok","took":12,"data":{}}"#,
         ),
-        ("policy text", Program::Policy, "", "text/plain", ACTION),
+        ("policy text", Policy::FACTS, "", "text/plain", ACTION),
         (
             "policy object",
-            Program::Policy,
+            Policy::FACTS,
             "",
             json,
             r#"{"action":"PREPEND X-Spam-Score: 3.1","score":3.1}"#,
@@ -176,21 +169,21 @@ fn answers(criterion: &mut Criterion) {
 }
 
 /// Returns the bytes that Postfix sends to a program.
-fn asked(program: Program) -> Bytes {
-    match program {
-        Program::TcpLookup => format!("get {KEY}\n").into(),
-        Program::Socketmap => put_netstring(&[b"users ", KEY.as_bytes()]),
-        Program::Policy => POLICY.into(),
+fn asked(program: &'static Facts) -> Bytes {
+    match program.name {
+        "tcp-lookup" => format!("get {KEY}\n").into(),
+        "socketmap" => put_netstring(&[b"users ", KEY.as_bytes()]),
+        _ => POLICY.into(),
     }
 }
 
 /// Returns the request that a program reads from them.
-fn request(program: Program) -> Request {
+fn request(program: &'static Facts) -> Request {
     let mut input = BytesMut::from(&*asked(program));
-    let step = match program {
-        Program::TcpLookup => TcpLookup::default().next_step(&mut input),
-        Program::Socketmap => Socketmap.next_step(&mut input),
-        Program::Policy => Policy::default().next_step(&mut input),
+    let step = match program.name {
+        "tcp-lookup" => TcpLookup::default().next_step(&mut input),
+        "socketmap" => Socketmap.next_step(&mut input),
+        _ => Policy::default().next_step(&mut input),
     };
     match step {
         Step::Ask(request) => request,
@@ -199,14 +192,14 @@ fn request(program: Program) -> Request {
 }
 
 /// Makes the one table of a configuration.
-fn table(program: Program, keys: &str) -> Table {
+fn table(program: &'static Facts, keys: &str) -> Table {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("codecs.toml");
     let text = format!(
         "[{}.users]\ntarget = \"http://127.0.0.1/users\"\n{keys}\n",
-        program.name()
+        program.name
     );
     std::fs::write(&path, text).expect("a file");
-    let (config, report) = load(&path, Mode::Serve(Program::Socketmap));
+    let (config, report) = load(&path, Mode::Serve(Socketmap::FACTS));
     let config = config.unwrap_or_else(|| panic!("{keys}: {:?}", report.problems()));
     config.tables.into_iter().next().expect("a table")
 }

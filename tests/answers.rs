@@ -3,15 +3,14 @@
 use postgate::config::{Missing, Response, ResponseRules, Statuses, Verdict};
 use postgate::http::answer::{read, verdict, without_body};
 use postgate::outcome::{Outcome, Reason};
+use postgate::protocol::policy::Policy;
+use postgate::protocol::tcp_lookup::TcpLookup;
+use postgate::protocol::{Facts, Protocol as _};
 
-fn reading(is_lookup: bool) -> ResponseRules {
+fn rules(protocol: &'static Facts, response: Response) -> ResponseRules {
     ResponseRules {
-        is_lookup,
-        response: if is_lookup {
-            Response::Json
-        } else {
-            Response::Auto
-        },
+        protocol,
+        response,
         value: None,
         missing: Missing::Temporary,
         error: None,
@@ -24,11 +23,11 @@ fn reading(is_lookup: bool) -> ResponseRules {
 }
 
 fn lookup() -> ResponseRules {
-    reading(true)
+    rules(TcpLookup::FACTS, Response::Json)
 }
 
 fn policy() -> ResponseRules {
-    reading(false)
+    rules(Policy::FACTS, Response::Auto)
 }
 
 /// An outcome in a word or two, without what is for the log alone.

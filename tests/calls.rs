@@ -1,22 +1,25 @@
 //! Requests into HTTP calls: each value escaped for where it stands, or no call at all.
 
-use postgate::Program;
 use postgate::config::{Mode, Table, load};
 use postgate::http::call::compose;
 use postgate::outcome::Outcome;
+use postgate::protocol::policy::Policy;
+use postgate::protocol::socketmap::Socketmap;
+use postgate::protocol::tcp_lookup::TcpLookup;
+use postgate::protocol::{Facts, Protocol as _};
 use postgate::request::{Attributes, Request};
 use postgate::table::keys;
 
 /// Makes the one table of a configuration.
-fn table(program: Program, keys: &str) -> Table {
+fn table(program: &'static Facts, keys: &str) -> Table {
     let path = std::env::temp_dir().join(format!(
         "postgate-calls-{}-{:?}.toml",
         std::process::id(),
         std::thread::current().id()
     ));
-    let text = format!("[{}.users]\n{keys}\n", program.name());
+    let text = format!("[{}.users]\n{keys}\n", program.name);
     std::fs::write(&path, text).expect("a file");
-    let (config, report) = load(&path, Mode::Serve(Program::Socketmap));
+    let (config, report) = load(&path, Mode::Serve(Socketmap::FACTS));
     std::fs::remove_file(&path).expect("the file");
     let config = config.unwrap_or_else(|| panic!("{keys}: {:?}", report.problems()));
     config.tables.into_iter().next().expect("a table")
@@ -57,7 +60,7 @@ fn call(table: &Table, request: &Request) -> String {
 
 #[test]
 fn a_key_in_the_query_is_asked_whatever_it_is() {
-    let table = table(Program::TcpLookup, r#"target = "http://h/t?x=1""#);
+    let table = table(TcpLookup::FACTS, r#"target = "http://h/t?x=1""#);
     for (key, expected) in [
         (&b"a@b.c"[..], "http://h/t?x=1&key=a%40b.c"),
         (b"", "http://h/t?x=1&key="),
@@ -84,7 +87,7 @@ fn a_key_in_the_query_is_asked_whatever_it_is() {
 
 #[test]
 fn a_key_in_the_path_cannot_leave_its_segment() {
-    let table = table(Program::TcpLookup, r#"target = "http://h/a/{key}/z""#);
+    let table = table(TcpLookup::FACTS, r#"target = "http://h/a/{key}/z""#);
     for (key, expected) in [
         (&b"a@b.c"[..], "http://h/a/a%40b.c/z"),
         (b"../../admin", "http://h/a/..%2F..%2Fadmin/z"),
@@ -104,10 +107,7 @@ fn a_key_in_the_path_cannot_leave_its_segment() {
 
 #[test]
 fn a_key_is_split_at_its_last_at() {
-    let table = table(
-        Program::TcpLookup,
-        r#"target = "http://h/{domain}/{local}""#,
-    );
+    let table = table(TcpLookup::FACTS, r#"target = "http://h/{domain}/{local}""#);
     for (key, expected) in [
         ("a@b", "http://h/b/a"),
         ("a@b@c", "http://h/c/a%40b"),
@@ -125,7 +125,7 @@ fn a_key_is_split_at_its_last_at() {
 
 #[test]
 fn a_local_part_without_a_domain_is_the_whole_key() {
-    let table = table(Program::TcpLookup, r#"target = "http://h/{local}""#);
+    let table = table(TcpLookup::FACTS, r#"target = "http://h/{local}""#);
     assert_eq!(call(&table, &lookup(b"a")), "http://h/a");
     assert_eq!(call(&table, &lookup(b"a@b")), "http://h/a");
     assert_eq!(call(&table, &lookup(b"@b")), "not found");
@@ -133,7 +133,7 @@ fn a_local_part_without_a_domain_is_the_whole_key() {
 
 #[test]
 fn parts_of_a_segment_are_judged_together() {
-    let table = table(Program::TcpLookup, r#"target = "http://h/.{key}/x{key}""#);
+    let table = table(TcpLookup::FACTS, r#"target = "http://h/.{key}/x{key}""#);
     assert_eq!(call(&table, &lookup(b".")), "not found");
     assert_eq!(call(&table, &lookup(b"")), "not found");
     assert_eq!(call(&table, &lookup(b"a")), "http://h/.a/xa");
@@ -141,9 +141,9 @@ fn parts_of_a_segment_are_judged_together() {
 
 #[test]
 fn what_postfix_asks_on_its_own_account_is_not_passed_on() {
-    let plain = table(Program::TcpLookup, r#"target = "http://h/t""#);
+    let plain = table(TcpLookup::FACTS, r#"target = "http://h/t""#);
     let special = table(
-        Program::TcpLookup,
+        TcpLookup::FACTS,
         "target = \"http://h/t\"\nspecial-keys = true",
     );
     for (key, expected) in [
@@ -159,13 +159,13 @@ fn what_postfix_asks_on_its_own_account_is_not_passed_on() {
 
 #[test]
 fn a_map_is_asked_by_the_name_it_has() {
-    let any = table(Program::Socketmap, r#"target = "http://h""#);
+    let any = table(Socketmap::FACTS, r#"target = "http://h""#);
     let request = Request::Lookup {
         map: Some(b"a/b&c"[..].into()),
         key: b"k"[..].into(),
     };
     assert_eq!(call(&any, &request), "http://h/?name=a%2Fb%26c&key=k");
-    let in_path = table(Program::Socketmap, r#"target = "http://h/{name}/{key}""#);
+    let in_path = table(Socketmap::FACTS, r#"target = "http://h/{name}/{key}""#);
     assert_eq!(call(&in_path, &request), "http://h/a%2Fb%26c/k");
 }
 
@@ -173,7 +173,7 @@ fn a_map_is_asked_by_the_name_it_has() {
 fn a_query_is_sent_in_the_order_written() {
     let keys =
         "target = \"http://h/t?\"\nquery = { z = \"{key}\", a = \"x y&{name}\", \"b c\" = \"\" }";
-    let table = table(Program::TcpLookup, keys);
+    let table = table(TcpLookup::FACTS, keys);
     assert_eq!(
         call(&table, &lookup(b"k")),
         "http://h/t?z=k&a=x%20y%26users&b%20c="
@@ -182,7 +182,7 @@ fn a_query_is_sent_in_the_order_written() {
 
 #[test]
 fn a_policy_question_is_a_form_of_all_attributes() {
-    let table = table(Program::Policy, r#"target = "http://h/p""#);
+    let table = table(Policy::FACTS, r#"target = "http://h/p""#);
     let request = policy(&[
         ("helo_name", b"a&recipient=evil"),
         ("sender", b""),
@@ -198,7 +198,7 @@ fn a_policy_question_is_a_form_of_all_attributes() {
 #[test]
 fn attributes_stand_in_paths_and_queries() {
     let keys = "target = \"http://h/{sasl_username}\"\nmethod = \"GET\"\nquery = \"{*}\"";
-    let table = table(Program::Policy, keys);
+    let table = table(Policy::FACTS, keys);
     let request = policy(&[("sasl_username", b"a/b"), ("sender", b"x")]);
     assert_eq!(
         call(&table, &request),
@@ -221,7 +221,7 @@ fn attributes_stand_in_paths_and_queries() {
 #[test]
 fn targets_stand_in_their_order() {
     let keys = r#"target = ["http://a/{key}", "http://b/x?y={key}", "http://c/{domain}"]"#;
-    let table = table(Program::TcpLookup, keys);
+    let table = table(TcpLookup::FACTS, keys);
     assert_eq!(
         call(&table, &lookup(b"k@d")),
         "http://a/k%40d http://b/x?y=k%40d http://c/d"
@@ -233,7 +233,7 @@ fn targets_stand_in_their_order() {
 #[test]
 fn a_header_holds_one_line_of_visible_ascii() {
     let keys = "target = \"http://h\"\nheaders = { X-Key = \"k={key};\", X-Name = \"{name}\" }";
-    let table = table(Program::TcpLookup, keys);
+    let table = table(TcpLookup::FACTS, keys);
     for (key, expected) in [
         (&b"a@b"[..], "a@b"),
         (b"\r\nX-Evil: 1", "%0D%0AX-Evil:%201"),
@@ -253,7 +253,7 @@ fn a_header_holds_one_line_of_visible_ascii() {
 fn a_json_body_holds_a_key_as_one_string() {
     let keys = "target = \"http://h\"\nmethod = \"POST\"\n\
         json = { z = \"{key}\", a = [1, -2.5, true, \"x {local} at {domain}\"], \"b{{\" = { c = {}, d = [] } }";
-    let table = table(Program::TcpLookup, keys);
+    let table = table(TcpLookup::FACTS, keys);
     for (key, z, text) in [
         (&b"a@b"[..], "a@b", "x a at b"),
         (b"\"},\\\"@b", "\\\"},\\\\\\\"@b", "x \\\"},\\\\\\\" at b"),
@@ -276,7 +276,7 @@ fn a_json_body_holds_a_key_as_one_string() {
 #[test]
 fn a_json_body_can_be_the_key_alone() {
     let table = table(
-        Program::TcpLookup,
+        TcpLookup::FACTS,
         "target = \"http://h\"\nmethod = \"PUT\"\njson = \"{key}\"",
     );
     assert_eq!(call(&table, &lookup(b"a\"b")), "http://h/ \"a\\\"b\"");
@@ -285,7 +285,7 @@ fn a_json_body_can_be_the_key_alone() {
 #[test]
 fn all_attributes_are_an_object_in_json() {
     let keys = "target = \"http://h\"\njson = { request = \"{*}\", from = \"{sender}\" }";
-    let table = table(Program::Policy, keys);
+    let table = table(Policy::FACTS, keys);
     let request = policy(&[("sender", b"a\"b"), ("x\"y", b""), ("sender", b"second")]);
     assert_eq!(
         call(&table, &request),
@@ -299,14 +299,14 @@ fn all_attributes_are_an_object_in_json() {
 fn a_form_can_be_chosen_attribute_by_attribute() {
     let keys = "target = \"http://h\"\nextra-attributes = [\"my_own\"]\n\
         form = { user = \"{sasl_username}\", own = \"<{my_own}>\", fixed = \"a b\" }";
-    let table = table(Program::Policy, keys);
+    let table = table(Policy::FACTS, keys);
     let request = policy(&[("sasl_username", b"a&b=c+d"), ("my_own", b"\r\n")]);
     assert_eq!(
         call(&table, &request),
         "http://h/ user=a%26b%3Dc%2Bd&own=%3C%0D%0A%3E&fixed=a%20b"
     );
     let keys = "target = \"http://h\"\nmethod = \"POST\"\nform = { k = \"{key}\" }";
-    let lookups = crate::table(Program::TcpLookup, keys);
+    let lookups = crate::table(TcpLookup::FACTS, keys);
     assert_eq!(call(&lookups, &lookup(b"a&b")), "http://h/ k=a%26b");
 }
 
@@ -314,7 +314,7 @@ fn a_form_can_be_chosen_attribute_by_attribute() {
 fn a_key_is_normalised_before_it_is_asked_for() {
     let keys = "target = \"http://h/{key}\"\n\
         normalise = { lowercase = true, delimiter = \"+-\", pattern = \"[^@]+@(a|b)[.]test|[.a-z]+\" }";
-    let table = table(Program::TcpLookup, keys);
+    let table = table(TcpLookup::FACTS, keys);
     for (key, expected) in [
         ("User+Ext@A.test", "http://h/user%40a.test"),
         ("user-x+y@b.test", "http://h/user%40b.test"),
@@ -340,7 +340,7 @@ fn a_key_is_normalised_before_it_is_asked_for() {
 #[test]
 fn bytes_that_are_no_text_are_normalised_as_far_as_they_go() {
     let keys = "target = \"http://h/{key}\"\nnormalise = { lowercase = true, delimiter = \"+\" }";
-    let table = table(Program::TcpLookup, keys);
+    let table = table(TcpLookup::FACTS, keys);
     assert_eq!(call(&table, &lookup(b"A\xff+x@B")), "http://h/a%FF%40b");
 }
 
@@ -357,7 +357,7 @@ fn a_path_stays_as_it_is_written() {
         ("HTTP://H:80/{key}?b", "http://h/k?b"),
         ("http://[::1]:8080/{{{key}}}", "http://[::1]:8080/%7Bk%7D"),
     ] {
-        let table = table(Program::TcpLookup, &format!("target = \"{target}\""));
+        let table = table(TcpLookup::FACTS, &format!("target = \"{target}\""));
         assert_eq!(call(&table, &lookup(b"k")), expected, "{target}");
     }
 }

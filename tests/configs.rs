@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use postgate::Program;
 use postgate::config::{Config, HeaderText, Mode, Report, load, show};
+use postgate::protocol::policy::Policy;
+use postgate::protocol::socketmap::Socketmap;
+use postgate::protocol::{Facts, Protocol as _};
 use reqwest::header::HeaderName;
 
 fn folder(name: &str) -> PathBuf {
@@ -41,7 +43,7 @@ fn shown(report: &Report, path: &Path) -> String {
 }
 
 fn load_well(path: &Path) -> Config {
-    let (config, report) = load(path, Mode::Serve(Program::Socketmap));
+    let (config, report) = load(path, Mode::Serve(Socketmap::FACTS));
     assert_eq!(shown(&report, path), "", "{}", path.display());
     config.expect("a configuration without problems")
 }
@@ -66,7 +68,7 @@ fn file_of(text: &str) -> PathBuf {
 
 /// Demands that a configuration says exactly what the file beside it has.
 fn load_with_problems(path: &Path) -> Option<Config> {
-    let (config, report) = load(path, Mode::Serve(Program::Socketmap));
+    let (config, report) = load(path, Mode::Serve(Socketmap::FACTS));
     let expected = std::fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
     assert_eq!(shown(&report, path), expected, "{}", path.display());
     config
@@ -319,8 +321,8 @@ fn a_program_needs_the_secrets_of_its_own_tables_only() {
         shown(&report, &path)
     };
     let missing = "file \"/nowhere/at/all\" cannot be read";
-    assert!(of(Mode::Serve(Program::Socketmap)).contains(missing));
-    assert!(!of(Mode::Serve(Program::Policy)).contains(missing));
+    assert!(of(Mode::Serve(Socketmap::FACTS)).contains(missing));
+    assert!(!of(Mode::Serve(Policy::FACTS)).contains(missing));
     let looked = of(Mode::Check);
     assert!(
         looked.contains("warning: socketmap.nowhere.auth-token: file"),
@@ -347,7 +349,7 @@ fn a_policy_call_that_carries_nothing_is_refused_where_a_credential_is_missing()
 #[test]
 fn a_table_takes_over_what_it_does_not_set() {
     let config = load_well(&folder("good").join("inheritance.toml"));
-    let table = |program: Program, name: &str| {
+    let table = |program: &'static Facts, name: &str| {
         let found = config.tables_of(program).find(|table| table.name == name);
         &found.expect("the table").endpoint
     };
@@ -363,18 +365,18 @@ fn a_table_takes_over_what_it_does_not_set() {
         headers.sort();
         headers
     };
-    let plain = table(Program::Socketmap, "plain");
+    let plain = table(Socketmap::FACTS, "plain");
     assert_eq!(plain.request_timeout.as_secs(), 3);
     assert!(plain.special_keys);
-    assert_eq!(headers(Program::Socketmap, "plain"), ["x-a: 1", "x-b: 2"]);
-    assert_eq!(headers(Program::Socketmap, "own"), ["x-b: 3", "x-c: 4"]);
-    assert_eq!(headers(Program::Socketmap, "none"), Vec::<String>::new());
-    let back = table(Program::Socketmap, "none");
+    assert_eq!(headers(Socketmap::FACTS, "plain"), ["x-a: 1", "x-b: 2"]);
+    assert_eq!(headers(Socketmap::FACTS, "own"), ["x-b: 3", "x-c: 4"]);
+    assert_eq!(headers(Socketmap::FACTS, "none"), Vec::<String>::new());
+    let back = table(Socketmap::FACTS, "none");
     assert_eq!(back.request_timeout.as_secs(), 5);
     assert!(!back.special_keys);
     assert!(back.auth_token.is_none() && back.credential.is_none());
     assert_eq!(back.reading.status.verdict(404), None);
-    let own = table(Program::Socketmap, "own");
+    let own = table(Socketmap::FACTS, "own");
     assert!(format!("{:?}", own.credential).starts_with("Some(Basic"));
     assert!(own.auth_token.is_none());
     let verdict = |status| format!("{:?}", own.reading.status.verdict(status));

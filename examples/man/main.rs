@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{env, fs};
 
-use postgate::Program;
 use postgate::program::options::{Explained, Usage};
+use postgate::protocol;
 
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
@@ -22,10 +22,10 @@ fn main() -> ExitCode {
         eprintln!("man: the folder to write to is missing");
         return ExitCode::from(64);
     };
-    let mut pages: Vec<_> = Program::ALL
+    let mut pages: Vec<_> = protocol::ALL
         .into_iter()
         .map(|program| {
-            let name = format!("postgate-{}.8", program.name());
+            let name = format!("postgate-{}.8", program.name);
             (name, of_program(&Usage::of(program)))
         })
         .collect();
@@ -53,7 +53,7 @@ fn head(name: &str, section: u8, purpose: &str) -> String {
 }
 
 fn of_program(usage: &Usage) -> String {
-    let name = format!("postgate-{}", usage.program.name());
+    let name = format!("postgate-{}", usage.program.name);
     let purpose = usage.purpose.replacen("Answers", "answer", 1);
     let mut page = head(&name, 8, &purpose);
     page += ".SH SYNOPSIS\n";

@@ -1,15 +1,13 @@
 //! The parts of the manual pages that `--help` does not have.
 
-use postgate::Program;
+use postgate::protocol::Facts;
 
 /// A line of main.cf that uses a program.
-pub(crate) fn main_cf(program: Program) -> &'static str {
-    match program {
-        Program::TcpLookup => "transport_maps = tcp:127.0.0.1:9001",
-        Program::Socketmap => {
-            "virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases"
-        }
-        Program::Policy => "check_policy_service unix:private/postgate-policy",
+pub(crate) fn main_cf(program: &'static Facts) -> &'static str {
+    match program.name {
+        "tcp-lookup" => "transport_maps = tcp:127.0.0.1:9001",
+        "socketmap" => "virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases",
+        _ => "check_policy_service unix:private/postgate-policy",
     }
 }
 
@@ -54,9 +52,9 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 6] = [
 ];
 
 /// The files and the units of a program.
-pub(crate) fn files(program: Program) -> &'static [(&'static str, &'static str)] {
-    match program {
-        Program::TcpLookup => &[
+pub(crate) fn files(program: &'static Facts) -> &'static [(&'static str, &'static str)] {
+    match program.name {
+        "tcp-lookup" => &[
             ("/etc/postgate/config.toml", "the configuration"),
             (
                 "postgate-tcp-lookup@PORT.socket",
@@ -67,7 +65,7 @@ pub(crate) fn files(program: Program) -> &'static [(&'static str, &'static str)]
                 "the unit that listens on 127.0.0.1:9464 for metrics and health",
             ),
         ],
-        Program::Socketmap => &[
+        "socketmap" => &[
             ("/etc/postgate/config.toml", "the configuration"),
             (
                 "postgate-socketmap.socket",
@@ -82,7 +80,7 @@ pub(crate) fn files(program: Program) -> &'static [(&'static str, &'static str)]
                 "the unit that listens on 127.0.0.1:9465 for metrics and health",
             ),
         ],
-        Program::Policy => &[
+        _ => &[
             ("/etc/postgate/config.toml", "the configuration"),
             (
                 "postgate-policy.socket",

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use postgate::protocol::policy::Policy;
+
 fn main() -> ExitCode {
-    postgate::run(postgate::Program::Policy)
+    postgate::run::<Policy>()
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use postgate::protocol::socketmap::Socketmap;
+
 fn main() -> ExitCode {
-    postgate::run(postgate::Program::Socketmap)
+    postgate::run::<Socketmap>()
 }

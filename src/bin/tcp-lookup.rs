@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use postgate::protocol::tcp_lookup::TcpLookup;
+
 fn main() -> ExitCode {
-    postgate::run(postgate::Program::TcpLookup)
+    postgate::run::<TcpLookup>()
 }

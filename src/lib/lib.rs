@@ -60,4 +60,3 @@ pub mod session;
 pub mod table;
 
 pub use program::run;
-pub use protocol::facts::Program;

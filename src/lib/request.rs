@@ -47,39 +47,3 @@ impl Attributes {
             .map(|(_, value)| value.as_ref())
     }
 }
-
-/// The attributes Postfix sends, as of 3.12 (smtpd_check.c): those a placeholder may name.
-pub const ATTRIBUTES: [&str; 32] = [
-    "request",
-    "protocol_state",
-    "protocol_name",
-    "client_address",
-    "client_name",
-    "client_port",
-    "reverse_client_name",
-    "server_address",
-    "server_port",
-    "helo_name",
-    "sender",
-    "recipient",
-    "recipient_count",
-    "queue_id",
-    "instance",
-    "size",
-    "etrn_domain",
-    "stress",
-    "sasl_method",
-    "sasl_username",
-    "sasl_sender",
-    "ccert_subject",
-    "ccert_issuer",
-    "ccert_fingerprint",
-    "ccert_pubkey_fingerprint",
-    "encryption_protocol",
-    "encryption_cipher",
-    "encryption_keysize",
-    "tls_sni",
-    "policy_context",
-    "compatibility_level",
-    "mail_version",
-];

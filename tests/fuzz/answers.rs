@@ -7,6 +7,9 @@ use fastrand::Rng;
 use postgate::config::{Missing, Response, ResponseRules, Statuses};
 use postgate::http::answer::read;
 use postgate::outcome::{Outcome, Reason};
+use postgate::protocol::Protocol as _;
+use postgate::protocol::policy::Policy;
+use postgate::protocol::tcp_lookup::TcpLookup;
 use serde_json::Value;
 
 const POINTERS: [&str; 14] = [
@@ -99,7 +102,7 @@ fn every_answer_is_read() {
                 found += 1;
             }
             Outcome::NotFound => {
-                let may_be = reading.is_lookup || reading.missing == Missing::NotFound;
+                let may_be = is_lookup(&reading) || reading.missing == Missing::NotFound;
                 assert!(may_be, "{}", place());
             }
             Outcome::Temporary(failure) => {
@@ -133,7 +136,7 @@ fn meaning(root: &Value, reading: &ResponseRules) -> Option<Outcome> {
     }
     let pointer = match &reading.value {
         Some(pointer) => pointer,
-        None if !reading.is_lookup && root.is_object() => "/action",
+        None if !is_lookup(reading) && root.is_object() => "/action",
         None => "",
     };
     match root.pointer(pointer)? {
@@ -146,12 +149,17 @@ fn meaning(root: &Value, reading: &ResponseRules) -> Option<Outcome> {
             Some(Outcome::Found(texts.join(&reading.list_separator)))
         }
         Value::Null | Value::Bool(false) | Value::String(_) | Value::Array(_)
-            if reading.is_lookup =>
+            if is_lookup(reading) =>
         {
             Some(Outcome::NotFound)
         }
         _ => None,
     }
+}
+
+/// Returns whether the rules are those of a lookup.
+fn is_lookup(rules: &ResponseRules) -> bool {
+    rules.protocol == TcpLookup::FACTS
 }
 
 /// Returns whether Postfix finds a word in a value.
@@ -174,7 +182,11 @@ fn is_barred(root: &Value, pointer: &str) -> bool {
 fn reading(rng: &mut Rng) -> ResponseRules {
     let pointer = |rng: &mut Rng| POINTERS[rng.usize(..POINTERS.len())].to_owned();
     ResponseRules {
-        is_lookup: rng.bool(),
+        protocol: if rng.bool() {
+            TcpLookup::FACTS
+        } else {
+            Policy::FACTS
+        },
         response: [Response::Json, Response::Text, Response::Auto][rng.usize(..3)],
         value: rng.bool().then(|| pointer(rng)),
         missing: [Missing::Temporary, Missing::NotFound][rng.usize(..2)],

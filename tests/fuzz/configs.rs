@@ -6,8 +6,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
-use postgate::Program;
 use postgate::config::{Config, Mode, Report, load, show};
+use postgate::protocol::Protocol as _;
+use postgate::protocol::policy::Policy;
+use postgate::protocol::socketmap::Socketmap;
+use postgate::protocol::tcp_lookup::TcpLookup;
 
 /// What the secrets of the seeds begin with.
 const SECRETS: [&str; 2] = ["s3cret", "text-secret"];
@@ -79,9 +82,9 @@ fn every_configuration_is_taken_or_told_what_is_wrong_with_it() {
         }
         let mode = match rng.u8(..4) {
             0 => Mode::Check,
-            1 => Mode::Serve(Program::TcpLookup),
-            2 => Mode::Serve(Program::Socketmap),
-            _ => Mode::Serve(Program::Policy),
+            1 => Mode::Serve(TcpLookup::FACTS),
+            2 => Mode::Serve(Socketmap::FACTS),
+            _ => Mode::Serve(Policy::FACTS),
         };
         let (config, report) = file.load(&text, mode);
         let mut note = |rule, holds: bool, seen: &str| {

@@ -3,11 +3,12 @@
 
 use fastrand::Rng;
 use percent_encoding::percent_decode;
-use postgate::Program;
 use postgate::config::load;
 use postgate::config::{Mode, Parameters, Part, Placeholder, Table, Target, Template, Vocabulary};
 use postgate::http::call::compose;
 use postgate::outcome::Outcome;
+use postgate::protocol::Protocol as _;
+use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::request::Request;
 use postgate::table::keys;
 use reqwest::Url;
@@ -78,8 +79,7 @@ fn no_key_changes_the_shape_of_a_url() {
     for run in 0..super::runs() {
         let text = text(&mut rng);
         let vocabulary = Vocabulary {
-            lookup: true,
-            policy: false,
+            protocols: &[TcpLookup::FACTS],
             extra: &[],
         };
         let Ok(target) = Target::parse(&text, vocabulary) else {
@@ -198,7 +198,7 @@ fn table() -> Table {
     std::fs::remove_file(&path).expect("the file");
     let config = config.unwrap_or_else(|| panic!("{:?}", report.problems()));
     let mut table = config
-        .tables_of(Program::TcpLookup)
+        .tables_of(TcpLookup::FACTS)
         .next()
         .expect("a table")
         .clone();

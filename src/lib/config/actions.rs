@@ -15,7 +15,7 @@ impl Reader<'_, '_> {
             "permit-actions",
             "restriction-classes",
         ];
-        if !self.is_policy {
+        if !self.any(|facts| facts.has_actions) {
             for name in names {
                 self.section.reject_elsewhere(name, "a policy table");
             }

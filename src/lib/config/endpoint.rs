@@ -18,7 +18,8 @@ use super::resolve::SecretPolicy;
 use super::target::Target;
 use super::template::{Template, Vocabulary};
 use super::{Endpoint, values};
-use crate::protocol::facts::Program;
+use crate::protocol::tcp_lookup::TcpLookup;
+use crate::protocol::{Facts, Protocol as _};
 
 /// Postfix gives up at 100 s, in all three protocols.
 const LONGEST_REQUEST: Duration = Duration::from_secs(90);
@@ -26,16 +27,14 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(90);
 /// Reads an endpoint for these programs; for more than one it is the defaults in `[http]`.
 pub(super) fn endpoint(
     section: Section<'_>,
-    programs: &[Program],
+    protocols: &[&'static Facts],
     secrecy: SecretPolicy,
     report: &mut Report,
 ) -> Option<Endpoint> {
-    let is_default = programs.len() > 1;
+    let is_default = protocols.len() > 1;
     let rejected_before = report.rejected();
     let mut reader = Reader {
-        is_lookup: programs.iter().any(|p| p.is_lookup()),
-        is_policy: programs.contains(&Program::Policy),
-        is_socketmap: programs == [Program::Socketmap],
+        protocols,
         says_not_found: false,
         extra_attributes: Vec::new(),
         secrecy,
@@ -77,7 +76,7 @@ pub(super) fn endpoint(
     let is_asked = form.is_some() || json.is_some();
     let query = match query {
         Some((_, query)) => query,
-        None if !reader.is_lookup || is_asked => Parameters::None,
+        None if reader.facts().default_query.is_empty() || is_asked => Parameters::None,
         None if targets.iter().any(Target::has_placeholder) => Parameters::None,
         None => reader.default_query(),
     };
@@ -123,9 +122,8 @@ pub(super) fn endpoint(
 /// The keys of one endpoint. Those of the same kind are read in files of their own: headers,
 /// identity, transport, reading, actions, steady.
 pub(super) struct Reader<'r, 't> {
-    pub(super) is_lookup: bool,
-    pub(super) is_policy: bool,
-    is_socketmap: bool,
+    /// The protocol of the table; for `[http]` all of them.
+    protocols: &'r [&'static Facts],
     /// Whether the table itself, and not `[http]`, has `on-not-found`.
     pub(super) says_not_found: bool,
     extra_attributes: Vec<String>,
@@ -138,6 +136,16 @@ type Place = Range<usize>;
 type Found<'t, T> = Option<(Entry<'t>, T)>;
 
 impl<'t> Reader<'_, 't> {
+    /// Returns the facts that the defaults follow; those of `[http]` are only checked.
+    pub(super) fn facts(&self) -> &'static Facts {
+        self.protocols.first().copied().unwrap_or(TcpLookup::FACTS)
+    }
+
+    /// Returns whether a protocol that this section is for has a property.
+    pub(super) fn any(&self, has: impl Fn(&Facts) -> bool) -> bool {
+        self.protocols.iter().any(|facts| has(facts))
+    }
+
     pub(super) fn error(&mut self, span: Place, path: &str, text: impl Into<String>) {
         self.report.error(span, path, text);
     }
@@ -166,14 +174,13 @@ impl<'t> Reader<'_, 't> {
 
     pub(super) fn vocabulary(&self) -> Vocabulary<'_> {
         Vocabulary {
-            lookup: self.is_lookup,
-            policy: self.is_policy,
+            protocols: self.protocols,
             extra: &self.extra_attributes,
         }
     }
 
     fn extra_attributes(&mut self) -> Vec<String> {
-        if !self.is_policy {
+        if !self.any(|facts| facts.is_open) {
             self.section
                 .reject_elsewhere("extra-attributes", "a policy table");
             return Vec::new();
@@ -237,28 +244,17 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn method(&mut self) -> Method {
-        const METHODS: [(&str, usize); 4] = [("GET", 0), ("POST", 1), ("PUT", 2), ("PATCH", 3)];
-        let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH];
-        let default = if self.is_lookup {
-            Method::GET
-        } else {
-            Method::POST
-        };
-        let Some(entry) = self.section.take("method") else {
-            return default;
-        };
-        values::word(&entry, &METHODS, self.report)
-            .and_then(|i| methods.get(i).cloned())
-            .unwrap_or(default)
+        const METHODS: [&str; 4] = ["GET", "POST", "PUT", "PATCH"];
+        let words = METHODS.map(|name| (name, name));
+        let word = self.word("method", &words);
+        // Each of these is a method, so the default is never used.
+        Method::from_bytes(word.unwrap_or_else(|| self.facts().method).as_bytes())
+            .unwrap_or_default()
     }
 
     /// The parameters of a lookup when nothing else says what is asked.
     fn default_query(&self) -> Parameters {
-        let names: &[&str] = if self.is_socketmap {
-            &["name", "key"]
-        } else {
-            &["key"]
-        };
+        let names = self.facts().default_query;
         let pair = |name: &&str| {
             let value = self
                 .parse_template(&format!("{{{name}}}"))
@@ -271,13 +267,13 @@ impl<'t> Reader<'_, 't> {
     fn parameters(&mut self, name: &'static str) -> Found<'t, Parameters> {
         let entry = self.section.take(name)?;
         let table = match entry.value.get_ref() {
-            DeValue::String(text) if text == "{*}" && self.is_policy => {
+            DeValue::String(text) if text == "{*}" && self.any(|facts| facts.is_open) => {
                 self.report.layout().harmless.push(entry.value.span());
                 return Some((entry, Parameters::All));
             }
             DeValue::Table(table) => table,
             _ => {
-                let text = if self.is_policy {
+                let text = if self.any(|facts| facts.is_open) {
                     "must be a table, or \"{*}\" for all attributes"
                 } else {
                     "must be a table"
@@ -308,7 +304,7 @@ impl<'t> Reader<'_, 't> {
                 self.report.layout().harmless.push(value.span());
                 return Some(Json::Flag(*flag));
             }
-            DeValue::String(text) if text == "{*}" && self.is_policy => {
+            DeValue::String(text) if text == "{*}" && self.any(|facts| facts.is_open) => {
                 self.report.layout().harmless.push(value.span());
                 return Some(Json::All);
             }
@@ -365,7 +361,7 @@ impl<'t> Reader<'_, 't> {
             (Some((_, form)), _) => Body::Form(form),
             (None, Some((_, json))) => Body::Json(json),
             // A constant query says nothing of the request.
-            (None, None) if self.is_policy && has_body && !query.varies() => {
+            (None, None) if self.any(|facts| facts.is_open) && has_body && !query.varies() => {
                 Body::Form(Parameters::All)
             }
             (None, None) => Body::None,
@@ -374,7 +370,7 @@ impl<'t> Reader<'_, 't> {
 
     /// Reports a call that would be the same for every request: one answer for everybody.
     fn carries_nothing(&mut self, method: &Method, has_body: bool) {
-        let text = if self.is_lookup {
+        let text = if self.facts().key.is_some() {
             "neither target nor query, form, json or headers have {key}, {local} or {domain}"
                 .to_owned()
         } else if has_body {
@@ -407,7 +403,7 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn normalise(&mut self) -> Normalise {
-        if !self.is_lookup {
+        if !self.any(|facts| facts.key.is_some()) {
             self.section.reject_elsewhere("normalise", "a lookup table");
             return Normalise::default();
         }
@@ -504,7 +500,7 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn lookup_bool(&mut self, name: &'static str) -> bool {
-        if self.is_lookup {
+        if self.any(|facts| facts.key.is_some()) {
             return self.boolean(name);
         }
         self.section.reject_elsewhere(name, "a lookup table");

@@ -47,7 +47,7 @@ pub use template::{Part, Placeholder, Template, Vocabulary};
 pub use tls::{Pem, Tls, TlsVersion, authorities, client_identity, crypto_provider};
 pub use transport::{Compression, HttpVersion, Proxy, Transport};
 
-use crate::protocol::facts::Program;
+use crate::protocol::Facts;
 use crate::reply::PolicyActions;
 
 /// Reads the whole file.
@@ -81,16 +81,16 @@ pub struct Config {
 
 impl Config {
     /// Returns the tables of one program.
-    pub fn tables_of(&self, program: Program) -> impl Iterator<Item = &Table> {
-        self.tables.iter().filter(move |t| t.program == program)
+    pub fn tables_of(&self, protocol: &'static Facts) -> impl Iterator<Item = &Table> {
+        self.tables.iter().filter(move |t| t.protocol == protocol)
     }
 }
 
 /// One table of one program: a name that Postfix or a socket uses, and the endpoint behind it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// Whose table it is.
-    pub program: Program,
+    /// The protocol that asks it.
+    pub protocol: &'static Facts,
     /// The name of the table; `*` takes every other map name of a socketmap.
     pub name: String,
     /// The `FileDescriptorName=` of the sockets that serve it; unused by socketmap.
@@ -149,8 +149,8 @@ pub struct Endpoint {
 /// How an answer is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseRules {
-    /// Whether an empty answer means "not found", as for lookups.
-    pub is_lookup: bool,
+    /// What an empty value and a 404 mean, and where an object holds the value by default.
+    pub protocol: &'static Facts,
     /// What the body is.
     pub response: Response,
     /// JSON Pointer to the value; if absent the root, or `/action` of a policy object.

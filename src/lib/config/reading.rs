@@ -16,14 +16,13 @@ impl Reader<'_, '_> {
             ("text", Response::Text),
             ("auto", Response::Auto),
         ];
-        let default = if self.is_lookup {
-            Response::Json
-        } else {
-            Response::Auto
+        let default = match self.facts().object_value {
+            None => Response::Json,
+            Some(_) => Response::Auto,
         };
         let response = self.word("response", &RESPONSES).unwrap_or(default);
         ResponseRules {
-            is_lookup: self.is_lookup,
+            protocol: self.facts(),
             response,
             value: self.pointer("value"),
             missing: self.missing(response, words),
@@ -62,7 +61,7 @@ impl Reader<'_, '_> {
 
     /// Warns of an inherited "not-found", which keeps a lookup quiet and lets a policy's mail pass.
     fn suits_lookups(&mut self, entry: &Entry<'_>, key: &str, what: &str, words: &PolicyActions) {
-        if !self.is_policy || self.is_lookup || self.says_not_found {
+        if !self.facts().has_actions || self.says_not_found {
             return;
         }
         let said = match &words.on_not_found {

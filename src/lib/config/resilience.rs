@@ -91,7 +91,7 @@ impl Reader<'_, '_> {
     }
 
     fn by(&mut self, section: &mut Section<'_>, is_default: bool) -> Vec<String> {
-        if !self.is_policy {
+        if !self.any(|facts| facts.is_open) {
             section.reject_elsewhere("by", "a policy table");
             return Vec::new();
         }

@@ -11,13 +11,14 @@ use super::file::{Entry, Section, entries, lay_out, table};
 use super::problem::Report;
 use super::server::{Server, log_level, server};
 use super::{Config, Table, values};
-use crate::protocol::facts::Program;
+use crate::protocol::facts::PickedBy;
+use crate::protocol::{self, Facts};
 
 /// What the configuration is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// To run this program on it: every secret of its tables has to be there.
-    Serve(Program),
+    Serve(&'static Facts),
     /// To look at it, perhaps outside the unit that has the credentials.
     Check,
 }
@@ -34,7 +35,7 @@ pub(super) enum SecretPolicy {
 }
 
 impl Mode {
-    fn secrecy(self, program: Option<Program>) -> SecretPolicy {
+    fn secrecy(self, program: Option<&'static Facts>) -> SecretPolicy {
         match self {
             Self::Check => SecretPolicy::Warn,
             Self::Serve(serving) if program == Some(serving) => SecretPolicy::Required,
@@ -61,7 +62,7 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
         .and_then(|e| Some((e.clone(), table(&e, report)?)));
     if let Some((entry, http)) = &http {
         let section = Section::new("http", entry.key_span.clone(), http);
-        endpoint(section, &Program::ALL, mode.secrecy(None), report);
+        endpoint(section, &protocol::ALL, mode.secrecy(None), report);
     }
     let server = take_section(&mut file, "server", report)
         .map_or_else(Server::default, |section| server(section, report));
@@ -77,12 +78,12 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
         found: Vec::new(),
         sockets: HashMap::new(),
     };
-    for program in Program::ALL {
-        if let Some(entry) = file.take(program.name())
+    for protocol in protocol::ALL {
+        if let Some(entry) = file.take(protocol.name)
             && let Some(tables) = table(&entry, report)
         {
-            for entry in entries(program.name(), tables) {
-                reader.read(program, &entry, report);
+            for entry in entries(protocol.name, tables) {
+                reader.read(protocol, &entry, report);
             }
         }
     }
@@ -114,21 +115,21 @@ struct Tables<'t> {
     drain_timeout: Duration,
     found: Vec<Table>,
     /// Which table has taken a socket's name.
-    sockets: HashMap<(Program, String), String>,
+    sockets: HashMap<(&'static Facts, String), String>,
 }
 
 impl<'t> Tables<'t> {
-    fn read(&mut self, program: Program, entry: &Entry<'t>, report: &mut Report) {
+    fn read(&mut self, protocol: &'static Facts, entry: &Entry<'t>, report: &mut Report) {
         let Some(own) = table(entry, report) else {
             return;
         };
-        self.check_name(program, entry, report);
+        self.check_name(protocol, entry, report);
         let mut section = Section::new(&entry.path, entry.key_span.clone(), own).over(self.base);
-        let socket = self.socket(program, &mut section, entry, report);
+        let socket = self.socket(protocol, &mut section, entry, report);
         let Some(endpoint) = endpoint(
             section,
-            &[program],
-            self.mode.secrecy(Some(program)),
+            &[protocol],
+            self.mode.secrecy(Some(protocol)),
             report,
         ) else {
             return;
@@ -141,7 +142,7 @@ impl<'t> Tables<'t> {
             report.warning(entry.key_span.clone(), &entry.path, text);
         }
         self.found.push(Table {
-            program,
+            protocol,
             name: entry.key.to_owned(),
             socket,
             endpoint,
@@ -150,12 +151,12 @@ impl<'t> Tables<'t> {
 
     /// A map's name stands in main.cf between a colon and a blank; a socket's name in
     /// `LISTEN_FDNAMES` between colons (sd_listen_fds(3)).
-    fn check_name(&self, program: Program, entry: &Entry<'_>, report: &mut Report) {
+    fn check_name(&self, protocol: &'static Facts, entry: &Entry<'_>, report: &mut Report) {
         let is_bad = |c: char| c == ':' || c.is_whitespace() || c.is_control();
         if entry.key.is_empty() || entry.key.contains(is_bad) {
             let text = "a name must not be empty, nor hold a colon or a blank";
             report.error(entry.key_span.clone(), &entry.path, text);
-        } else if program != Program::Socketmap && entry.key == "*" {
+        } else if protocol.picked_by == PickedBy::Socket && entry.key == "*" {
             let text = "only socketmap has a table for every other name";
             report.error(entry.key_span.clone(), &entry.path, text);
         }
@@ -163,12 +164,12 @@ impl<'t> Tables<'t> {
 
     fn socket(
         &mut self,
-        program: Program,
+        protocol: &'static Facts,
         section: &mut Section<'t>,
         table: &Entry<'_>,
         report: &mut Report,
     ) -> String {
-        if program == Program::Socketmap {
+        if protocol.picked_by == PickedBy::Request {
             section.reject_elsewhere("socket", "a table of tcp-lookup or policy");
             return String::new();
         }
@@ -188,7 +189,7 @@ impl<'t> Tables<'t> {
         }
         let taken = self
             .sockets
-            .insert((program, name.clone()), table.path.clone());
+            .insert((protocol, name.clone()), table.path.clone());
         if let Some(other) = taken {
             report.error(
                 span,

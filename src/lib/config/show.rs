@@ -21,7 +21,8 @@ use super::template::Template;
 use super::tls::{Tls, TlsVersion};
 use super::transport::{Compression, HttpVersion, Proxy};
 use super::{Config, Endpoint, Missing, Response, Statuses, Table, Verdict};
-use crate::protocol::facts::Program;
+use crate::protocol;
+use crate::protocol::facts::PickedBy;
 use crate::reply::FallbackAction;
 
 /// Writes the whole configuration.
@@ -37,14 +38,14 @@ impl Serialize for Shown<'_> {
         let log: Pairs<'_> = [("level", text(level(self.0.level)))].into_iter().collect();
         map.serialize_entry("log", &log)?;
         map.serialize_entry("server", &server(&self.0.server))?;
-        for program in Program::ALL {
+        for protocol in protocol::ALL {
             let tables: Pairs<'_> = self
                 .0
-                .tables_of(program)
+                .tables_of(protocol)
                 .map(|table| (table.name.as_str(), Shape::Table(endpoint(table))))
                 .collect();
             if !tables.0.is_empty() {
-                map.serialize_entry(program.name(), &tables)?;
+                map.serialize_entry(protocol.name, &tables)?;
             }
         }
         map.end()
@@ -138,12 +139,12 @@ fn endpoint(table: &Table) -> Pairs<'_> {
         cache,
         breaker,
     } = &table.endpoint;
-    let (is_lookup, is_policy) = (table.program.is_lookup(), table.program == Program::Policy);
+    let facts = table.protocol;
     let mut pairs = vec![("target", one_or_list(targets)), ("method", text(method))];
     let mut add = |name, value| pairs.extend(value_of(name, value));
     add(
         "socket",
-        (table.program != Program::Socketmap).then(|| text(&table.socket)),
+        (facts.picked_by == PickedBy::Socket).then(|| text(&table.socket)),
     );
     add("user-agent", Some(text(user_agent)));
     add("auth-token", auth_token.as_ref().map(secret));
@@ -157,9 +158,9 @@ fn endpoint(table: &Table) -> Pairs<'_> {
     add("true-value", Some(text(&reading.true_value)));
     add(
         "special-keys",
-        is_lookup.then_some(Shape::Flag(*special_keys)),
+        facts.key.is_some().then_some(Shape::Flag(*special_keys)),
     );
-    if is_policy {
+    if facts.has_actions {
         add("on-not-found", Some(said(&words.on_not_found)));
         add("on-temporary", Some(said(&words.on_temporary)));
         add("on-permanent", Some(said(&words.on_permanent)));

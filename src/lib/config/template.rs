@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::request::ATTRIBUTES;
+use crate::protocol::Facts;
 
 /// A text with placeholders in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,10 +48,8 @@ pub enum Placeholder {
 /// Which placeholders a text may have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vocabulary<'v> {
-    /// Those of a lookup.
-    pub lookup: bool,
-    /// The attributes Postfix sends.
-    pub policy: bool,
+    /// The protocols that the text is for; a placeholder of any of them will do.
+    pub protocols: &'v [&'static Facts],
     /// Further attributes that the operator has named.
     pub extra: &'v [String],
 }
@@ -67,7 +65,8 @@ impl Vocabulary<'_> {
     }
 
     fn known(self) -> &'static str {
-        match (self.lookup, self.policy) {
+        let any = |has: fn(&Facts) -> bool| self.protocols.iter().any(|facts| has(facts));
+        match (any(|facts| facts.key.is_some()), any(|facts| facts.is_open)) {
             (true, false) => "lookups have {key}, {name}, {local} and {domain}",
             (false, true) => {
                 "policy has the attributes of SMTPD_POLICY_README and those in extra-attributes"
@@ -166,13 +165,14 @@ const LOOKUP: [(&str, Placeholder); 4] = [
 ];
 
 fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, String> {
-    if vocabulary.lookup
+    let any = |has: &dyn Fn(&Facts) -> bool| vocabulary.protocols.iter().any(|facts| has(facts));
+    if any(&|facts| facts.key.is_some())
         && let Some((_, found)) = LOOKUP.iter().find(|(n, _)| *n == name)
     {
         return Ok(found.clone());
     }
     let is_extra = vocabulary.extra.iter().any(|extra| extra == name);
-    if is_extra || vocabulary.policy && ATTRIBUTES.contains(&name) {
+    if is_extra || any(&|facts| facts.values.contains(&name)) {
         return Ok(Placeholder::Attribute(name.to_owned()));
     }
     // What looks like no name may be part of a secret.
@@ -205,15 +205,16 @@ impl fmt::Display for Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Protocol as _;
+    use crate::protocol::policy::Policy;
+    use crate::protocol::tcp_lookup::TcpLookup;
 
     const OF_LOOKUPS: Vocabulary<'static> = Vocabulary {
-        lookup: true,
-        policy: false,
+        protocols: &[TcpLookup::FACTS],
         extra: &[],
     };
     const OF_POLICY: Vocabulary<'static> = Vocabulary {
-        lookup: false,
-        policy: true,
+        protocols: &[Policy::FACTS],
         extra: &[],
     };
 

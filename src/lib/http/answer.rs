@@ -20,17 +20,29 @@ use serde_json::value::RawValue;
 
 use crate::config::{Missing, Response, ResponseRules, Verdict};
 use crate::outcome::{Failure, Outcome, Reason, is_blank};
+use crate::protocol::facts::Meaning;
 
 /// Returns what a status means, before its body is looked at.
 pub fn verdict(status: u16, reading: &ResponseRules) -> Verdict {
-    reading.status.verdict(status).unwrap_or(match status {
-        200 => Verdict::Found,
-        204 => Verdict::NotFound,
-        404 if reading.is_lookup => Verdict::NotFound,
-        401 | 403 | 407 | 408 | 425 | 429 => Verdict::Temporary,
-        300..=499 => Verdict::Permanent,
-        _ => Verdict::Temporary,
-    })
+    reading
+        .status
+        .verdict(status)
+        .unwrap_or_else(|| match status {
+            200 => Verdict::Found,
+            204 => Verdict::NotFound,
+            404 => meaning(reading.protocol.status_404),
+            401 | 403 | 407 | 408 | 425 | 429 => Verdict::Temporary,
+            300..=499 => Verdict::Permanent,
+            _ => Verdict::Temporary,
+        })
+}
+
+fn meaning(meaning: Meaning) -> Verdict {
+    match meaning {
+        Meaning::NotFound => Verdict::NotFound,
+        Meaning::Temporary => Verdict::Temporary,
+        Meaning::Permanent => Verdict::Permanent,
+    }
 }
 
 /// Returns the outcome of a status whose body is no answer.
@@ -66,7 +78,7 @@ pub fn read(content_type: &str, body: &[u8], reading: &ResponseRules) -> Outcome
         Ok(Value::Text(text)) => Outcome::Found(text),
         Ok(Value::Nowhere) if reading.missing == Missing::NotFound => Outcome::NotFound,
         Ok(Value::Nowhere) => not_understood("\"value\" points nowhere in the answer"),
-        Ok(Value::Empty) if reading.is_lookup => Outcome::NotFound,
+        Ok(Value::Empty) if reading.protocol.empty == Meaning::NotFound => Outcome::NotFound,
         Ok(Value::Empty) => not_understood("empty where an action is due"),
         Err(failure) => Outcome::Temporary(failure),
     }
@@ -133,7 +145,7 @@ fn read_json(body: &[u8], reading: &ResponseRules) -> Result<Value, Failure> {
     let is_object = root.get().starts_with('{');
     let pointer = match &reading.value {
         Some(pointer) => pointer.as_str(),
-        None if !reading.is_lookup && is_object => "/action",
+        None if is_object => reading.protocol.object_value.unwrap_or(""),
         None => "",
     };
     if let Some(error) = &reading.error

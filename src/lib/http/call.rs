@@ -10,7 +10,7 @@ use crate::config::{
     Body, HeaderText, Json, Parameters, Part, Placeholder, Table, Target, Template,
 };
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::protocol::facts::Program;
+use crate::protocol::facts::Meaning;
 use crate::request::{Attributes, Request};
 
 /// Everything but the unreserved characters of RFC 3986.
@@ -83,9 +83,11 @@ struct Values<'r> {
 impl Values<'_> {
     /// The outcome of a request that cannot be put as the configuration says.
     fn unfit(&self) -> Outcome {
-        match self.table.program {
-            Program::Policy => Outcome::Temporary(Reason::KeyCannotBeSent.into()),
-            Program::TcpLookup | Program::Socketmap => Outcome::NotFound,
+        let failure = || Reason::KeyCannotBeSent.into();
+        match self.table.protocol.unfit {
+            Meaning::NotFound => Outcome::NotFound,
+            Meaning::Temporary => Outcome::Temporary(failure()),
+            Meaning::Permanent => Outcome::Permanent(failure()),
         }
     }
 

@@ -146,8 +146,8 @@ impl Caller {
             .collect()
     }
 
-    fn is_lookup(&self) -> bool {
-        self.table.program.is_lookup()
+    fn is_repeatable(&self) -> bool {
+        self.table.protocol.is_repeatable
     }
 
     /// Asks, if there is anything to be asked, within the time there is for it.
@@ -282,7 +282,7 @@ impl Caller {
                 // A policy request may have been counted if any of it was sent.
                 let may_go_on = error.is_connect()
                     || self.is_unprocessed(&error)
-                    || self.is_lookup() && is_broken_connection(&error);
+                    || self.is_repeatable() && is_broken_connection(&error);
                 let health = if is_no_http(&error) {
                     Health::Well
                 } else if is_local_shortage(&error) {
@@ -337,7 +337,7 @@ impl Caller {
                 return (
                     Fetched { outcome, lifetime },
                     health,
-                    may_go_on && self.is_lookup(),
+                    may_go_on && self.is_repeatable(),
                 );
             }
         }
@@ -414,7 +414,7 @@ impl Caller {
         let mut url = Cow::Borrowed(url);
         loop {
             let request = self.request(&url, sending, token);
-            let client = self.pool.client(&url, self.is_lookup() && retries > 0);
+            let client = self.pool.client(&url, self.is_repeatable() && retries > 0);
             let answer = client.execute(request).await;
             if let Ok(response) = &answer
                 && response.status().is_server_error()
@@ -450,14 +450,14 @@ impl Caller {
         let endpoint = &self.table.endpoint;
         let has_body = endpoint.method != Method::GET;
         is_unprocessed(error)
-            || (has_body || self.is_lookup())
+            || (has_body || self.is_repeatable())
                 && is_dropped_before_its_body(error, endpoint.transport.http_version)
     }
 
     /// A lookup is sent again if the connection broke before an answer; a policy request, which
     /// may have been counted, only if there was no connection at all.
     fn may_repeat(&self, error: &reqwest::Error) -> bool {
-        if self.is_lookup() {
+        if self.is_repeatable() {
             is_broken_connection(error)
         } else {
             error.is_connect() && !error.is_timeout()

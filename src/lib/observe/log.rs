@@ -20,7 +20,6 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::observe::metrics::{Meter, Metrics};
 use crate::outcome::{Outcome, Reason};
-use crate::protocol::facts::Program;
 use crate::request::Request;
 
 /// Changes the level of a running program.
@@ -42,7 +41,7 @@ fn own(level: LevelFilter) -> Targets {
 }
 
 /// Starts the log of a program.
-pub fn start(program: Program, level: LevelFilter) -> Level {
+pub fn start(program: &str, level: LevelFilter) -> Level {
     let (level, handle) = reload::Layer::new(own(level));
     let registry = tracing_subscriber::registry().with(level);
     // A second start in one process, as tests have it, keeps the first log.
@@ -61,7 +60,7 @@ where
     layer.with_ansi(false)
 }
 
-fn journal(program: Program) -> Option<tracing_journald::Layer> {
+fn journal(program: &str) -> Option<tracing_journald::Layer> {
     if !is_stderr_the_journal() {
         return None;
     }
@@ -74,7 +73,7 @@ fn journal(program: Program) -> Option<tracing_journald::Layer> {
     Some(
         layer
             .with_field_prefix(Some("POSTGATE".to_owned()))
-            .with_syslog_identifier(format!("postgate-{}", program.name()))
+            .with_syslog_identifier(format!("postgate-{}", program))
             .with_priority_mappings(priorities),
     )
 }

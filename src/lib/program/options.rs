@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
-use crate::protocol::facts::Program;
+use crate::protocol::Facts;
 use crate::serve::socket::Address;
 
 /// What a program is asked to do.
@@ -45,7 +45,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/postgate/config.toml";
 impl Options {
     /// Reads the arguments of a program. Fails with what is wrong with them.
     pub fn parse(
-        program: Program,
+        program: &'static Facts,
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, String> {
         let mut config = None;
@@ -66,7 +66,7 @@ impl Options {
                 }
                 Long("query") => {
                     let name = parser.value().and_then(ValueExt::string).map_err(text)?;
-                    let key = if program.is_lookup() {
+                    let key = if program.key.is_some() {
                         key(&mut parser)
                     } else {
                         None
@@ -80,7 +80,7 @@ impl Options {
             }
         }
         if let Some((name, key)) = query {
-            if program.is_lookup() && key.is_none() {
+            if program.key.is_some() && key.is_none() {
                 return Err("--query needs the name of a table and a key".to_owned());
             }
             commands.push(Command::Query { name, key });
@@ -121,7 +121,7 @@ fn text(error: lexopt::Error) -> String {
 #[derive(Clone, Debug)]
 pub struct Usage {
     /// The program.
-    pub program: Program,
+    pub program: &'static Facts,
     /// What it is for, as an answer to "What does it do?".
     pub purpose: String,
     /// Its options.
@@ -145,36 +145,24 @@ pub struct Explained {
 
 impl Usage {
     /// Returns what there is to say about the use of a program.
-    pub fn of(program: Program) -> Self {
-        let serves = match program {
-            Program::TcpLookup => "tcp_table(5) lookups",
-            Program::Socketmap => "socketmap_table(5) lookups",
-            Program::Policy => "policy delegation (SMTPD_POLICY_README)",
-        };
+    pub fn of(program: &'static Facts) -> Self {
         Self {
             program,
-            purpose: format!("Answers Postfix's {serves} from an HTTP API"),
+            purpose: format!("Answers Postfix's {} from an HTTP API", program.serves),
             options: options(program),
             statuses: STATUSES.to_vec(),
         }
     }
 }
 
-fn options(program: Program) -> Vec<Explained> {
+fn options(program: &'static Facts) -> Vec<Explained> {
     let option = |short, long, value, text: &str| Explained {
         short,
         long,
         value,
         text: text.to_owned(),
     };
-    let (query, asks) = match program {
-        Program::TcpLookup => ("NAME KEY", "the value of KEY in table NAME"),
-        Program::Socketmap => ("NAME KEY", "the value of KEY in map NAME"),
-        Program::Policy => (
-            "NAME",
-            "table NAME, with name=value lines from standard input",
-        ),
-    };
+    let (query, asks) = program.query;
     vec![
         option(
             "-c",
@@ -224,12 +212,11 @@ const STATUSES: [(&str, &str); 8] = [
 ];
 
 /// Says how to use a program.
-pub fn help(program: Program) -> String {
+pub fn help(program: &'static Facts) -> String {
     let usage = Usage::of(program);
     let mut text = format!(
         "Usage: {} [OPTIONS]\n\n{}, on sockets from systemd.\n\nOptions:\n",
-        program.name(),
-        usage.purpose
+        program.name, usage.purpose
     );
     for option in usage.options {
         let comma = if option.short.is_empty() { ' ' } else { ',' };
@@ -250,8 +237,12 @@ pub fn help(program: Program) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::policy::Policy;
+    use crate::protocol::socketmap::Socketmap;
+    use crate::protocol::tcp_lookup::TcpLookup;
+    use crate::protocol::{self, Protocol as _};
 
-    fn parse(program: Program, arguments: &[&str]) -> Result<Command, String> {
+    fn parse(program: &'static Facts, arguments: &[&str]) -> Result<Command, String> {
         let arguments = arguments.iter().map(Into::into);
         Options::parse(program, arguments).map(|options| options.command)
     }
@@ -263,38 +254,38 @@ mod tests {
             key: key.map(Into::into),
         };
         for (program, arguments, command) in [
-            (Program::Policy, &["--check"][..], Command::Check),
-            (Program::Policy, &["--show", "-cx"], Command::Show),
-            (Program::Policy, &["--query", "a"], query("a", None)),
+            (Policy::FACTS, &["--check"][..], Command::Check),
+            (Policy::FACTS, &["--show", "-cx"], Command::Show),
+            (Policy::FACTS, &["--query", "a"], query("a", None)),
             (
-                Program::Socketmap,
+                Socketmap::FACTS,
                 &["--query", "a", "b c"],
                 query("a", Some("b c")),
             ),
             (
-                Program::Socketmap,
+                Socketmap::FACTS,
                 &["--query", "a", "--", "-b"],
                 query("a", Some("-b")),
             ),
             (
-                Program::TcpLookup,
+                TcpLookup::FACTS,
                 &["--query", "a", "-x"],
                 query("a", Some("-x")),
             ),
             (
-                Program::TcpLookup,
+                TcpLookup::FACTS,
                 &["--query=a", "--check", "-cx"],
                 query("a", Some("--check")),
             ),
             (
-                Program::Socketmap,
+                Socketmap::FACTS,
                 &["--query", "a", "--", "--"],
                 query("a", Some("--")),
             ),
-            (Program::Policy, &["--query", "a", "-cx"], query("a", None)),
-            (Program::Socketmap, &["--check", "--help"], Command::Help),
-            (Program::Socketmap, &["-V", "--nonsense"], Command::Version),
-            (Program::Socketmap, &[], Command::Serve(Vec::new())),
+            (Policy::FACTS, &["--query", "a", "-cx"], query("a", None)),
+            (Socketmap::FACTS, &["--check", "--help"], Command::Help),
+            (Socketmap::FACTS, &["-V", "--nonsense"], Command::Version),
+            (Socketmap::FACTS, &[], Command::Serve(Vec::new())),
         ] {
             assert_eq!(parse(program, arguments), Ok(command), "{arguments:?}");
         }
@@ -303,42 +294,42 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_arguments_is_said() {
         for (program, arguments, expected) in [
-            (Program::Socketmap, &["--nonsense"][..], "'--nonsense'"),
-            (Program::Socketmap, &["x"], "surplus argument \"x\""),
+            (Socketmap::FACTS, &["--nonsense"][..], "'--nonsense'"),
+            (Socketmap::FACTS, &["x"], "surplus argument \"x\""),
             (
-                Program::Socketmap,
+                Socketmap::FACTS,
                 &["--check", "x"],
                 "surplus argument \"x\"",
             ),
             (
-                Program::Socketmap,
+                Socketmap::FACTS,
                 &["--query", "a", "b", "c"],
                 "surplus argument \"c\"",
             ),
             (
-                Program::Policy,
+                Policy::FACTS,
                 &["--query", "a", "b"],
                 "surplus argument \"b\"",
             ),
             (
-                Program::Socketmap,
+                Socketmap::FACTS,
                 &["--query", "a"],
                 "needs the name of a table and a key",
             ),
             (
-                Program::Socketmap,
+                Socketmap::FACTS,
                 &["--query", "a", "--"],
                 "needs the name of a table and a key",
             ),
             (
-                Program::Socketmap,
+                Socketmap::FACTS,
                 &["--query", "a", "-c", "b", "c"],
                 "surplus argument \"b\"",
             ),
-            (Program::Socketmap, &["--config"], "missing argument"),
-            (Program::Socketmap, &["--check", "--show"], "only one of"),
-            (Program::Socketmap, &["--listen", "9001"], "is no address"),
-            (Program::Socketmap, &["--listen", "a=b"], "is no address"),
+            (Socketmap::FACTS, &["--config"], "missing argument"),
+            (Socketmap::FACTS, &["--check", "--show"], "only one of"),
+            (Socketmap::FACTS, &["--listen", "9001"], "is no address"),
+            (Socketmap::FACTS, &["--listen", "a=b"], "is no address"),
         ] {
             let error = parse(program, arguments).unwrap_err();
             assert!(error.contains(expected), "{arguments:?}: {error}");
@@ -347,7 +338,7 @@ mod tests {
 
     #[test]
     fn every_option_that_is_explained_is_understood() {
-        for program in Program::ALL {
+        for program in protocol::ALL {
             for option in Usage::of(program).options {
                 let value = match option.long {
                     "--listen" => "[::1]:9001".to_owned(),
@@ -366,7 +357,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for program in Program::ALL {
+        for program in protocol::ALL {
             let help = help(program);
             assert!(help.lines().all(|line| line.len() <= 100), "{help}");
         }

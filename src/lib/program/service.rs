@@ -23,7 +23,6 @@ use crate::program::startup::{
     Exit, Failure, load, plural, routes, sockets_named, tables_without_socket,
 };
 use crate::protocol::Protocol;
-use crate::protocol::facts::Program;
 use crate::serve::connections::Connections;
 use crate::serve::listen::{Shared, listen};
 use crate::serve::socket::Socket;
@@ -32,7 +31,6 @@ use crate::table::routes::{Live, Route};
 
 /// A program that runs.
 pub(crate) struct Service {
-    pub(crate) program: Program,
     pub(crate) path: PathBuf,
     /// Of the sockets it serves.
     pub(crate) names: Vec<String>,
@@ -63,7 +61,7 @@ impl Service {
         };
         let mut stopping = Stopping::listen()?;
         let Requests { reload, mut clear } = requests;
-        let reloads = self.reload_at(reload, &shared.connections);
+        let reloads = self.reload_at::<P>(reload, &shared.connections);
         pin!(reloads);
         let mut listeners = JoinSet::new();
         for socket in sockets {
@@ -132,19 +130,19 @@ impl Service {
     }
 
     /// Reads the configuration again at every signal.
-    async fn reload_at(&self, mut signal: Signal, connections: &Connections) -> ! {
+    async fn reload_at<P: Protocol>(&self, mut signal: Signal, connections: &Connections) -> ! {
         loop {
             signal.recv().await;
-            self.reload().await;
+            self.reload::<P>().await;
             // There may be room for more.
             connections.wake_waiters();
         }
     }
 
-    async fn reload(&self) {
+    async fn reload<P: Protocol>(&self) {
         info!("reload: reading {}", self.path.display());
         notify::reloading();
-        let read = self.read_again().await;
+        let read = self.read_again::<P>().await;
         self.metrics.reload(read.is_ok());
         match read {
             Ok(()) => info!("reload: done: {}", self.status()),
@@ -159,8 +157,8 @@ impl Service {
     }
 
     /// Reads the file and goes over to it; says what is wrong with it if that can't be.
-    async fn read_again(&self) -> Result<(), Vec<String>> {
-        let (program, path) = (self.program, self.path.clone());
+    async fn read_again<P: Protocol>(&self) -> Result<(), Vec<String>> {
+        let (program, path) = (P::FACTS, self.path.clone());
         let (before, metrics) = (self.live.routes(), Arc::clone(&self.metrics));
         let (names, room) = (self.names.clone(), self.descriptors.room.clone());
         // Files may be slow, and connections are not to wait for them.
@@ -170,7 +168,7 @@ impl Service {
             let Some(config) = config else {
                 return Err(problems);
             };
-            let routes = routes(program, &config, Some(&before), &metrics, &room)
+            let routes = routes::<P>(&config, Some(&before), &metrics, &room)
                 .map_err(|(_, text)| vec![text])?;
             let unmatched_sockets = routes.unmatched_sockets(names.iter().map(String::as_str));
             match unmatched_sockets.as_slice() {

@@ -21,10 +21,7 @@ use crate::program::options::{Command, Options, help};
 use crate::program::query;
 use crate::program::service::{Requests, Service};
 use crate::protocol;
-use crate::protocol::facts::Program;
-use crate::protocol::policy::Policy;
-use crate::protocol::socketmap::Socketmap;
-use crate::protocol::tcp_lookup::TcpLookup;
+use crate::protocol::{Facts, Protocol};
 use crate::serve::socket::{self, Address, Socket};
 use crate::table::routes::{Live, Routes};
 
@@ -58,14 +55,15 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Runs a program to its end.
 ///
 /// To be called first thing in `main`, before there are threads.
-pub fn run(program: Program) -> ExitCode {
+pub fn run<P: Protocol>() -> ExitCode {
+    let program = P::FACTS;
     let has_sockets = socket::is_activated();
     let options = Options::parse(program, std::env::args_os().skip(1)).map_err(|text| {
-        let text = format!("{text}; see {} --help", program.name());
+        let text = format!("{text}; see {} --help", program.name);
         (Exit::Usage, text)
     });
     let dispatched = options.and_then(|options| {
-        std::panic::catch_unwind(|| dispatch(program, &options))
+        std::panic::catch_unwind(|| dispatch::<P>(&options))
             .unwrap_or_else(|_| Err((Exit::Software, "a fault of this program".to_owned())))
     });
     let exit = dispatched.unwrap_or_else(|(exit, text)| {
@@ -78,12 +76,13 @@ pub fn run(program: Program) -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-fn dispatch(program: Program, options: &Options) -> Result<Exit, Failure> {
+fn dispatch<P: Protocol>(options: &Options) -> Result<Exit, Failure> {
+    let program = P::FACTS;
     match &options.command {
         Command::Help => print(&help(program)),
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");
-            print(&format!("{} (postgate) {version}\n", program.name()));
+            print(&format!("{} (postgate) {version}\n", program.name));
         }
         Command::Check => {
             read(program, &options.config, Mode::Check)?;
@@ -97,10 +96,10 @@ fn dispatch(program: Program, options: &Options) -> Result<Exit, Failure> {
         }
         Command::Query { name, key } => {
             let config = read(program, &options.config, Mode::Serve(program))?;
-            return ask(program, &config, name, key.as_deref());
+            return ask::<P>(&config, name, key.as_deref());
         }
         Command::Serve(addresses) => {
-            return serve(program, &options.config, addresses);
+            return serve::<P>(&options.config, addresses);
         }
     }
     Ok(Exit::Done)
@@ -112,13 +111,13 @@ fn print(text: &str) {
 }
 
 /// Writes a message to stderr, marked with its priority where that is the journal (sd-daemon(3)).
-fn say(program: Program, severity: Severity, text: &str) {
+fn say(program: &'static Facts, severity: Severity, text: &str) {
     let mark = match severity {
         _ if !log::is_stderr_the_journal() => "",
         Severity::Error => "<3>",
         Severity::Warning => "<4>",
     };
-    let mut out = format!("{mark}{}: ", program.name());
+    let mut out = format!("{mark}{}: ", program.name);
     for (i, line) in text.lines().enumerate() {
         let _ = writeln!(out, "{}{line}", if i == 0 { "" } else { mark });
     }
@@ -126,12 +125,12 @@ fn say(program: Program, severity: Severity, text: &str) {
     let _ = io::stderr().write_all(out.as_bytes());
 }
 
-fn complain(program: Program, text: &str) {
+fn complain(program: &'static Facts, text: &str) {
     say(program, Severity::Error, text);
 }
 
 /// Reads the configuration, and complains about every problem in it.
-fn read(program: Program, path: &Path, mode: Mode) -> Result<Config, Failure> {
+fn read(program: &'static Facts, path: &Path, mode: Mode) -> Result<Config, Failure> {
     let (config, report) = load(program, path, mode);
     for problem in report.problems() {
         let text = format!("{}\n{}", problem.line, problem.quote);
@@ -141,13 +140,13 @@ fn read(program: Program, path: &Path, mode: Mode) -> Result<Config, Failure> {
 }
 
 /// Reads the configuration, which has to hold a table of this program's.
-pub(crate) fn load(program: Program, path: &Path, mode: Mode) -> (Option<Config>, Report) {
+pub(crate) fn load(program: &'static Facts, path: &Path, mode: Mode) -> (Option<Config>, Report) {
     let (mut config, mut report) = config::load(path, mode);
     if config
         .as_ref()
         .is_some_and(|c| c.tables_of(program).next().is_none())
     {
-        let name = program.name();
+        let name = program.name;
         let text = format!("has no table for this program; write one, [{name}.NAME]");
         report.add(Severity::Error, &text);
         config = None;
@@ -163,21 +162,16 @@ fn summary(report: &Report, mode: Mode) -> String {
     }
 }
 
-fn ask(
-    program: Program,
+fn ask<P: Protocol>(
     config: &Config,
     name: &str,
     key: Option<&std::ffi::OsStr>,
 ) -> Result<Exit, Failure> {
-    let routes = routes(
-        program,
-        config,
-        None,
-        &metrics(program)?,
-        &Room::unlimited(),
-    )?;
+    let program = P::FACTS;
+    let metrics = metrics(program)?;
+    let routes = routes::<P>(config, None, &metrics, &Room::unlimited())?;
     let answer = runtime()?
-        .block_on(query::ask(program, &routes, name, key))
+        .block_on(query::ask::<P>(&routes, name, key))
         .map_err(|text| (Exit::Usage, text))?;
     if let Some(text) = &answer.text {
         print(&format!("{text}\n"));
@@ -197,30 +191,21 @@ fn ask(
     })
 }
 
-pub(crate) fn routes(
-    program: Program,
+pub(crate) fn routes<P: Protocol>(
     config: &Config,
     before: Option<&Routes>,
     metrics: &Arc<Metrics>,
     room: &Room,
 ) -> Result<Routes, Failure> {
-    Routes::new(program, config, before, check(program), metrics, room).map_err(|cause| {
+    let check: Check = |outcome, actions| protocol::say::<P>(outcome, actions).0;
+    Routes::new(P::FACTS, config, before, check, metrics, room).map_err(|cause| {
         let text = format!("the HTTP client cannot be set up: {cause}");
         (Exit::Config, text)
     })
 }
 
-/// What a program can say, for a cache that is to keep nothing else.
-fn check(program: Program) -> Check {
-    match program {
-        Program::TcpLookup => |outcome, words| protocol::say::<TcpLookup>(outcome, words).0,
-        Program::Socketmap => |outcome, words| protocol::say::<Socketmap>(outcome, words).0,
-        Program::Policy => |outcome, words| protocol::say::<Policy>(outcome, words).0,
-    }
-}
-
-fn metrics(program: Program) -> Result<Arc<Metrics>, Failure> {
-    match Metrics::new(program.name()) {
+fn metrics(program: &'static Facts) -> Result<Arc<Metrics>, Failure> {
+    match Metrics::new(program.name) {
         Ok(metrics) => Ok(Arc::new(metrics)),
         Err(error) => Err((Exit::Software, format!("no metrics: {error}"))),
     }
@@ -234,7 +219,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| (Exit::Software, format!("no runtime: {error}")))
 }
 
-fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, Failure> {
+fn serve<P: Protocol>(path: &Path, addresses: &[Address]) -> Result<Exit, Failure> {
+    let program = P::FACTS;
     let runtime = runtime()?;
     // Before everything else: until they are taken, these signals end the program.
     let requests = {
@@ -249,14 +235,14 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
     let metrics = metrics(program)?;
     let descriptors = Descriptors::share_out(inherited.len().max(addresses.len()));
     let room = &descriptors.room;
-    let (config, routes, sockets) = start(program, path, addresses, inherited, &metrics, room)?;
+    let (config, routes, sockets) = start::<P>(path, addresses, inherited, &metrics, room)?;
     let (metrics_sockets, sockets): (Vec<_>, Vec<_>) = sockets
         .into_iter()
         .partition(|socket| socket.name == METRICS_SOCKET);
-    let level = log::start(program, config.level);
+    let level = log::start(program.name, config.level);
     info!(
         "starting: {} {}, configuration {}",
-        program.name(),
+        program.name,
         env!("CARGO_PKG_VERSION"),
         path.display()
     );
@@ -265,7 +251,6 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
         warn!("{text}");
     }
     let service = Service {
-        program,
         path: path.to_owned(),
         names,
         cap: Arc::new(AtomicUsize::new(
@@ -278,27 +263,23 @@ fn serve(program: Program, path: &Path, addresses: &[Address]) -> Result<Exit, F
     };
     log_panics();
     let sockets = (sockets, metrics_sockets);
-    let exit = match program {
-        Program::TcpLookup => runtime.block_on(service.run::<TcpLookup>(sockets, requests)),
-        Program::Socketmap => runtime.block_on(service.run::<Socketmap>(sockets, requests)),
-        Program::Policy => runtime.block_on(service.run::<Policy>(sockets, requests)),
-    };
+    let exit = runtime.block_on(service.run::<P>(sockets, requests));
     // A thread that reads a file may still be waiting.
     runtime.shutdown_background();
     exit
 }
 
 /// Reads the configuration and gets the sockets that fit it.
-fn start(
-    program: Program,
+fn start<P: Protocol>(
     path: &Path,
     addresses: &[Address],
     inherited: Vec<Socket>,
     metrics: &Arc<Metrics>,
     room: &Room,
 ) -> Result<(Config, Routes, Vec<Socket>), Failure> {
+    let program = P::FACTS;
     let config = read(program, path, Mode::Serve(program))?;
-    let routes = routes(program, &config, None, metrics, room)?;
+    let routes = routes::<P>(&config, None, metrics, room)?;
     let is_served = |name: &str| name != METRICS_SOCKET;
     let is_any = inherited.iter().any(|socket| is_served(&socket.name))
         || addresses.iter().any(|address| is_served(&address.name));
@@ -334,7 +315,11 @@ fn start(
 const METRICS_SOCKET: &str = "metrics";
 
 /// Says which sockets nobody serves.
-fn unmatched_sockets(program: Program, routes: &Routes, sockets: &[Socket]) -> Option<String> {
+fn unmatched_sockets(
+    program: &'static Facts,
+    routes: &Routes,
+    sockets: &[Socket],
+) -> Option<String> {
     let names = sockets.iter().map(|socket| socket.name.as_str());
     let unmatched_sockets = routes.unmatched_sockets(names.filter(|name| *name != METRICS_SOCKET));
     let fit = match unmatched_sockets.len() {
@@ -344,7 +329,7 @@ fn unmatched_sockets(program: Program, routes: &Routes, sockets: &[Socket]) -> O
     };
     let unmatched_sockets = sockets_named(&unmatched_sockets);
     let expected = routes.expected_sockets().join(", ");
-    let name = program.name();
+    let name = program.name;
     Some(format!(
         "{unmatched_sockets} {fit} no table: {name} has tables for the sockets {expected}; \
          set FileDescriptorName= in the .socket unit, NAME= of --listen, or socket = of a table"
@@ -364,7 +349,7 @@ pub(crate) fn sockets_named(names: &[&str]) -> String {
 
 /// Says which tables none of the sockets with these names leads to.
 pub(crate) fn tables_without_socket(
-    program: Program,
+    program: &'static Facts,
     routes: &Routes,
     sockets: &[String],
 ) -> Vec<String> {
@@ -379,7 +364,7 @@ pub(crate) fn tables_without_socket(
         .map(|name| {
             format!(
                 "{}: no socket named \"{name}\": its table is not served",
-                program.name()
+                program.name
             )
         })
         .collect()

@@ -17,8 +17,9 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
+use super::facts::{Facts, Meaning, PickedBy};
 use super::frame::{Frame, put_netstring, take_netstring};
-use super::{MAX_REQUEST, Protocol, Step, Unsayable};
+use super::grammar::{MAX_REQUEST, Protocol, Step, Unsayable};
 use crate::outcome::{Outcome, Reason};
 use crate::reply::{PolicyActions, Reply};
 use crate::request::Request;
@@ -31,6 +32,26 @@ const MAX_REPLY: usize = 100_000;
 pub struct Socketmap;
 
 impl Protocol for Socketmap {
+    const FACTS: &'static Facts = &Facts {
+        name: "socketmap",
+        serves: "socketmap_table(5) lookups",
+        query: ("NAME KEY", "the value of KEY in map NAME"),
+        picked_by: PickedBy::Request,
+        max_in_flight: 1,
+        is_repeatable: true,
+        values: &["key"],
+        constants: &[],
+        key: Some("key"),
+        is_open: false,
+        has_actions: false,
+        method: "GET",
+        default_query: &["name", "key"],
+        object_value: None,
+        empty: Meaning::NotFound,
+        status_404: Meaning::NotFound,
+        unfit: Meaning::NotFound,
+    };
+
     fn next_step(&mut self, input: &mut BytesMut) -> Step {
         match take_netstring(input, MAX_REQUEST) {
             Frame::NeedMore => Step::NeedMore,

@@ -12,9 +12,10 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::facts::{Facts, Meaning, PickedBy};
 use super::frame::{Frame, Lines};
+use super::grammar::{MAX_REQUEST, Protocol, Step, Unsayable};
 use super::quote::{quote, unquote};
-use super::{MAX_REQUEST, Protocol, Step, Unsayable};
 use crate::outcome::{Outcome, Reason};
 use crate::reply::{PolicyActions, Reply};
 use crate::request::Request;
@@ -29,6 +30,26 @@ pub struct TcpLookup {
 }
 
 impl Protocol for TcpLookup {
+    const FACTS: &'static Facts = &Facts {
+        name: "tcp-lookup",
+        serves: "tcp_table(5) lookups",
+        query: ("NAME KEY", "the value of KEY in table NAME"),
+        picked_by: PickedBy::Socket,
+        max_in_flight: 1,
+        is_repeatable: true,
+        values: &["key"],
+        constants: &[],
+        key: Some("key"),
+        is_open: false,
+        has_actions: false,
+        method: "GET",
+        default_query: &["key"],
+        object_value: None,
+        empty: Meaning::NotFound,
+        status_404: Meaning::NotFound,
+        unfit: Meaning::NotFound,
+    };
+
     fn next_step(&mut self, input: &mut BytesMut) -> Step {
         let line = match self.lines.take(input, MAX_REQUEST) {
             Frame::NeedMore => return Step::NeedMore,

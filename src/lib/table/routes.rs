@@ -11,12 +11,13 @@ use crate::http::pool::{Kept, Room, hosts_of};
 use crate::http::shared::{Check, Shared};
 use crate::http::tls::Authorities;
 use crate::observe::metrics::{Metrics, State};
-use crate::protocol::facts::Program;
+use crate::protocol::Facts;
+use crate::protocol::facts::PickedBy;
 
 /// The endpoints of one program, as one reading of the configuration has them.
 #[derive(Debug)]
 pub struct Routes {
-    program: Program,
+    protocol: &'static Facts,
     server: Server,
     by_name: HashMap<Box<[u8]>, Arc<Endpoint>>,
     /// Of tcp-lookup and policy: by the name of the socket.
@@ -26,7 +27,7 @@ pub struct Routes {
 impl Routes {
     /// Makes the endpoints. Those that have not changed are taken over with all they hold.
     pub fn new(
-        program: Program,
+        protocol: &'static Facts,
         config: &Config,
         before: Option<&Self>,
         check: Check,
@@ -35,7 +36,7 @@ impl Routes {
     ) -> Result<Self, String> {
         let mut authorities = Authorities::default();
         let tables: Vec<_> = config
-            .tables_of(program)
+            .tables_of(protocol)
             .map(|table| {
                 (
                     table,
@@ -62,7 +63,7 @@ impl Routes {
             by_name.insert(table.name.as_bytes().into(), endpoint);
         }
         Ok(Self {
-            program,
+            protocol,
             server: config.server,
             by_name,
             by_socket,
@@ -89,9 +90,9 @@ impl Routes {
     /// Returns the endpoint of a table.
     pub fn named(&self, name: &[u8]) -> Option<&Arc<Endpoint>> {
         let any = || self.by_name.get(b"*".as_slice());
-        match self.program {
-            Program::Socketmap => self.by_name.get(name).or_else(any),
-            Program::TcpLookup | Program::Policy => self.by_name.get(name),
+        match self.protocol.picked_by {
+            PickedBy::Request => self.by_name.get(name).or_else(any),
+            PickedBy::Socket => self.by_name.get(name),
         }
     }
 
@@ -118,15 +119,15 @@ impl Routes {
     }
 
     fn has_table(&self, socket: &str) -> bool {
-        self.program == Program::Socketmap || self.behind(socket).is_some()
+        self.protocol.picked_by == PickedBy::Request || self.behind(socket).is_some()
     }
 
     /// Returns how many tables these sockets serve, and how many of them have one.
     pub fn served(&self, sockets: &[String]) -> (usize, usize) {
-        let tables = match self.program {
-            Program::Socketmap => self.tables(),
-            Program::TcpLookup | Program::Policy if self.tables() == 1 => 1,
-            Program::TcpLookup | Program::Policy => self
+        let tables = match self.protocol.picked_by {
+            PickedBy::Request => self.tables(),
+            PickedBy::Socket if self.tables() == 1 => 1,
+            PickedBy::Socket => self
                 .by_socket
                 .keys()
                 .filter(|name| sockets.contains(name))
@@ -138,9 +139,9 @@ impl Routes {
 
     /// Returns the socket names that tables wait for.
     pub fn expected_sockets(&self) -> Vec<&str> {
-        let mut names: Vec<_> = match self.program {
-            Program::Socketmap => Vec::new(),
-            _ => self
+        let mut names: Vec<_> = match self.protocol.picked_by {
+            PickedBy::Request => Vec::new(),
+            PickedBy::Socket => self
                 .by_name
                 .values()
                 .map(|e| e.table().socket.as_str())
@@ -222,10 +223,10 @@ impl Backend for Route {
 
     fn table(&self, map: Option<&[u8]>) -> Option<Arc<Endpoint>> {
         let routes = self.live.routes();
-        match (routes.program, map) {
-            (Program::Socketmap, Some(map)) => routes.named(map).cloned(),
-            (Program::Socketmap, None) => None,
-            (Program::TcpLookup | Program::Policy, _) => routes.behind(&self.socket).cloned(),
+        match (routes.protocol.picked_by, map) {
+            (PickedBy::Request, Some(map)) => routes.named(map).cloned(),
+            (PickedBy::Request, None) => None,
+            (PickedBy::Socket, _) => routes.behind(&self.socket).cloned(),
         }
     }
 

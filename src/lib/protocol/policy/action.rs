@@ -12,7 +12,7 @@
 //! Anything else makes Postfix answer 451 and write to its postmaster at best, or permit at worst.
 
 use crate::outcome::{Failure, Reason};
-use crate::protocol::Unsayable;
+use crate::protocol::grammar::Unsayable;
 use crate::reply::PolicyActions;
 
 /// The most bytes of an action: what remains of an SMTP reply line is about this long.

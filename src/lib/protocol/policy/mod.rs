@@ -9,15 +9,18 @@
 //! is one this module's neighbour `action` knows, and never an empty one.
 
 pub mod action;
+pub mod attributes;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
 use crate::outcome::{Failure, Outcome, Reason};
+use crate::protocol::facts::{Facts, Meaning, PickedBy};
 use crate::protocol::frame::{Line, Lines};
-use crate::protocol::{MAX_REQUEST, Protocol, Step, Unsayable};
+use crate::protocol::grammar::{MAX_REQUEST, Protocol, Step, Unsayable};
 use crate::reply::{FallbackAction, PolicyActions, Reply};
 use crate::request::{Attributes, Request};
+use attributes::ATTRIBUTES;
 
 /// As many attributes as Postfix 3.8 sends, or a few more.
 const USUAL: usize = 32;
@@ -46,6 +49,29 @@ struct Found {
 }
 
 impl Protocol for Policy {
+    const FACTS: &'static Facts = &Facts {
+        name: "policy",
+        serves: "policy delegation (SMTPD_POLICY_README)",
+        query: (
+            "NAME",
+            "table NAME, with name=value lines from standard input",
+        ),
+        picked_by: PickedBy::Socket,
+        max_in_flight: 1,
+        is_repeatable: false,
+        values: &ATTRIBUTES,
+        constants: &["request"],
+        key: None,
+        is_open: true,
+        has_actions: true,
+        method: "POST",
+        default_query: &[],
+        object_value: Some("/action"),
+        empty: Meaning::Temporary,
+        status_404: Meaning::Permanent,
+        unfit: Meaning::Temporary,
+    };
+
     fn next_step(&mut self, input: &mut BytesMut) -> Step {
         loop {
             let line = match self.lines.find(input, MAX_REQUEST) {
@@ -76,18 +102,35 @@ impl Protocol for Policy {
         }
     }
 
-    fn reply(outcome: &Outcome, words: &PolicyActions) -> Result<Reply, Unsayable> {
-        let said = match outcome {
-            Outcome::Found(value) => return action::from_backend(value, words).map(say),
-            Outcome::NotFound => &words.on_not_found,
-            Outcome::Temporary(_) => &words.on_temporary,
-            Outcome::Permanent(_) => &words.on_permanent,
-        };
-        Ok(match said {
-            FallbackAction::Action(action) => say(action),
-            FallbackAction::Disconnect => Reply::Close,
+    fn reply(outcome: &Outcome, actions: &PolicyActions) -> Result<Reply, Unsayable> {
+        Ok(match action(outcome, actions)? {
+            Some(action) => say(action),
+            None => Reply::Close,
         })
     }
+
+    /// The action, whatever the outcome: a failure has one as well.
+    fn text(outcome: &Outcome, actions: &PolicyActions) -> Option<String> {
+        let action = action(outcome, actions).ok().flatten();
+        action.map(str::to_owned)
+    }
+}
+
+/// Returns the action for an outcome, or nothing where the reply is to close.
+fn action<'o>(
+    outcome: &'o Outcome,
+    actions: &'o PolicyActions,
+) -> Result<Option<&'o str>, Unsayable> {
+    let fallback = match outcome {
+        Outcome::Found(value) => return action::from_backend(value, actions).map(Some),
+        Outcome::NotFound => &actions.on_not_found,
+        Outcome::Temporary(_) => &actions.on_temporary,
+        Outcome::Permanent(_) => &actions.on_permanent,
+    };
+    Ok(match fallback {
+        FallbackAction::Action(action) => Some(action),
+        FallbackAction::Disconnect => None,
+    })
 }
 
 impl Policy {
