@@ -3,9 +3,8 @@
 use super::endpoint::Reader;
 use super::file::{Entry, Section, table};
 use super::oauth::OAuth;
-use super::secret::Secret;
+use super::secret::{Secret, header_secret};
 use super::tls::Tls;
-use super::values;
 
 /// The keys that make `Authorization`.
 pub(super) const AUTHORIZATION_KEYS: [&str; 3] = ["bearer-token", "basic-auth", "oauth2"];
@@ -45,7 +44,7 @@ impl<'t> Reader<'_, 't> {
         }
         match entry.key {
             "bearer-token" => {
-                values::secret(entry, self.secrecy, self.report).map(Credential::Bearer)
+                header_secret(entry, self.secrecy, self.report).map(Credential::Bearer)
             }
             "basic-auth" => self.basic(entry),
             _ => {
@@ -69,8 +68,8 @@ impl<'t> Reader<'_, 't> {
             );
             return None;
         };
-        let user = values::secret(&user_entry, self.secrecy, self.report);
-        let password = values::secret(&password, self.secrecy, self.report);
+        let user = header_secret(&user_entry, self.secrecy, self.report);
+        let password = header_secret(&password, self.secrecy, self.report);
         let (user, password) = (user?, password?);
         if user.expose().contains(':') {
             let text = "holds a colon, which ends the name in basic authentication";

@@ -14,7 +14,7 @@ use super::file::{Entry, Section, entries};
 use super::headers::HeaderText;
 use super::normalise::{Normalise, Pattern};
 use super::problem::Report;
-use super::resolve::SecretPolicy;
+use super::secret::SecretPolicy;
 use super::target::Target;
 use super::template::{Template, Vocabulary};
 use super::{Endpoint, values};

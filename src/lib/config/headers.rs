@@ -6,9 +6,8 @@ use toml::de::DeValue;
 use super::credentials::AUTHORIZATION_KEYS;
 use super::endpoint::Reader;
 use super::file::{Entry, Section};
-use super::secret::Secret;
+use super::secret::{Secret, header_secret};
 use super::template::Template;
-use super::values;
 
 /// The value of a header.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +40,7 @@ impl Reader<'_, '_> {
             }
             let value = match entry.value.get_ref() {
                 DeValue::String(text) => self.header(text, &entry),
-                _ => values::secret(&entry, self.secrecy, self.report).map(HeaderText::Fixed),
+                _ => header_secret(&entry, self.secrecy, self.report).map(HeaderText::Fixed),
             };
             headers.extend(value.map(|value| (name, value)));
         }
@@ -103,7 +102,7 @@ impl Reader<'_, '_> {
 
     pub(super) fn secret(&mut self, name: &'static str) -> Option<Secret> {
         let entry = self.section.take(name)?;
-        values::secret(&entry, self.secrecy, self.report)
+        header_secret(&entry, self.secrecy, self.report)
     }
 }
 

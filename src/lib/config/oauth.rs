@@ -5,7 +5,7 @@ use reqwest::Url;
 
 use super::endpoint::Reader;
 use super::file::{Entry, Section, entries, table};
-use super::secret::{Secret, Source};
+use super::secret::{Secret, any_secret};
 use super::tls::Tls;
 use super::values;
 
@@ -127,7 +127,7 @@ impl<'t> Reader<'_, 't> {
                 let text = "is set by the program itself";
                 self.error(entry.key_span, &entry.path, text);
             } else {
-                let value = values::any_secret(&entry, self.secrecy, self.report);
+                let value = any_secret(&entry, self.secrecy, self.report);
                 parameters.extend(value.map(|value| (entry.key.to_owned(), value)));
             }
         }
@@ -173,8 +173,8 @@ impl<'t> Reader<'_, 't> {
             self.error(oauth.value.span(), &oauth.path, text);
             return None;
         };
-        let value = values::any_secret(&entry, self.secrecy, self.report)?;
-        if is_signed && !is_absent(&value) && signing_key(value.expose()).is_none() {
+        let value = any_secret(&entry, self.secrecy, self.report)?;
+        if is_signed && !value.is_absent() && signing_key(value.expose()).is_none() {
             let text = if value.expose().contains("-----BEGIN EC PRIVATE KEY-----") {
                 "is an EC key as SEC1; make PKCS #8 of it: openssl pkcs8 -topk8 -nocrypt \
                  -in OLD.pem -out NEW.pem"
@@ -190,11 +190,6 @@ impl<'t> Reader<'_, 't> {
             (false, _) => ClientAuth::Basic(value),
         })
     }
-}
-
-/// Tells whether a secret could not be had for this look at the configuration.
-pub(super) fn is_absent(secret: &Secret) -> bool {
-    *secret.source() != Source::Text && secret.expose().is_empty()
 }
 
 /// Returns the key in a PEM text and the algorithm it signs with.

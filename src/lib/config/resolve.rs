@@ -9,6 +9,7 @@ use tracing::level_filters::LevelFilter;
 use super::endpoint::endpoint;
 use super::file::{Entry, Section, entries, lay_out, table};
 use super::problem::Report;
+use super::secret::SecretPolicy;
 use super::server::{Server, log_level, server};
 use super::{Config, Table, values};
 use crate::protocol::facts::PickedBy;
@@ -21,17 +22,6 @@ pub enum Mode {
     Serve(&'static Facts),
     /// To look at it, perhaps outside the unit that has the credentials.
     Check,
-}
-
-/// How one table's secrets are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SecretPolicy {
-    /// They have to be there.
-    Required,
-    /// It is worth a warning if they are not.
-    Warn,
-    /// They are another program's, which may have them where this one cannot see them.
-    Ignore,
 }
 
 impl Mode {

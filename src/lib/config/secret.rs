@@ -5,7 +5,13 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
+use toml::de::DeValue;
+
+use super::file::{Entry, Section, table};
+use super::problem::Report;
+use super::values::{place, plain};
 
 /// Where a secret comes from.
 #[derive(Clone, PartialEq, Eq)]
@@ -61,6 +67,11 @@ impl Secret {
         }
     }
 
+    /// Tells whether a secret could not be had for this look at the configuration.
+    pub(super) fn is_absent(&self) -> bool {
+        self.source != Source::Text && self.expose().is_empty()
+    }
+
     /// Returns where it comes from.
     pub fn source(&self) -> &Source {
         &self.source
@@ -111,4 +122,105 @@ impl fmt::Debug for Source {
             Self::Environment(name) => write!(f, "environment variable {name:?}"),
         }
     }
+}
+
+/// How one table's secrets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SecretPolicy {
+    /// They have to be there.
+    Required,
+    /// It is worth a warning if they are not.
+    Warn,
+    /// They are another program's, which may have them where this one cannot see them.
+    Ignore,
+}
+
+/// Returns a secret that can stand in a header.
+pub(super) fn header_secret(
+    entry: &Entry<'_>,
+    secrecy: SecretPolicy,
+    report: &mut Report,
+) -> Option<Secret> {
+    let secret = any_secret(entry, secrecy, report)?;
+    if HeaderValue::from_str(secret.expose()).is_err() {
+        let text = "holds a character that no header can hold";
+        report.error(entry.value.span(), &entry.path, text);
+        return None;
+    }
+    Some(secret)
+}
+
+/// Returns a secret. For a look at a configuration it may be one that is not there.
+pub(super) fn any_secret(
+    entry: &Entry<'_>,
+    secrecy: SecretPolicy,
+    report: &mut Report,
+) -> Option<Secret> {
+    let secret = match entry.value.get_ref() {
+        DeValue::String(text) if text.is_empty() => Err("is empty"),
+        DeValue::String(text) => Ok(Secret::text(text)),
+        DeValue::Table(_) => return fetched(entry, secrecy, report),
+        _ => Err(
+            "must be a string, { credential = \"NAME\" }, { file = \"/path\" } or { env = \"NAME\" }",
+        ),
+    };
+    secret
+        .map_err(|text| report.error(entry.value.span(), &entry.path, text))
+        .ok()
+}
+
+fn fetched(entry: &Entry<'_>, secrecy: SecretPolicy, report: &mut Report) -> Option<Secret> {
+    let mut section = Section::new(&entry.path, entry.value.span(), table(entry, report)?);
+    let mut sources = Vec::new();
+    if let Some(from) = section.take("credential") {
+        let no_name = "is no name of a credential";
+        match place(&from, no_name, report)? {
+            name if name.is_empty() || name.contains('/') || name.starts_with('.') => {
+                report.error(from.value.span(), &from.path, no_name);
+                return None;
+            }
+            name => sources.push(Source::Credential(name.to_owned())),
+        }
+    }
+    if let Some(from) = section.take("file") {
+        let path = place(&from, "must be the path of a file", report)?;
+        sources.push(Source::File(path.into()));
+    }
+    if let Some(from) = section.take("env") {
+        let name = place(&from, "must be the name of a variable", report)?;
+        sources.push(Source::Environment(name.to_owned()));
+    }
+    section.finish(report);
+    let (Some(source), true) = (sources.pop(), sources.is_empty()) else {
+        let text = "must have one of the keys credential, file and env";
+        report.error(entry.value.span(), &entry.path, text);
+        return None;
+    };
+    fetch(source, entry, secrecy, report)
+}
+
+pub(super) fn fetch(
+    source: Source,
+    entry: &Entry<'_>,
+    secrecy: SecretPolicy,
+    report: &mut Report,
+) -> Option<Secret> {
+    let here = match secrecy {
+        SecretPolicy::Warn => " here",
+        SecretPolicy::Required | SecretPolicy::Ignore => "",
+    };
+    let text = match Secret::fetch(source.clone()) {
+        Ok(secret) if !secret.expose().is_empty() => return Some(secret),
+        Ok(_) => format!("{source:?} is empty"),
+        Err(error) => format!("{source:?} cannot be read{here}: {}", plain(&error)),
+    };
+    match secrecy {
+        SecretPolicy::Ignore => {}
+        SecretPolicy::Warn => report.warning(entry.value.span(), &entry.path, text),
+        SecretPolicy::Required => {
+            report.error(entry.value.span(), &entry.path, text);
+            return None;
+        }
+    }
+    Some(Secret::absent(source))
 }

@@ -12,9 +12,10 @@ use toml::de::DeValue;
 
 use super::endpoint::Reader;
 use super::file::{Entry, Section};
-use super::oauth::is_absent;
-use super::secret::Secret;
+use super::problem::Report;
+use super::secret::{Secret, SecretPolicy, Source, any_secret, fetch};
 use super::values;
+use super::values::{place, plain};
 
 /// How https is done.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +111,7 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn ca(&mut self, entry: &Entry<'_>) -> Option<Pem> {
-        let pem = values::pem(entry, self.report)?;
+        let pem = pem(entry, self.report)?;
         if authorities(&pem.text).is_none() {
             let text = format!("{:?} holds no certificates as PEM", pem.path);
             self.error(entry.value.span(), &entry.path, text);
@@ -133,13 +134,13 @@ impl<'t> Reader<'_, 't> {
                 return None;
             }
         };
-        let cert = values::pem(&cert_entry, self.report);
+        let cert = pem(&cert_entry, self.report);
         let key_secret = match key.value.get_ref() {
-            DeValue::String(_) => values::secret_pem(&key, self.secrecy, self.report),
-            _ => values::any_secret(&key, self.secrecy, self.report),
+            DeValue::String(_) => secret_pem(&key, self.secrecy, self.report),
+            _ => any_secret(&key, self.secrecy, self.report),
         };
         let (cert, key_secret) = (cert?, key_secret?);
-        if !is_absent(&key_secret) && client_identity(&cert, &key_secret).is_none() {
+        if !key_secret.is_absent() && client_identity(&cert, &key_secret).is_none() {
             let text = "does not make a client certificate as PEM with client-key";
             self.error(cert_entry.value.span(), &cert_entry.path, text);
             return None;
@@ -147,6 +148,30 @@ impl<'t> Reader<'_, 't> {
         Some((cert, key_secret))
     }
 }
+
+/// Returns a secret that is kept in a PEM file.
+fn secret_pem(entry: &Entry<'_>, secrecy: SecretPolicy, report: &mut Report) -> Option<Secret> {
+    let path = place(entry, NO_PEM_FILE, report)?;
+    fetch(Source::File(path.into()), entry, secrecy, report)
+}
+
+/// Returns the text of a PEM file.
+fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<Pem> {
+    let path = place(entry, NO_PEM_FILE, report)?;
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some(Pem {
+            path: path.into(),
+            text,
+        }),
+        Err(error) => {
+            let text = format!("{path:?} cannot be read: {}", plain(&error));
+            report.error(entry.value.span(), &entry.path, text);
+            None
+        }
+    }
+}
+
+const NO_PEM_FILE: &str = "must be the path of a PEM file";
 
 /// Returns the certificates of `tls.ca`; there is at least one, and each can be read.
 pub fn authorities(pem: &str) -> Option<Vec<CertificateDer<'static>>> {

@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::header::HeaderValue;
 use toml::de::DeValue;
 
-use super::file::{Entry, Section, table};
+use super::file::Entry;
 use super::problem::Report;
-use super::resolve::SecretPolicy;
-use super::secret::{Secret, Source};
-use super::tls::Pem;
 
 /// Returns a string of a key whose value may be shown.
 pub(super) fn string<'t>(entry: &Entry<'t>, report: &mut Report) -> Option<&'t str> {
@@ -168,71 +164,9 @@ pub(super) fn word<T: Copy>(
     found
 }
 
-/// Returns a secret that can stand in a header.
-pub(super) fn secret(
-    entry: &Entry<'_>,
-    secrecy: SecretPolicy,
-    report: &mut Report,
-) -> Option<Secret> {
-    let secret = any_secret(entry, secrecy, report)?;
-    if HeaderValue::from_str(secret.expose()).is_err() {
-        let text = "holds a character that no header can hold";
-        report.error(entry.value.span(), &entry.path, text);
-        return None;
-    }
-    Some(secret)
-}
-
-/// Returns a secret. For a look at a configuration it may be one that is not there.
-pub(super) fn any_secret(
-    entry: &Entry<'_>,
-    secrecy: SecretPolicy,
-    report: &mut Report,
-) -> Option<Secret> {
-    let secret = match entry.value.get_ref() {
-        DeValue::String(text) if text.is_empty() => Err("is empty"),
-        DeValue::String(text) => Ok(Secret::text(text)),
-        DeValue::Table(_) => return fetched(entry, secrecy, report),
-        _ => Err(
-            "must be a string, { credential = \"NAME\" }, { file = \"/path\" } or { env = \"NAME\" }",
-        ),
-    };
-    secret
-        .map_err(|text| report.error(entry.value.span(), &entry.path, text))
-        .ok()
-}
-
-/// Returns a secret that is kept in a PEM file.
-pub(super) fn secret_pem(
-    entry: &Entry<'_>,
-    secrecy: SecretPolicy,
-    report: &mut Report,
-) -> Option<Secret> {
-    let path = place(entry, NO_PEM_FILE, report)?;
-    fetch(Source::File(path.into()), entry, secrecy, report)
-}
-
-/// Returns the text of a PEM file.
-pub(super) fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<Pem> {
-    let path = place(entry, NO_PEM_FILE, report)?;
-    match std::fs::read_to_string(path) {
-        Ok(text) => Some(Pem {
-            path: path.into(),
-            text,
-        }),
-        Err(error) => {
-            let text = format!("{path:?} cannot be read: {}", plain(&error));
-            report.error(entry.value.span(), &entry.path, text);
-            None
-        }
-    }
-}
-
-const NO_PEM_FILE: &str = "must be the path of a PEM file";
-
 /// Returns the path or the name of what is kept elsewhere. A key that stands here itself, where its
 /// place belongs, is not shown.
-fn place<'t>(entry: &Entry<'t>, no_place: &str, report: &mut Report) -> Option<&'t str> {
+pub(super) fn place<'t>(entry: &Entry<'t>, no_place: &str, report: &mut Report) -> Option<&'t str> {
     let text = private_string(entry, report)?;
     if text.contains("-----BEGIN") || text.contains(char::is_control) {
         report.error(entry.value.span(), &entry.path, no_place);
@@ -242,64 +176,8 @@ fn place<'t>(entry: &Entry<'t>, no_place: &str, report: &mut Report) -> Option<&
     Some(text)
 }
 
-fn fetched(entry: &Entry<'_>, secrecy: SecretPolicy, report: &mut Report) -> Option<Secret> {
-    let mut section = Section::new(&entry.path, entry.value.span(), table(entry, report)?);
-    let mut sources = Vec::new();
-    if let Some(from) = section.take("credential") {
-        let no_name = "is no name of a credential";
-        match place(&from, no_name, report)? {
-            name if name.is_empty() || name.contains('/') || name.starts_with('.') => {
-                report.error(from.value.span(), &from.path, no_name);
-                return None;
-            }
-            name => sources.push(Source::Credential(name.to_owned())),
-        }
-    }
-    if let Some(from) = section.take("file") {
-        let path = place(&from, "must be the path of a file", report)?;
-        sources.push(Source::File(path.into()));
-    }
-    if let Some(from) = section.take("env") {
-        let name = place(&from, "must be the name of a variable", report)?;
-        sources.push(Source::Environment(name.to_owned()));
-    }
-    section.finish(report);
-    let (Some(source), true) = (sources.pop(), sources.is_empty()) else {
-        let text = "must have one of the keys credential, file and env";
-        report.error(entry.value.span(), &entry.path, text);
-        return None;
-    };
-    fetch(source, entry, secrecy, report)
-}
-
-fn fetch(
-    source: Source,
-    entry: &Entry<'_>,
-    secrecy: SecretPolicy,
-    report: &mut Report,
-) -> Option<Secret> {
-    let here = match secrecy {
-        SecretPolicy::Warn => " here",
-        SecretPolicy::Required | SecretPolicy::Ignore => "",
-    };
-    let text = match Secret::fetch(source.clone()) {
-        Ok(secret) if !secret.expose().is_empty() => return Some(secret),
-        Ok(_) => format!("{source:?} is empty"),
-        Err(error) => format!("{source:?} cannot be read{here}: {}", plain(&error)),
-    };
-    match secrecy {
-        SecretPolicy::Ignore => {}
-        SecretPolicy::Warn => report.warning(entry.value.span(), &entry.path, text),
-        SecretPolicy::Required => {
-            report.error(entry.value.span(), &entry.path, text);
-            return None;
-        }
-    }
-    Some(Secret::absent(source))
-}
-
 /// An I/O error without its number.
-fn plain(error: &std::io::Error) -> String {
+pub(super) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((text, _)) => text.to_lowercase(),
