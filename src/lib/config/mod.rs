@@ -44,7 +44,7 @@ pub use server::Server;
 pub use show::show;
 pub use target::Target;
 pub use template::{Part, Placeholder, Template, Vocabulary};
-pub use tls::{Pem, Tls, TlsVersion, authorities, client_identity, crypto_provider};
+pub use tls::{Certificates, ClientIdentity, Tls, TlsVersion, crypto_provider};
 pub use transport::{Compression, HttpVersion, Proxy, Transport};
 
 use crate::protocol::Facts;

@@ -376,13 +376,14 @@ fn tls<'c>(tls: &'c Tls, inherited: &Tls) -> Pairs<'c> {
         Some(ca) => pairs.push(("ca", text(ca.path.display()))),
         None => pairs.push(("ca", Shape::Flag(false))),
     }
-    if let Some((cert, key)) = &tls.identity {
-        pairs.push(("client-cert", text(cert.path.display())));
+    if let Some(identity) = &tls.identity {
+        let path = &identity.certificates.path;
+        pairs.push(("client-cert", text(path.display())));
         pairs.push((
             "client-key",
-            match key.source() {
+            match &identity.key {
                 Source::File(path) => text(path.display()),
-                _ => secret(key),
+                elsewhere => source(elsewhere),
             },
         ));
     }
@@ -406,9 +407,13 @@ fn value_of<'c>(name: &'static str, value: Option<Shape<'c>>) -> Option<(&'stati
 /// What is shown for what is hidden.
 const HIDDEN: &str = "(hidden)";
 
+fn secret(value: &Secret) -> Shape<'_> {
+    source(value.source())
+}
+
 /// A secret in the configuration itself is hidden; of any other its place is shown.
-fn secret(secret: &Secret) -> Shape<'_> {
-    let (kind, place) = match secret.source() {
+fn source(source: &Source) -> Shape<'_> {
+    let (kind, place) = match source {
         Source::Text => return text(HIDDEN),
         Source::Credential(name) => ("credential", name.clone()),
         Source::File(path) => ("file", path.display().to_string()),

@@ -1,5 +1,6 @@
 //! How https is done.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -21,9 +22,9 @@ use super::values::{place, plain};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
     /// The authorities to trust instead of the system's.
-    pub ca: Option<Pem>,
+    pub ca: Option<Certificates>,
     /// The certificate to show, and its key.
-    pub identity: Option<(Pem, Secret)>,
+    pub identity: Option<ClientIdentity>,
     /// The lowest version.
     pub min_version: TlsVersion,
     /// Whether the server's certificate is checked.
@@ -54,13 +55,43 @@ impl Tls {
     }
 }
 
-/// A PEM file and what was in it.
+/// The certificates of a PEM file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pem {
-    /// Where it is.
+pub struct Certificates {
+    /// The path of the file.
     pub path: PathBuf,
-    /// What was in it, so that a reload notices another one.
-    pub text: String,
+    /// The certificates, in the order of the file; there is at least one.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+/// The certificate that we present to a server, with its key.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// The certificate, and those that lead to its authority.
+    pub certificates: Certificates,
+    /// Where the key comes from.
+    pub key: Source,
+    /// Both, ready for use; absent where the key could not be read for this look at the
+    /// configuration.
+    pub certified: Option<CertifiedKey>,
+}
+
+/// A key fits its certificate, so equal certificates have equal keys.
+impl PartialEq for ClientIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.certificates == other.certificates
+            && self.key == other.key
+            && self.certified.is_some() == other.certified.is_some()
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIdentity")
+            .field("certificates", &self.certificates.path)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A version of TLS.
@@ -110,13 +141,17 @@ impl<'t> Reader<'_, 't> {
         tls
     }
 
-    fn ca(&mut self, entry: &Entry<'_>) -> Option<Pem> {
-        let pem = pem(entry, self.report)?;
-        if authorities(&pem.text).is_none() {
-            let text = format!("{:?} holds no certificates as PEM", pem.path);
+    fn ca(&mut self, entry: &Entry<'_>) -> Option<Certificates> {
+        let (path, pem) = pem(entry, self.report)?;
+        let chain = certificates(&pem).filter(|chain| are_authorities(chain));
+        if chain.is_none() {
+            let text = format!("{path:?} holds no certificates as PEM");
             self.error(entry.value.span(), &entry.path, text);
         }
-        Some(pem)
+        Some(Certificates {
+            path,
+            chain: chain?,
+        })
     }
 
     fn identity(
@@ -124,7 +159,7 @@ impl<'t> Reader<'_, 't> {
         section: &Section<'_>,
         cert: Option<Entry<'t>>,
         key: Option<Entry<'t>>,
-    ) -> Option<(Pem, Secret)> {
+    ) -> Option<ClientIdentity> {
         let (cert_entry, key) = match (cert, key) {
             (None, None) => return None,
             (Some(cert), Some(key)) => (cert, key),
@@ -139,13 +174,22 @@ impl<'t> Reader<'_, 't> {
             DeValue::String(_) => secret_pem(&key, self.secrecy, self.report),
             _ => any_secret(&key, self.secrecy, self.report),
         };
-        let (cert, key_secret) = (cert?, key_secret?);
-        if !key_secret.is_absent() && client_identity(&cert, &key_secret).is_none() {
+        let ((path, pem), key) = (cert?, key_secret?);
+        let chain = certificates(&pem);
+        let certified = chain.clone().and_then(|chain| certified(chain, &key));
+        if chain.is_none() || certified.is_none() && !key.is_absent() {
             let text = "does not make a client certificate as PEM with client-key";
             self.error(cert_entry.value.span(), &cert_entry.path, text);
             return None;
         }
-        Some((cert, key_secret))
+        Some(ClientIdentity {
+            certificates: Certificates {
+                path,
+                chain: chain?,
+            },
+            key: key.source().clone(),
+            certified,
+        })
     }
 }
 
@@ -155,14 +199,11 @@ fn secret_pem(entry: &Entry<'_>, secrecy: SecretPolicy, report: &mut Report) -> 
     fetch(Source::File(path.into()), entry, secrecy, report)
 }
 
-/// Returns the text of a PEM file.
-fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<Pem> {
+/// Returns the path of a PEM file and its text.
+fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<(PathBuf, String)> {
     let path = place(entry, NO_PEM_FILE, report)?;
     match std::fs::read_to_string(path) {
-        Ok(text) => Some(Pem {
-            path: path.into(),
-            text,
-        }),
+        Ok(text) => Some((path.into(), text)),
         Err(error) => {
             let text = format!("{path:?} cannot be read: {}", plain(&error));
             report.error(entry.value.span(), &entry.path, text);
@@ -173,20 +214,17 @@ fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<Pem> {
 
 const NO_PEM_FILE: &str = "must be the path of a PEM file";
 
-/// Returns the certificates of `tls.ca`; there is at least one, and each can be read.
-pub fn authorities(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
-    let certificates = certificates(pem)?;
+/// Returns whether each of these certificates can be used as an authority's.
+fn are_authorities(certificates: &[CertificateDer<'static>]) -> bool {
     let mut roots = RootCertStore::empty();
-    for certificate in &certificates {
-        roots.add(certificate.clone()).ok()?;
-    }
-    Some(certificates)
+    let mut certificates = certificates.iter();
+    certificates.all(|certificate| roots.add(certificate.clone()).is_ok())
 }
 
 /// Puts a client's certificate and its key together, if they fit.
-pub fn client_identity(cert: &Pem, key: &Secret) -> Option<CertifiedKey> {
+fn certified(chain: Vec<CertificateDer<'static>>, key: &Secret) -> Option<CertifiedKey> {
     let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).ok()?;
-    CertifiedKey::from_der(certificates(&cert.text)?, key, &crypto_provider()).ok()
+    CertifiedKey::from_der(chain, key, &crypto_provider()).ok()
 }
 
 /// Returns the certificates in a PEM text; there is at least one.

@@ -22,7 +22,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use crate::config::{HttpVersion, Tls, TlsVersion, authorities, client_identity, crypto_provider};
+use crate::config::{HttpVersion, Tls, TlsVersion, crypto_provider};
 
 /// Makes what all connections with these settings share, their sessions included.
 ///
@@ -37,10 +37,7 @@ pub fn client_config(
     let verifier: Arc<dyn ServerCertVerifier> = match &tls.ca {
         _ if !tls.verify => Arc::new(Unverified::new(&provider)),
         None => Arc::new(Pinning::signed_by(system.read()?, &provider)),
-        Some(ca) => {
-            let certificates = authorities(&ca.text).ok_or("tls.ca cannot be read")?;
-            Arc::new(Pinning::of(certificates, &provider))
-        }
+        Some(ca) => Arc::new(Pinning::of(ca.chain.clone(), &provider)),
     };
     let versions: &[_] = match tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
@@ -53,9 +50,10 @@ pub fn client_config(
         .with_custom_certificate_verifier(verifier);
     let mut config = match &tls.identity {
         None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
-            let identity = client_identity(cert, key).ok_or("tls.client-cert cannot be read")?;
-            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        Some(identity) => {
+            let certified = identity.certified.clone();
+            let certified = certified.ok_or("tls.client-key cannot be read")?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
         }
     };
     config.alpn_protocols = protocols(version);
