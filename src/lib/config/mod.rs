@@ -35,7 +35,7 @@ pub use body::{Body, Json, Parameters};
 pub use credentials::Credential;
 pub use headers::HeaderText;
 pub use normalise::{Normalise, Pattern};
-pub use oauth::{ClientAuth, OAuth, TokenServer, signing_key};
+pub use oauth::{ClientAuth, OAuth, SigningKey, TokenServer};
 pub use problem::{Problem, Report, Severity};
 pub use resilience::{Breaker, Cache};
 pub use resolve::Mode;

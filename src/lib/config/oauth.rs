@@ -1,11 +1,13 @@
 //! Client credentials of OAuth 2.
 
+use std::fmt;
+
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Url;
 
 use super::endpoint::Reader;
 use super::file::{Entry, Section, entries, table};
-use super::secret::{Secret, any_secret};
+use super::secret::{Secret, Source, any_secret};
 use super::tls::Tls;
 use super::values;
 
@@ -52,7 +54,33 @@ pub enum ClientAuth {
     /// The secret in the form.
     Post(Secret),
     /// A signed assertion (RFC 7523, section 2.2).
-    PrivateKeyJwt(Secret),
+    PrivateKeyJwt(SigningKey),
+}
+
+/// A private key that signs assertions.
+#[derive(Clone)]
+pub struct SigningKey {
+    /// Where the key comes from.
+    pub source: Source,
+    /// The algorithm it signs with, and the key; absent where the key could not be read for this
+    /// look at the configuration.
+    pub key: Option<(Algorithm, EncodingKey)>,
+}
+
+impl PartialEq for SigningKey {
+    fn eq(&self, other: &Self) -> bool {
+        fn bytes(signing: &SigningKey) -> Option<(Algorithm, &[u8])> {
+            let (algorithm, key) = signing.key.as_ref()?;
+            Some((*algorithm, key.as_bytes()))
+        }
+        self.source == other.source && bytes(self) == bytes(other)
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 impl<'t> Reader<'_, 't> {
@@ -174,8 +202,19 @@ impl<'t> Reader<'_, 't> {
             return None;
         };
         let value = any_secret(&entry, self.secrecy, self.report)?;
-        if is_signed && !value.is_absent() && signing_key(value.expose()).is_none() {
-            let text = if value.expose().contains("-----BEGIN EC PRIVATE KEY-----") {
+        match (is_signed, chosen) {
+            (true, _) => self
+                .signing_key(&entry, &value)
+                .map(ClientAuth::PrivateKeyJwt),
+            (false, Some(1)) => Some(ClientAuth::Post(value)),
+            (false, _) => Some(ClientAuth::Basic(value)),
+        }
+    }
+
+    fn signing_key(&mut self, entry: &Entry<'_>, pem: &Secret) -> Option<SigningKey> {
+        let key = signing_key(pem.expose());
+        if key.is_none() && !pem.is_absent() {
+            let text = if pem.expose().contains("-----BEGIN EC PRIVATE KEY-----") {
                 "is an EC key as SEC1; make PKCS #8 of it: openssl pkcs8 -topk8 -nocrypt \
                  -in OLD.pem -out NEW.pem"
             } else {
@@ -184,16 +223,15 @@ impl<'t> Reader<'_, 't> {
             self.error(entry.value.span(), &entry.path, text);
             return None;
         }
-        Some(match (is_signed, chosen) {
-            (true, _) => ClientAuth::PrivateKeyJwt(value),
-            (false, Some(1)) => ClientAuth::Post(value),
-            (false, _) => ClientAuth::Basic(value),
+        Some(SigningKey {
+            source: pem.source().clone(),
+            key,
         })
     }
 }
 
 /// Returns the key in a PEM text and the algorithm it signs with.
-pub fn signing_key(pem: &str) -> Option<(Algorithm, EncodingKey)> {
+fn signing_key(pem: &str) -> Option<(Algorithm, EncodingKey)> {
     type Read = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
     const KINDS: [(Algorithm, Read); 4] = [
         (Algorithm::RS256, EncodingKey::from_rsa_pem),

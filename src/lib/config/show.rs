@@ -308,9 +308,9 @@ fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
         TokenServer::Issuer(url) => ("issuer", url),
     };
     let (key, value, method) = match &settings.proof {
-        ClientAuth::Basic(value) => ("client-secret", value, "basic"),
-        ClientAuth::Post(value) => ("client-secret", value, "post"),
-        ClientAuth::PrivateKeyJwt(value) => ("private-key", value, "private-key-jwt"),
+        ClientAuth::Basic(value) => ("client-secret", secret(value), "basic"),
+        ClientAuth::Post(value) => ("client-secret", secret(value), "post"),
+        ClientAuth::PrivateKeyJwt(key) => ("private-key", source(&key.source), "private-key-jwt"),
     };
     let scope = settings.scope.as_ref().map(|scope| ("scope", text(scope)));
     let parameters = settings.parameters.iter();
@@ -320,7 +320,7 @@ fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
         (server, text(url)),
         ("client-id", text(&settings.client_id)),
         ("auth-method", text(method)),
-        (key, secret(value)),
+        (key, value),
     ]
     .into_iter()
     .chain(scope)

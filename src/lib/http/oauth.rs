@@ -20,7 +20,7 @@ use super::body::body;
 use super::call::ESCAPED;
 use super::error::cause;
 use crate::config::{
-    ClientAuth, Compression, HttpVersion, OAuth, TokenServer, Transport, signing_key,
+    ClientAuth, Compression, HttpVersion, OAuth, SigningKey, TokenServer, Transport,
 };
 use crate::observe::log::RequestId;
 use crate::outcome::{Failure, Reason};
@@ -322,7 +322,7 @@ impl Tokens {
                 let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
                 pairs.push(("client_id", id.clone()));
                 pairs.push(("client_assertion_type", kind.to_owned()));
-                pairs.push(("client_assertion", assertion(id, key.expose(), endpoint)?));
+                pairs.push(("client_assertion", assertion(id, key, endpoint)?));
             }
         }
         let pairs: Vec<_> = pairs
@@ -334,8 +334,8 @@ impl Tokens {
 }
 
 /// Signs that we are who we say (RFC 7523, section 3), for a minute.
-fn assertion(id: &str, key: &str, endpoint: &Url) -> Result<String, String> {
-    let (algorithm, key) = signing_key(key).ok_or("the private key cannot be used")?;
+fn assertion(id: &str, key: &SigningKey, endpoint: &Url) -> Result<String, String> {
+    let (algorithm, key) = key.key.as_ref().ok_or("the private key cannot be used")?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_err(|error| error.to_string())?
@@ -349,7 +349,7 @@ fn assertion(id: &str, key: &str, endpoint: &Url) -> Result<String, String> {
         iat: now,
         exp: now + 60,
     };
-    encode(&Header::new(algorithm), &claims, &key).map_err(|error| error.to_string())
+    encode(&Header::new(*algorithm), &claims, key).map_err(|error| error.to_string())
 }
 
 #[derive(Serialize)]
