@@ -358,7 +358,10 @@ fn a_table_takes_over_what_it_does_not_set() {
             .headers
             .iter()
             .map(|(name, value)| match value {
-                HeaderText::Fixed(value) => format!("{name}: {}", value.expose()),
+                HeaderText::Fixed(secret) => {
+                    let value = secret.value.as_ref().expect("a value");
+                    format!("{name}: {}", value.to_str().expect("a text"))
+                }
                 HeaderText::Filled(template) => format!("{name}: {template}"),
             })
             .collect();

@@ -1,9 +1,13 @@
 //! Who we are to a backend: the keys of `Authorization`.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::header::HeaderValue;
+
 use super::endpoint::Reader;
 use super::file::{Entry, Section, table};
 use super::oauth::OAuth;
-use super::secret::{Secret, header_secret};
+use super::secret::{HeaderSecret, Secret, Source, any_secret, header_secret, sensitive};
 use super::tls::Tls;
 
 /// The keys that make `Authorization`.
@@ -13,13 +17,16 @@ pub(super) const AUTHORIZATION_KEYS: [&str; 3] = ["bearer-token", "basic-auth", 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Credential {
     /// `Bearer`, RFC 6750.
-    Bearer(Secret),
+    Bearer(HeaderSecret),
     /// `Basic`, RFC 7617.
     Basic {
-        /// The user's name.
-        user: Secret,
-        /// The user's password.
-        password: Secret,
+        /// Where the user's name comes from.
+        user: Source,
+        /// Where the password comes from.
+        password: Source,
+        /// The header; absent where one of them could not be read for this look at the
+        /// configuration.
+        value: Option<HeaderValue>,
     },
     /// `Bearer` with a token fetched for the purpose.
     OAuth(Box<OAuth>),
@@ -44,7 +51,7 @@ impl<'t> Reader<'_, 't> {
         }
         match entry.key {
             "bearer-token" => {
-                header_secret(entry, self.secrecy, self.report).map(Credential::Bearer)
+                header_secret(entry, "Bearer ", self.secrecy, self.report).map(Credential::Bearer)
             }
             "basic-auth" => self.basic(entry),
             _ => {
@@ -68,13 +75,30 @@ impl<'t> Reader<'_, 't> {
             );
             return None;
         };
-        let user = header_secret(&user_entry, self.secrecy, self.report);
-        let password = header_secret(&password, self.secrecy, self.report);
+        let user = self.basic_part(&user_entry);
+        let password = self.basic_part(&password);
         let (user, password) = (user?, password?);
         if user.expose().contains(':') {
             let text = "holds a colon, which ends the name in basic authentication";
             self.error(user_entry.value.span(), &user_entry.path, text);
         }
-        Some(Credential::Basic { user, password })
+        let is_absent = user.is_absent() || password.is_absent();
+        let pair = BASE64.encode(format!("{}:{}", user.expose(), password.expose()));
+        Some(Credential::Basic {
+            user: user.source().clone(),
+            password: password.source().clone(),
+            value: sensitive(&format!("Basic {pair}")).filter(|_| !is_absent),
+        })
+    }
+
+    /// Reads a user's name or password. RFC 7617 forbids control characters in both.
+    fn basic_part(&mut self, entry: &Entry<'_>) -> Option<Secret> {
+        let secret = any_secret(entry, self.secrecy, self.report)?;
+        if HeaderSecret::new("", &secret).is_none() {
+            let text = "holds a character that no header can hold";
+            self.error(entry.value.span(), &entry.path, text);
+            return None;
+        }
+        Some(secret)
     }
 }

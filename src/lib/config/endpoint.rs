@@ -56,7 +56,7 @@ pub(super) fn endpoint(
     let form = reader.parameters("form");
     let json = reader.json();
     let headers = reader.headers();
-    let auth_token = reader.secret("auth-token");
+    let auth_token = reader.auth_token();
     let transport = reader.transport();
     let credential = reader.credential(&transport.tls);
     let user_agent = reader.user_agent();
@@ -387,19 +387,22 @@ impl<'t> Reader<'_, 't> {
         self.error(place, &path, text);
     }
 
-    fn user_agent(&mut self) -> String {
-        let default = concat!("postgate/", env!("CARGO_PKG_VERSION")).to_owned();
+    fn user_agent(&mut self) -> HeaderValue {
+        let default = HeaderValue::from_static(concat!("postgate/", env!("CARGO_PKG_VERSION")));
         let Some(entry) = self.section.take("user-agent") else {
             return default;
         };
         let Some(text) = values::string(&entry, self.report) else {
             return default;
         };
-        if text.is_empty() || HeaderValue::from_str(text).is_err() {
-            let text = "is empty or holds a character that no header can hold";
-            self.error(entry.value.span(), &entry.path, text);
+        match HeaderValue::from_str(text) {
+            Ok(value) if !value.is_empty() => value,
+            _ => {
+                let text = "is empty or holds a character that no header can hold";
+                self.error(entry.value.span(), &entry.path, text);
+                default
+            }
         }
-        text.to_owned()
     }
 
     fn normalise(&mut self) -> Normalise {

@@ -1,19 +1,19 @@
 //! The headers of a call, and which of them say who asks.
 
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderName};
 use toml::de::DeValue;
 
 use super::credentials::AUTHORIZATION_KEYS;
 use super::endpoint::Reader;
 use super::file::{Entry, Section};
-use super::secret::{Secret, header_secret};
+use super::secret::{HeaderSecret, Secret, header_secret};
 use super::template::Template;
 
 /// The value of a header.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeaderText {
     /// The same for every call.
-    Fixed(Secret),
+    Fixed(HeaderSecret),
     /// With values of the request.
     Filled(Template),
 }
@@ -40,7 +40,7 @@ impl Reader<'_, '_> {
             }
             let value = match entry.value.get_ref() {
                 DeValue::String(text) => self.header(text, &entry),
-                _ => header_secret(&entry, self.secrecy, self.report).map(HeaderText::Fixed),
+                _ => header_secret(&entry, "", self.secrecy, self.report).map(HeaderText::Fixed),
             };
             headers.extend(value.map(|value| (name, value)));
         }
@@ -88,21 +88,22 @@ impl Reader<'_, '_> {
         }
         let literal = template.literal();
         let is_empty = literal.is_empty() && !template.has_placeholder();
-        if is_empty || HeaderValue::from_str(&literal).is_err() {
+        let Some(fixed) = HeaderSecret::new("", &Secret::text(&literal)).filter(|_| !is_empty)
+        else {
             let text = "is empty or holds a character that no header can hold";
             self.error(entry.value.span(), &entry.path, text);
             return None;
-        }
+        };
         Some(if template.has_placeholder() {
             HeaderText::Filled(template)
         } else {
-            HeaderText::Fixed(Secret::text(&literal))
+            HeaderText::Fixed(fixed)
         })
     }
 
-    pub(super) fn secret(&mut self, name: &'static str) -> Option<Secret> {
-        let entry = self.section.take(name)?;
-        header_secret(&entry, self.secrecy, self.report)
+    pub(super) fn auth_token(&mut self) -> Option<HeaderSecret> {
+        let entry = self.section.take("auth-token")?;
+        header_secret(&entry, "", self.secrecy, self.report)
     }
 }
 

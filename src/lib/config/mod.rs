@@ -39,7 +39,7 @@ pub use oauth::{ClientAuth, OAuth, SigningKey, TokenServer};
 pub use problem::{Problem, Report, Severity};
 pub use resilience::{Breaker, Cache};
 pub use resolve::Mode;
-pub use secret::{Secret, Source};
+pub use secret::{HeaderSecret, Secret, Source};
 pub use server::Server;
 pub use show::show;
 pub use target::Target;
@@ -113,11 +113,11 @@ pub struct Endpoint {
     /// Further headers, by name.
     pub headers: Vec<(HeaderName, HeaderText)>,
     /// Sent as `X-Auth-Token`.
-    pub auth_token: Option<Secret>,
+    pub auth_token: Option<HeaderSecret>,
     /// Sent as `Authorization`.
     pub credential: Option<Credential>,
     /// Sent as `User-Agent`.
-    pub user_agent: String,
+    pub user_agent: HeaderValue,
     /// Whether the keys `*`, `<>` and `"<>"` are asked for.
     pub special_keys: bool,
     /// What is made of a key before it is asked for.

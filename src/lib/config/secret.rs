@@ -83,6 +83,43 @@ impl Secret {
     }
 }
 
+/// A secret that stands in a header, ready to be sent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HeaderSecret {
+    /// Where the secret comes from.
+    pub source: Source,
+    /// The whole value; absent where the secret could not be read for this look at the
+    /// configuration.
+    pub value: Option<HeaderValue>,
+}
+
+impl HeaderSecret {
+    /// Puts a secret behind a prefix, if a header can hold both.
+    pub(super) fn new(prefix: &str, secret: &Secret) -> Option<Self> {
+        let value = match secret.is_absent() {
+            true => None,
+            false => Some(sensitive(&format!("{prefix}{}", secret.expose()))?),
+        };
+        Some(Self {
+            source: secret.source().clone(),
+            value,
+        })
+    }
+}
+
+/// Returns the value of a header that no log shows and no HTTP/2 table keeps (RFC 7541, section 7.1.3).
+pub(super) fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+impl fmt::Debug for HeaderSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
 /// The words of a `VarError` itself would show the value.
 fn without_value(error: VarError) -> io::Error {
     match error {
@@ -135,19 +172,20 @@ pub(super) enum SecretPolicy {
     Ignore,
 }
 
-/// Returns a secret that can stand in a header.
+/// Returns a secret that can stand in a header, with a prefix.
 pub(super) fn header_secret(
     entry: &Entry<'_>,
+    prefix: &str,
     secrecy: SecretPolicy,
     report: &mut Report,
-) -> Option<Secret> {
+) -> Option<HeaderSecret> {
     let secret = any_secret(entry, secrecy, report)?;
-    if HeaderValue::from_str(secret.expose()).is_err() {
+    let header = HeaderSecret::new(prefix, &secret);
+    if header.is_none() {
         let text = "holds a character that no header can hold";
         report.error(entry.value.span(), &entry.path, text);
-        return None;
     }
-    Some(secret)
+    header
 }
 
 /// Returns a secret. For a look at a configuration it may be one that is not there.

@@ -146,8 +146,11 @@ fn endpoint(table: &Table) -> Pairs<'_> {
         "socket",
         (facts.picked_by == PickedBy::Socket).then(|| text(&table.socket)),
     );
-    add("user-agent", Some(text(user_agent)));
-    add("auth-token", auth_token.as_ref().map(secret));
+    add("user-agent", Some(header_text(user_agent)));
+    add(
+        "auth-token",
+        auth_token.as_ref().map(|token| source(&token.source)),
+    );
     add("response", Some(text(response(reading.response))));
     add("value", reading.value.as_ref().map(text));
     add("missing", Some(text(missing(reading.missing))));
@@ -220,9 +223,9 @@ fn endpoint(table: &Table) -> Pairs<'_> {
     }
     match credential {
         None => {}
-        Some(Credential::Bearer(token)) => add("bearer-token", Some(secret(token))),
-        Some(Credential::Basic { user, password }) => {
-            let pair = [("user", secret(user)), ("password", secret(password))];
+        Some(Credential::Bearer(token)) => add("bearer-token", Some(source(&token.source))),
+        Some(Credential::Basic { user, password, .. }) => {
+            let pair = [("user", source(user)), ("password", source(password))];
             add("basic-auth", Some(Shape::Table(pair.into_iter().collect())));
         }
         Some(Credential::OAuth(settings)) => add(
@@ -292,7 +295,7 @@ fn json(value: &Json) -> Shape<'_> {
 
 fn header(value: &HeaderText) -> Shape<'_> {
     match value {
-        HeaderText::Fixed(value) => secret(value),
+        HeaderText::Fixed(value) => source(&value.source),
         HeaderText::Filled(template) => filled(template),
     }
 }
@@ -436,9 +439,13 @@ fn parameters(parameters: &Parameters) -> Option<Shape<'_>> {
 }
 
 fn required(headers: &[(HeaderName, HeaderValue)]) -> Option<Shape<'_>> {
-    let value = |value: &HeaderValue| text(String::from_utf8_lossy(value.as_bytes()));
-    let pairs = headers.iter().map(|(name, v)| (name.as_str(), value(v)));
+    let pairs = headers.iter();
+    let pairs = pairs.map(|(name, value)| (name.as_str(), header_text(value)));
     (!headers.is_empty()).then(|| Shape::Table(pairs.collect()))
+}
+
+fn header_text(value: &HeaderValue) -> Shape<'static> {
+    text(String::from_utf8_lossy(value.as_bytes()))
 }
 
 fn said(said: &FallbackAction) -> Shape<'_> {

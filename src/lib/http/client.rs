@@ -4,10 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{HeaderMap, HeaderValue, USER_AGENT};
 use reqwest::{Client, redirect};
 use rustls::{ClientConfig, RootCertStore};
 
@@ -17,8 +15,8 @@ use super::pool::Pool;
 use super::resolver::Resolver;
 use super::tls::{Authorities, client_config};
 use crate::config::{
-    Body, Compression, Credential, Endpoint, HeaderText, HttpVersion, Proxy, Response, Target, Tls,
-    Transport,
+    Body, Compression, Credential, Endpoint, HeaderSecret, HeaderText, HttpVersion, Proxy,
+    Response, Target, Tls, Transport,
 };
 
 /// How often an HTTP/2 connection is asked for a sign of life, and how long it may take for it. Both
@@ -166,51 +164,46 @@ fn build(
     }
 }
 
-/// The headers that every call of an endpoint has. All of them were proved to be sound when the
-/// configuration was read.
+/// The headers that every call of an endpoint has.
 pub fn headers(endpoint: &Endpoint) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let mut put = |name: HeaderName, text: &str| {
-        if let Ok(mut value) = HeaderValue::from_str(text) {
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
-    };
     let accept = match endpoint.reading.response {
         Response::Json => "application/json",
         Response::Text => "text/plain",
         Response::Auto => "application/json, text/plain",
     };
-    put(ACCEPT, accept);
-    put(USER_AGENT, &endpoint.user_agent);
+    headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    headers.insert(USER_AGENT, endpoint.user_agent.clone());
+    let gzip = HeaderValue::from_static("gzip");
     if endpoint.transport.compression != Compression::None {
-        put(ACCEPT_ENCODING, "gzip");
+        headers.insert(ACCEPT_ENCODING, gzip.clone());
     }
-    match &endpoint.body {
-        Body::None => {}
-        Body::Form(_) => put(CONTENT_TYPE, "application/x-www-form-urlencoded"),
-        Body::Json(_) => put(CONTENT_TYPE, "application/json"),
-    }
+    let content_type = match &endpoint.body {
+        Body::None => None,
+        Body::Form(_) => Some("application/x-www-form-urlencoded"),
+        Body::Json(_) => Some("application/json"),
+    };
+    headers.extend(content_type.map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind))));
     if endpoint.body != Body::None && endpoint.transport.compression == Compression::Both {
-        put(CONTENT_ENCODING, "gzip");
+        headers.insert(CONTENT_ENCODING, gzip);
     }
-    if let Some(token) = &endpoint.auth_token {
-        put(HeaderName::from_static("x-auth-token"), token.expose());
+    let token = endpoint.auth_token.as_ref();
+    if let Some(value) = token.and_then(|token| token.value.clone()) {
+        headers.insert("x-auth-token", value);
     }
-    match &endpoint.credential {
+    let authorization = match &endpoint.credential {
         // A token of OAuth's is put into each call when it is made.
-        None | Some(Credential::OAuth(_)) => {}
-        Some(Credential::Bearer(token)) => {
-            put(AUTHORIZATION, &format!("Bearer {}", token.expose()));
-        }
-        Some(Credential::Basic { user, password }) => {
-            let pair = BASE64.encode(format!("{}:{}", user.expose(), password.expose()));
-            put(AUTHORIZATION, &format!("Basic {pair}"));
-        }
-    }
+        None | Some(Credential::OAuth(_)) => None,
+        Some(Credential::Bearer(token)) => token.value.clone(),
+        Some(Credential::Basic { value, .. }) => value.clone(),
+    };
+    headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
     for (name, text) in &endpoint.headers {
-        if let HeaderText::Fixed(value) = text {
-            put(name.clone(), value.expose());
+        if let HeaderText::Fixed(HeaderSecret {
+            value: Some(value), ..
+        }) = text
+        {
+            headers.insert(name, value.clone());
         }
     }
     headers

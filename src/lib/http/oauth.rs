@@ -63,7 +63,7 @@ pub struct Tokens {
     clients: PerWorker<Client>,
     /// What a fetch may take.
     patience: Duration,
-    user_agent: String,
+    user_agent: HeaderValue,
     state: Mutex<State>,
     /// A fetch has ended.
     fetched: Notify,
@@ -95,7 +95,7 @@ impl Tokens {
         settings: Box<OAuth>,
         clients: PerWorker<Client>,
         patience: Duration,
-        user_agent: String,
+        user_agent: HeaderValue,
     ) -> Self {
         Self {
             settings,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use reqwest::header::HeaderValue;
 use tokio::sync::Semaphore;
 
 use super::client::Clients;
@@ -23,7 +24,7 @@ pub struct Shared {
     /// The clients of all of them.
     pub clients: Clients,
     pub(super) calls: Arc<Semaphore>,
-    tokens: Vec<(Box<config::OAuth>, Transport, String, Arc<Tokens>)>,
+    tokens: Vec<(Box<config::OAuth>, Transport, HeaderValue, Arc<Tokens>)>,
 }
 
 impl Shared {
