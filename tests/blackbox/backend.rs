@@ -1,95 +1,26 @@
 //! What each program makes of what the backend says, and what the backend is asked: the real
 //! programs over real sockets, against a backend made of bytes.
 
-use std::borrow::Cow;
+use tokio::io::AsyncWriteExt;
 
 use crate::support::{
     Wrong,
     backend::{Act, Backend, Gate, Script, good, json, plain, raw, response, status, typed},
     peer::{framed, netstring, question},
-    program::{ALL, Binary, End, Launch, Program, Reserved},
+    program::{ALL, Binary, End, Launch, Reserved},
+    said::{
+        BROKEN, CANNOT_BE_SENT, DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, Said, TIMED_OUT, TOO_LONG,
+        UNREACHABLE, said,
+    },
     same,
+    tables::{serve, table},
 };
-use tokio::io::AsyncWriteExt;
-
-/// What policy says for every temporary failure.
-const LATER: &str = "DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable";
-/// What policy says for every permanent failure.
-const BROKEN: &str = "DEFER_IF_PERMIT 4.3.5 Policy service configuration problem";
-
-const NOT_UNDERSTOOD: Said = said(
-    "400 backend%20answer%20not%20understood",
-    "TEMP backend answer not understood",
-    LATER,
-);
-const TOO_LONG: Said = said(
-    "400 backend%20answer%20too%20long",
-    "TEMP backend answer too long",
-    LATER,
-);
-const UNREACHABLE: Said = said(
-    "400 backend%20unreachable",
-    "TEMP backend unreachable",
-    LATER,
-);
-const TIMED_OUT: Said = said(
-    "400 backend%20timed%20out",
-    "TIMEOUT backend timed out",
-    LATER,
-);
-const CANNOT_BE_SENT: Said = said(
-    "400 value%20cannot%20be%20sent",
-    "TEMP value cannot be sent",
-    LATER,
-);
-
-const NOT_FOUND: Said = said("500 not%20found", "NOTFOUND ", "DUNNO");
-/// What the backend says in most tests that are about something else.
-const DUNNO: Said = said("200 DUNNO", "OK DUNNO", "DUNNO");
-
-/// What the three programs say to one answer of the backend.
-#[derive(Clone)]
-struct Said {
-    tcp: Cow<'static, str>,
-    socketmap: Cow<'static, str>,
-    policy: &'static str,
-}
-
-const fn said(tcp: &'static str, socketmap: &'static str, policy: &'static str) -> Said {
-    Said {
-        tcp: Cow::Borrowed(tcp),
-        socketmap: Cow::Borrowed(socketmap),
-        policy,
-    }
-}
-
-impl Said {
-    fn by(&self, binary: Binary) -> Vec<u8> {
-        framed(
-            binary,
-            match binary {
-                Binary::TcpLookup => self.tcp.as_ref(),
-                Binary::Socketmap => self.socketmap.as_ref(),
-                Binary::Policy => self.policy,
-            },
-        )
-    }
-}
 
 /// One row: what the backend answers and what must be said then.
 type Row = (String, Script, Said);
 
 fn row(name: &str, script: Script, said: Said) -> Row {
     (name.to_owned(), script, said)
-}
-
-/// An endpoint `t` with these keys.
-fn table(binary: Binary, target: &str, keys: &str) -> String {
-    format!("[{}.t]\ntarget = \"{target}\"\n{keys}\n", binary.name())
-}
-
-async fn serve(binary: Binary, config: String) -> Program {
-    Launch::new(binary).config(config).unix("t").ready().await
 }
 
 /// Plays each row over one connection: exactly one call, exactly one reply.
@@ -116,8 +47,8 @@ async fn play(binary: Binary, keys: &str, rows: Vec<Row>) {
 
 fn statuses() -> Vec<Row> {
     let answered = |word: &str, status: u16, policy| Said {
-        tcp: format!("400 backend%20answered%20{status}").into(),
-        socketmap: format!("{word} backend answered {status}").into(),
+        tcp: format!("400 backend%20answered%20{status}").leak(),
+        socketmap: format!("{word} backend answered {status}").leak(),
         policy,
     };
     let moved = |status| response(status, &[("Location", "/elsewhere")], "\"v\"");
@@ -142,9 +73,9 @@ fn statuses() -> Vec<Row> {
     }
     for number in [401, 403, 407, 408, 425, 429, 500, 502, 503, 504, 507, 599] {
         let said = answered("TEMP", number, LATER);
-        rows.push(row(&format!("{number}"), status(number), said.clone()));
+        rows.push(row(&format!("{number}"), status(number), said));
         let name = format!("{number} with a value");
-        rows.push(row(&name, value(number), said.clone()));
+        rows.push(row(&name, value(number), said));
         let name = format!("{number} with HTML");
         let page = typed(number, "text/html", "<html>Bad Gateway</html>");
         rows.push(row(&name, page, said));
@@ -379,7 +310,7 @@ async fn tcp_lookup_fills_a_line_of_4096_bytes_and_no_more() {
                 text(4091),
                 format!("200 {}", "a".repeat(4091)),
             ),
-            ("4097 bytes", text(4092), CANNOT_BE_SENT.tcp.into_owned()),
+            ("4097 bytes", text(4092), CANNOT_BE_SENT.tcp.to_owned()),
             (
                 "4094 bytes, encoded",
                 percents(1363),
@@ -388,12 +319,12 @@ async fn tcp_lookup_fills_a_line_of_4096_bytes_and_no_more() {
             (
                 "4097 bytes, encoded",
                 percents(1364),
-                CANNOT_BE_SENT.tcp.into_owned(),
+                CANNOT_BE_SENT.tcp.to_owned(),
             ),
             (
                 "a million bytes",
                 text(1_000_000),
-                CANNOT_BE_SENT.tcp.into_owned(),
+                CANNOT_BE_SENT.tcp.to_owned(),
             ),
             ("a short one after all that", text(1), "200 a".to_owned()),
         ],
@@ -416,7 +347,7 @@ async fn socketmap_fills_a_payload_of_100000_bytes_and_no_more() {
             (
                 "100001 bytes",
                 text(99_998),
-                CANNOT_BE_SENT.socketmap.into_owned(),
+                CANNOT_BE_SENT.socketmap.to_owned(),
             ),
             (
                 "99999 bytes of UTF-8",
@@ -426,7 +357,7 @@ async fn socketmap_fills_a_payload_of_100000_bytes_and_no_more() {
             (
                 "100001 bytes of UTF-8",
                 umlauts(49_999),
-                CANNOT_BE_SENT.socketmap.into_owned(),
+                CANNOT_BE_SENT.socketmap.to_owned(),
             ),
             (
                 "more than 16 bits of length",
@@ -1060,7 +991,7 @@ async fn every_illness(binary: Binary) {
     for (number, table) in tables.iter().enumerate() {
         let said = match number.checked_sub(2) {
             None => UNREACHABLE,
-            Some(number) => backends[number].0.said.clone(),
+            Some(number) => backends[number].0.said,
         };
         let mut peer = program.peer_at(number).await;
         let reply = peer.ask(question(binary, table, "key")).await;

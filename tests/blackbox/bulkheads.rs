@@ -5,9 +5,10 @@ use crate::support::{
     backend::{Act, Backend, Gate, good, plain},
     peer::{Peer, question},
     program::{ALL, Binary, Launch, Program, allow_descriptors},
+    said::LATER,
     same, shown,
     tables::{
-        LATER, echo, echo_of, echoed, failed, found, key_of, pass_by, serve, table, table_named,
+        echo, echo_of, echoed, failed, found, key_of, pass_by, serve_tcp, table, table_named,
     },
 };
 use rustix::process::Signal;
@@ -76,7 +77,7 @@ async fn there_are_never_more_calls_than_allowed_and_as_many() {
     for binary in ALL {
         let (backend, gate) = gated(binary);
         let keys = format!("request-timeout = \"80s\"\nmax-in-flight = {MOST}");
-        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), &keys)).await;
         let mut peers = program.asking(PEERS).await;
         for answered in 0..PEERS {
             backend.asked((answered + MOST).min(PEERS)).await;
@@ -96,7 +97,7 @@ async fn a_peer_that_goes_away_gives_its_place_back() {
     for binary in ALL {
         let (backend, gate) = gated(binary);
         let keys = format!("request-timeout = \"80s\"\nmax-in-flight = {MOST}");
-        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), &keys)).await;
         for round in 1..=5 {
             let mut peers = Vec::new();
             // One is being asked for, one waits for its place.
@@ -135,7 +136,7 @@ async fn of_more_connections_than_allowed_none_is_closed_before_its_first_answer
             "[server]\nmax-connections = 5\n{}",
             table(binary, &backend.url("/"), "")
         );
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peers = Vec::new();
         for _ in 0..PEERS {
             let mut peer = program.peer().await;
@@ -164,7 +165,7 @@ async fn there_are_never_more_connections_than_allowed_and_as_many() {
             "[server]\nmax-connections = {MOST}\n{}",
             table(binary, &backend.url("/"), keys)
         );
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peers = program.asking(PEERS).await;
         for answered in 0..PEERS {
             backend.asked((answered + MOST).min(PEERS)).await;
@@ -445,7 +446,7 @@ async fn a_policy_request_takes_a_small_multiple_of_its_size_however_it_was_cut(
             })
         };
         let keys = format!("request-timeout = \"80s\"\n{keys}");
-        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), &keys)).await;
         let mut others = program.peers::<2>().await;
         pass_by(&mut others, binary).await;
         let mut peers = Vec::new();
@@ -479,7 +480,7 @@ async fn an_idle_connection_keeps_nothing_of_a_large_request() {
     const PEERS: usize = 100;
     for binary in ALL {
         let backend = Backend::always(good(binary, "DUNNO"));
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let request = question(binary, "t", "x".repeat(60_000));
         let mut peers = Vec::new();
         let mut before = None;

@@ -1,28 +1,29 @@
 //! How the programs treat connections: requests cut anywhere, peers of every kind, limits, and the
 //! signals of the service manager.
 
-use std::fmt::Write as _;
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
+
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::Signal,
+};
+use tokio::{fs::OpenOptions, io::AsyncWriteExt};
 
 use crate::support::{
     Seen,
     backend::{Act, Backend, Gate, Script, good, json, plain, status},
     peer::{Peer, framed, netstring, question},
-    program::{ALL, Binary, End, Launch, Program, Reserved, said},
+    program::{ALL, Binary, End, Launch, Program, Reserved, allow_descriptors, said},
+    said::LATER,
     same, soon,
-    tables::{LATER, echo, echoed, found, pass_by, serve, table},
+    tables::{echo, echoed, found, pass_by, serve_tcp, table},
 };
-use rustix::{
-    fs::{CWD, FileType, Mode, mknodat},
-    process::{Resource, Rlimit, Signal, getrlimit, setrlimit},
-};
-use tokio::{fs::OpenOptions, io::AsyncWriteExt};
 
 #[tokio::test]
 async fn a_request_may_be_split_at_every_byte() {
     for binary in ALL {
         let backend = echo(binary);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut others = program.peers::<2>().await;
         let request = question(binary, "t", "a@b.example");
         for at in 1..request.len() {
@@ -45,7 +46,7 @@ async fn a_request_may_be_split_at_every_byte() {
 async fn a_request_may_come_byte_by_byte() {
     for binary in ALL {
         let backend = echo(binary);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut others = program.peers::<2>().await;
         let mut peer = program.peer().await;
         for byte in question(binary, "t", "a@b.example") {
@@ -75,7 +76,7 @@ async fn a_request_may_come_byte_by_byte() {
 async fn pipelined_requests_are_answered_in_order_wherever_they_are_cut() {
     for binary in ALL {
         let backend = echo(binary);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut others = program.peers::<2>().await;
         let keys: Vec<String> = (0..5).map(|number| format!("key{number}")).collect();
         let requests: Vec<u8> = keys
@@ -99,7 +100,7 @@ async fn pipelined_requests_are_answered_in_order_wherever_they_are_cut() {
 async fn two_thousand_requests_at_once_are_answered_in_order() {
     for binary in ALL {
         let backend = echo(binary);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let keys: Vec<String> = (0..2_000).map(|number| format!("key{number}")).collect();
         let requests: Vec<u8> = keys
             .iter()
@@ -124,7 +125,7 @@ async fn a_connection_has_one_call_at_a_time() {
         let mut script = vec![Act::Wait(gate.clone())];
         script.extend(good(binary, "DUNNO"));
         let backend = Backend::always(script);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut peer = program.peer().await;
         peer.send(question(binary, "t", "key").repeat(3)).await;
         for number in 1..=3 {
@@ -140,7 +141,7 @@ async fn a_connection_has_one_call_at_a_time() {
 async fn what_was_asked_before_the_end_is_answered_before_the_end() {
     for binary in ALL {
         let backend = echo(binary);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut peer = program.peer().await;
         peer.send(question(binary, "t", "one")).await;
         peer.send(question(binary, "t", "two")).await;
@@ -155,7 +156,7 @@ async fn what_was_asked_before_the_end_is_answered_before_the_end() {
 async fn the_end_in_the_middle_of_a_request_is_no_request() {
     for binary in ALL {
         let backend = echo(binary);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let request = question(binary, "t", "key");
         for length in 0..request.len() {
             let mut peer = program.peer().await;
@@ -178,7 +179,7 @@ async fn a_reset_peer_cancels_its_call() {
     for binary in ALL {
         let backend = Backend::always(vec![Act::Hang]);
         let keys = "request-timeout = \"80s\"";
-        let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), keys)).await;
         let mut peer = program.peer().await;
         peer.send(question(binary, "t", "key")).await;
         backend.asked(1).await;
@@ -191,7 +192,7 @@ async fn a_reset_peer_cancels_its_call() {
 /// Each of these is answered so and costs the connection, and nothing of it reaches the backend.
 async fn malformed(binary: Binary, requests: &[&[u8]], reply: &[u8]) {
     let backend = echo(binary);
-    let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+    let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
     let mut neighbour = program.peer().await;
     for request in requests {
         let what = crate::support::shown(request);
@@ -274,7 +275,7 @@ async fn a_malformed_netstring_is_refused_and_closed() {
 async fn a_well_framed_request_that_asks_nothing_keeps_its_connection() {
     let backend = echo(Binary::Socketmap);
     let config = table(Binary::Socketmap, &backend.url("/"), "");
-    let program = serve(Binary::Socketmap, config).await;
+    let program = serve_tcp(Binary::Socketmap, config).await;
     let mut peer = program.peer().await;
     let not_understood = netstring("PERM request not understood");
     let unknown = netstring("PERM unknown map");
@@ -325,7 +326,7 @@ async fn a_malformed_block_is_deferred_and_closed() {
 async fn a_block_without_request_is_served() {
     let backend = Backend::always(plain("DUNNO"));
     let config = table(Binary::Policy, &backend.url("/"), "");
-    let program = serve(Binary::Policy, config).await;
+    let program = serve_tcp(Binary::Policy, config).await;
     let mut peer = program.peer().await;
     for _ in 0..2 {
         same(
@@ -355,7 +356,7 @@ async fn a_request_of_65536_bytes_is_served_and_a_longer_one_refused() {
             Binary::Policy => backend.url("/"),
             Binary::TcpLookup | Binary::Socketmap => backend.url("/{domain}"),
         };
-        let program = serve(binary, table(binary, &target, "")).await;
+        let program = serve_tcp(binary, table(binary, &target, "")).await;
         let mut peer = program.peer().await;
         let reply = peer.ask(sized(binary, 65_536)).await;
         same("served", &reply, &found(binary, "DUNNO"));
@@ -385,7 +386,7 @@ async fn a_megabyte_without_an_end_is_refused_long_before() {
         (Binary::Policy, "request=smtpd_access_policy\n", LATER),
     ] {
         let backend = echo(binary);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut peer = program.peer().await;
         let endless = format!("{start}{}", "a".repeat(1_000_000));
         peer.send_what_it_takes(endless).await;
@@ -399,7 +400,7 @@ async fn a_megabyte_without_an_end_is_refused_long_before() {
 async fn many_short_attributes_are_one_request_too_long() {
     let backend = Backend::always(plain("DUNNO"));
     let config = table(Binary::Policy, &backend.url("/"), "");
-    let program = serve(Binary::Policy, config).await;
+    let program = serve_tcp(Binary::Policy, config).await;
     let attributes = |count: usize| {
         (0..count).fold(String::new(), |mut block, number| {
             writeln!(block, "a{number}=").expect("a line");
@@ -423,7 +424,7 @@ async fn many_short_attributes_are_one_request_too_long() {
 async fn hostile_peers_disturb_nobody() {
     for binary in ALL {
         let backend = echo(binary);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut neighbour = program.peer().await;
         let hostile: [&[u8]; 7] = [
             b"-1:",
@@ -494,7 +495,7 @@ async fn half_a_request_is_not_waited_for_and_an_idle_connection_is_kept() {
             "[server]\nread-timeout = \"300ms\"\n{}",
             table(binary, &backend.url("/"), "")
         );
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut idle = program.peer().await;
         let mut used = program.peer().await;
         used.ask(question(binary, "t", "key")).await;
@@ -517,7 +518,7 @@ async fn a_request_that_trickles_in_is_not_waited_for() {
             "[server]\nread-timeout = \"300ms\"\n{}",
             table(binary, &backend.url("/"), "")
         );
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut others = program.peers::<2>().await;
         let mut peer = program.peer().await;
         // Each byte comes in time, and all of them would take a minute.
@@ -541,7 +542,7 @@ async fn an_idle_connection_is_closed_where_the_operator_wants_it() {
             "[server]\nidle-timeout = \"1s\"\n{}",
             table(binary, &backend.url("/"), "")
         );
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut silent = program.peer().await;
         let mut asking = program.peer().await;
         let reply = asking.ask(question(binary, "t", "key")).await;
@@ -554,16 +555,7 @@ async fn an_idle_connection_is_closed_where_the_operator_wants_it() {
 #[tokio::test]
 async fn two_thousand_connections_are_served_at_once() {
     const CONNECTIONS: usize = 2_000;
-    let limit = getrlimit(Resource::Nofile);
-    let most = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, most).expect("a higher limit of descriptors");
-    let enough = limit
-        .maximum
-        .is_none_or(|most| most > 2 * CONNECTIONS as u64);
-    assert!(enough, "this test needs a hard limit of 4000 descriptors");
+    allow_descriptors(2 * CONNECTIONS as u64 + 1);
 
     for binary in ALL {
         let backend = echo(binary);
@@ -571,7 +563,7 @@ async fn two_thousand_connections_are_served_at_once() {
             "[server]\nmax-connections = 3000\n{}",
             table(binary, &backend.url("/"), "request-timeout = \"30s\"")
         );
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peers = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
             peers.push(program.peer().await);
@@ -605,7 +597,7 @@ async fn at_the_cap_the_connection_idle_longest_makes_room() {
             "[server]\nmax-connections = 3\n{}",
             table(binary, &backend.url("/"), "")
         );
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peers = Vec::new();
         for _ in 0..3 {
             let mut peer = program.peer().await;
@@ -639,7 +631,7 @@ async fn where_all_are_busy_a_new_connection_waits_and_is_served() {
             "[server]\nmax-connections = 2\n{}",
             table(binary, &backend.url("/"), "request-timeout = \"80s\"")
         );
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut busy = program.asking(2).await;
         backend.asked(2).await;
         let mut third = program.peer().await;
@@ -661,7 +653,7 @@ async fn a_reload_that_raises_the_cap_lets_in_who_waits() {
     let backend = Backend::always(vec![Act::Hang]);
     let table = table(binary, &backend.url("/"), "request-timeout = \"80s\"");
     let config = |cap| format!("[server]\nmax-connections = {cap}\n{table}");
-    let program = serve(binary, config(1)).await;
+    let program = serve_tcp(binary, config(1)).await;
     let _busy = program.asking(1).await;
     backend.asked(1).await;
     let _waiting = program.asking(1).await;
@@ -680,7 +672,7 @@ async fn a_hanging_backend_holds_up_its_own_table_only() {
         hanging.url("/"),
         well.url("/")
     );
-    let program = serve(Binary::Socketmap, config).await;
+    let program = serve_tcp(Binary::Socketmap, config).await;
     let mut first = program.peer().await;
     let mut second = program.peer().await;
     let mut other = program.peer().await;
@@ -710,7 +702,7 @@ async fn of_many_waiting_for_one_place_each_is_answered_in_time() {
     let hanging = Backend::always(vec![Act::Hang]);
     let keys = "max-in-flight = 1\nrequest-timeout = \"500ms\"";
     let config = table(Binary::Socketmap, &hanging.url("/"), keys);
-    let program = serve(Binary::Socketmap, config).await;
+    let program = serve_tcp(Binary::Socketmap, config).await;
     let mut peers = Vec::new();
     for _ in 0..100 {
         let mut peer = program.peer().await;
@@ -738,7 +730,7 @@ async fn a_place_that_becomes_free_is_taken_by_the_one_who_waits() {
         script.extend(good(binary, "DUNNO"));
         let backend = Backend::always(script);
         let keys = "max-in-flight = 1\nrequest-timeout = \"80s\"";
-        let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), keys)).await;
         let mut first = program.peer().await;
         let mut second = program.peer().await;
         first.send(question(binary, "t", "key")).await;
@@ -761,7 +753,7 @@ async fn many_take_turns_at_one_place() {
     for binary in ALL {
         let backend = echo(binary);
         let keys = "max-in-flight = 1\nrequest-timeout = \"80s\"";
-        let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), keys)).await;
         let mut peers = Vec::new();
         for number in 0..200 {
             let mut peer = program.peer().await;
@@ -795,7 +787,7 @@ impl InFlight {
             "[server]\n{server}\n{}",
             table(binary, &backend.url("/"), "request-timeout = \"80s\"")
         );
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut idle = program.peer().await;
         idle.send(question(binary, "t", "key")).await;
         backend.asked(1).await;
@@ -887,7 +879,7 @@ async fn a_second_sigterm_ends_the_program_at_once() {
 #[tokio::test]
 async fn a_program_without_connections_stops_at_sigterm() {
     for binary in ALL {
-        let program = serve(binary, table(binary, "http://127.0.0.1:9/", "")).await;
+        let program = serve_tcp(binary, table(binary, "http://127.0.0.1:9/", "")).await;
         let notices = program.notices.clone();
         program.stop().await;
         assert_eq!(said(&notices.all(), "STOPPING=1"), 1, "{binary:?}");
@@ -899,7 +891,7 @@ async fn a_good_reload_serves_the_next_request_of_the_same_connection() {
     for binary in ALL {
         let before = Backend::always(good(binary, "DUNNO"));
         let after = Backend::always(good(binary, "REJECT"));
-        let program = serve(binary, table(binary, &before.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &before.url("/"), "")).await;
         let mut peer = program.peer().await;
         let request = question(binary, "t", "key");
         same("before", &peer.ask(&request).await, &found(binary, "DUNNO"));
@@ -939,7 +931,7 @@ async fn a_bad_reload_keeps_the_old_configuration_and_logs_every_problem() {
     for binary in ALL {
         let backend = Backend::always(good(binary, "DUNNO"));
         let good_config = table(binary, &backend.url("/"), "");
-        let program = serve(binary, good_config.clone()).await;
+        let program = serve_tcp(binary, good_config.clone()).await;
         let mut peer = program.peer().await;
         let request = question(binary, "t", "key");
         same("before", &peer.ask(&request).await, &found(binary, "DUNNO"));
@@ -1042,7 +1034,7 @@ async fn a_reload_asked_for_during_the_start_ends_nothing_and_is_made_later() {
 #[tokio::test]
 async fn a_reload_without_a_file_keeps_the_old_configuration() {
     let backend = Backend::always(json("\"v\""));
-    let program = serve(
+    let program = serve_tcp(
         Binary::Socketmap,
         table(Binary::Socketmap, &backend.url("/"), ""),
     )
@@ -1109,7 +1101,7 @@ async fn the_watchdog_is_fed_while_connections_are_served() {
 
 #[tokio::test]
 async fn without_a_watchdog_none_is_fed() {
-    let program = serve(
+    let program = serve_tcp(
         Binary::Policy,
         table(Binary::Policy, "http://127.0.0.1:9/", ""),
     )
@@ -1124,7 +1116,7 @@ async fn a_backend_that_is_down_at_the_start_is_used_when_it_comes_up() {
     for binary in ALL {
         let reserved = Reserved::new();
         let target = format!("http://{}/", reserved.address());
-        let program = serve(binary, table(binary, &target, "")).await;
+        let program = serve_tcp(binary, table(binary, &target, "")).await;
         let mut peer = program.peer().await;
         let down = match binary {
             Binary::TcpLookup => framed(binary, "400 backend%20unreachable"),
@@ -1163,7 +1155,7 @@ async fn logged(binary: Binary, level: &str) -> (End, Backend) {
         "[log]\nlevel = \"{level}\"\n{}",
         table(binary, &backend.url("/p4th?q=qu3ry"), keys)
     );
-    let program = serve(binary, config).await;
+    let program = serve_tcp(binary, config).await;
     let mut peer = program.peer().await;
     for _ in 0..7 {
         peer.ask(question(binary, "t", "k3y@example.com")).await;
@@ -1227,7 +1219,7 @@ async fn at_debug_each_request_has_its_line_and_secrets_stay_hidden() {
 async fn a_flood_of_failures_is_a_few_lines() {
     for binary in ALL {
         let backend = Backend::always(status(503));
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut peer = program.peer().await;
         for _ in 0..300 {
             peer.ask(question(binary, "t", "key")).await;
@@ -1337,7 +1329,7 @@ async fn outside_bytes_are_escaped_in_the_log() {
         "[log]\nlevel = \"debug\"\n{}",
         table(Binary::Socketmap, &backend.url("/"), "")
     );
-    let program = serve(Binary::Socketmap, config).await;
+    let program = serve_tcp(Binary::Socketmap, config).await;
     let mut peer = program.peer().await;
     let key = b"k3y\nsocketmap: forged \x1b[31m\xff";
     peer.ask(question(Binary::Socketmap, "t", key)).await;
@@ -1449,7 +1441,7 @@ async fn idle_connections_starve_nobody() {
     for binary in ALL {
         let backend = echo(binary);
         let config = table(binary, &backend.url("/"), "max-in-flight = 1");
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut idle = Vec::new();
         for _ in 0..200 {
             let mut peer = program.peer().await;

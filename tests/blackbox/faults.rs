@@ -3,22 +3,26 @@
 //!
 //! The order is the same every time; `POSTGATE_FAULTS_SEED` chooses another.
 
-use std::ops::RangeInclusive;
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
+
+use fastrand::Rng;
+use rustix::process::Signal;
+use tokio::task::JoinSet;
 
 use crate::support::{
     backend::{Act, Backend, Request, Script, json, plain, raw, response, status, typed},
     peer::{Address, Peer, question},
     program::{ALL, Binary, Launch, Program, Reserved},
+    said::LATER,
     shown, soon,
-    tables::{LATER, echo_of, key_of, table_named},
+    tables::{echo_of, key_of, table_named},
 };
-use fastrand::Rng;
-use rustix::process::Signal;
-use tokio::task::JoinSet;
 
 /// The most memory that a program may take, in KiB.
 const MOST_MEMORY: u64 = 100 * 1024;

@@ -3,20 +3,24 @@
 
 use std::sync::Arc;
 
-use crate::servers::{
-    DUNNO, NOT_UNDERSTOOD, UNREACHABLE,
-    certificates::authority,
-    expect,
-    frames::{Act, CANCEL, Frames, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, Visit, dunno},
-    table,
-    web::{Answer, Web},
-};
-use crate::support::backend::{Backend, good};
-use crate::support::peer::question;
-use crate::support::program::{ALL, Binary, Launch};
-use crate::support::same;
 use hyper::Version;
 use tokio::sync::Semaphore;
+
+use crate::{
+    servers::{
+        certificates::authority,
+        frames::{Act, CANCEL, Frames, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, Visit, dunno},
+        web::{Answer, Web},
+    },
+    support::{
+        backend::{Backend, good},
+        peer::question,
+        program::{ALL, Binary, Launch},
+        said::{DUNNO, NOT_UNDERSTOOD, UNREACHABLE},
+        same,
+        tables::{expect, table},
+    },
+};
 
 /// The line of TOML that chooses HTTP/2 over plain TCP.
 const HTTP_2: &str = "http-version = \"2\"\n";

@@ -4,19 +4,6 @@
 
 use std::path::Path;
 
-use crate::servers::{
-    DUNNO, LATER, NO_CREDENTIALS, UNREACHABLE, ask,
-    certificates::{Authority, authority, write},
-    expect, expect_of, refused, serve, table,
-    web::{Answer, Web},
-};
-use crate::support::{
-    Seen, Wrong,
-    backend::{Act, Backend, Gate, Request, Script, json as answer, raw, response, status, typed},
-    peer::{framed, netstring, question},
-    program::{ALL, Binary, Launch, Reserved},
-    same, soon,
-};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use rcgen::{
@@ -25,13 +12,27 @@ use rcgen::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::{
+    servers::{
+        certificates::{Authority, authority, write},
+        web::{Answer, Web},
+    },
+    support::{
+        Seen, Wrong,
+        backend::{
+            Act, Backend, Gate, Request, Script, dunno, json as answer, raw, response, status,
+            typed,
+        },
+        peer::{framed, netstring, question},
+        program::{ALL, Binary, Launch, Reserved},
+        said::{DUNNO, LATER, NO_CREDENTIALS, UNREACHABLE},
+        same, soon,
+        tables::{ask, expect, expect_of, refused, serve, table},
+    },
+};
+
 const ID: &str = "anId";
 const SECRET: &str = "s3cretOfTheClient";
-
-/// The answer that every program says as found.
-fn dunno() -> Script {
-    answer("\"DUNNO\"")
-}
 
 /// A token that lasts for an hour.
 fn token(text: &str) -> Script {

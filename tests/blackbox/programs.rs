@@ -12,21 +12,20 @@ use std::{
     path::Path,
 };
 
-use crate::support::{
-    Directory,
-    backend::{Act, Backend, Script, good, json, plain, status},
-    peer::{Address, Peer, framed, netstring, question},
-    program::{ALL, Binary, End, Launch, Reserved, Socket, listen, said},
-    same,
-};
 use rustix::{
     fs::{CWD, FileType, Mode, mknodat},
     net::{AddressFamily, SocketFlags, SocketType, bind, socket_with},
     process::Signal,
 };
 
-/// What policy says for every temporary failure.
-const LATER: &str = "DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable";
+use crate::support::{
+    Directory,
+    backend::{Act, Backend, Script, good, json, plain, status},
+    peer::{Address, Peer, framed, netstring, question},
+    program::{ALL, Binary, End, Launch, Reserved, Socket, listen, said},
+    said::{BROKEN, DUNNO, LATER},
+    same,
+};
 
 /// A target nobody asks.
 const NOWHERE: &str = "http://127.0.0.1:9/";
@@ -34,18 +33,6 @@ const NOWHERE: &str = "http://127.0.0.1:9/";
 /// One endpoint `users` at this target.
 fn users(binary: Binary, target: &str) -> String {
     format!("[{}.users]\ntarget = \"{target}\"\n", binary.name())
-}
-
-/// What each program says when the backend says `DUNNO`.
-fn found(binary: Binary) -> Vec<u8> {
-    framed(
-        binary,
-        match binary {
-            Binary::TcpLookup => "200 DUNNO",
-            Binary::Socketmap => "OK DUNNO",
-            Binary::Policy => "DUNNO",
-        },
-    )
 }
 
 #[tokio::test]
@@ -339,7 +326,7 @@ async fn a_table_without_a_socket_is_a_warning() {
             .ready()
             .await;
         let reply = program.peer().await.ask(question(binary, "", "key")).await;
-        same(binary.name(), &reply, &found(binary));
+        same(binary.name(), &reply, &DUNNO.by(binary));
         program.stop().await.says("domains");
     }
 }
@@ -400,7 +387,7 @@ async fn a_program_stops_while_it_reads_a_configuration_that_does_not_end() {
             .await
             .ask(question(binary, "users", "key"))
             .await;
-        same(binary.name(), &reply, &found(binary));
+        same(binary.name(), &reply, &DUNNO.by(binary));
         program.stop().await;
     }
 }
@@ -723,7 +710,6 @@ async fn a_queried_name_that_no_table_has_is_said() {
 
 #[tokio::test]
 async fn a_queried_policy_reads_attributes_and_prints_the_action() {
-    const BROKEN: &str = "DEFER_IF_PERMIT 4.3.5 Policy service configuration problem";
     let input = "request=smtpd_access_policy\nsender=a=b&c@d.example\n\n";
     for (script, exit, action) in [
         (plain("REJECT no"), 0, "REJECT no"),
@@ -797,7 +783,7 @@ async fn a_unix_socket_of_its_own_is_made_and_removed() {
         let program = launch.argument(option).argument(value).ready().await;
         let mut peer = Peer::connect(&Address::Unix(path.clone()), binary).await;
         let reply = peer.ask(question(binary, "users", "key")).await;
-        same(binary.name(), &reply, &found(binary));
+        same(binary.name(), &reply, &DUNNO.by(binary));
         program.signal(Signal::TERM);
         peer.expect_eof().await;
         let left = program.end_then(|| path.exists()).await;
@@ -833,7 +819,7 @@ async fn a_unix_socket_left_behind_is_replaced() {
         let _program = launch.argument(option).argument(value).ready().await;
         let mut peer = Peer::connect(&Address::Unix(path), binary).await;
         let reply = peer.ask(question(binary, "users", "key")).await;
-        same(binary.name(), &reply, &found(binary));
+        same(binary.name(), &reply, &DUNNO.by(binary));
     }
 }
 
@@ -940,7 +926,7 @@ async fn listen_serves_tcp_and_several_addresses_by_name() {
         );
         let mut peer = Peer::connect(&Address::Tcp(tcp), binary).await;
         let reply = peer.ask(question(binary, "one", "key")).await;
-        same(name, &reply, &found(binary));
+        same(name, &reply, &DUNNO.by(binary));
         let mut peer = Peer::connect(&Address::Unix(path), binary).await;
         let reply = peer.ask(question(binary, "two", "key")).await;
         let second = match binary {

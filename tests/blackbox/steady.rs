@@ -7,7 +7,7 @@ use crate::support::{
     peer::{Peer, question},
     program::{ALL, Binary, Program, Reserved},
     same, soon,
-    tables::{echo, echoed, failed, found, not_found, pass_by, serve, table, table_named},
+    tables::{echo, echoed, failed, found, not_found, pass_by, serve_tcp, table, table_named},
 };
 use rustix::process::Signal;
 
@@ -76,7 +76,7 @@ async fn a_target_that_fails_in_a_row_is_down_and_not_asked() {
     for binary in ALL {
         let backend = Backend::always(status(503));
         let config = table(binary, &backend.url("/"), &down_after(3));
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peer = program.peer().await;
         let answered = failed(binary, "backend answered 503");
         for _ in 0..3 {
@@ -100,7 +100,7 @@ async fn a_target_that_fails_in_a_row_is_down_and_not_asked() {
 async fn by_default_ten_failures_make_a_target_down() {
     for binary in ALL {
         let backend = Backend::always(status(503));
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut peer = program.peer().await;
         let answered = failed(binary, "backend answered 503");
         for _ in 0..10 {
@@ -117,7 +117,7 @@ async fn without_a_breaker_a_target_is_always_asked() {
     for binary in ALL {
         let backend = Backend::always(status(503));
         let config = table(binary, &backend.url("/"), "breaker = false");
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peer = program.peer().await;
         for count in 1..=30 {
             let reply = ask(&mut peer, binary).await;
@@ -140,7 +140,7 @@ async fn after_the_pause_one_call_finds_out_and_the_others_are_not_kept_waiting(
         let scripts = [status(503), probed, back, good(binary, "DUNNO")];
         let backend = Backend::in_turn(scripts);
         let config = table(binary, &backend.url("/"), &down_shortly_after(1));
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peer = program.peer().await;
         let mut others = Vec::new();
         for _ in 0..10 {
@@ -179,7 +179,7 @@ async fn a_probe_whose_peer_has_gone_away_is_not_waited_for() {
         ];
         let backend = Backend::in_turn(scripts);
         let config = table(binary, &backend.url("/"), &down_shortly_after(1));
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         ask(&mut program.peer().await, binary).await;
         for count in [2, 3] {
             let mut probe = program.peer().await;
@@ -200,7 +200,7 @@ async fn a_probe_that_hangs_keeps_nobody_waiting_for_its_place() {
         let backend = Backend::in_turn([status(503), vec![Act::Hang]]);
         let keys = "breaker = { failures = 1, pause = \"50ms\" }\nmax-in-flight = 1\n\
                     request-timeout = \"3s\"";
-        let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), keys)).await;
         let mut probe = program.peer().await;
         let mut other = program.peer().await;
         ask(&mut probe, binary).await;
@@ -225,7 +225,7 @@ async fn many_failures_at_once_are_one_line_in_the_log() {
         script.extend(status(503));
         let backend = Backend::always(script);
         let config = table(binary, &backend.url("/"), &down_after(3));
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peers = program.asking(50).await;
         backend.asked(50).await;
         gate.pass(50);
@@ -286,7 +286,7 @@ async fn what_is_no_answer_counts_and_any_answer_does_not() {
         for ((what, script), counts) in counting.chain(others) {
             let backend = Backend::always(script);
             let keys = format!("{}\nrequest-timeout = \"300ms\"", down_after(2));
-            let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+            let program = serve_tcp(binary, table(binary, &backend.url("/"), &keys)).await;
             let mut peer = program.peer().await;
             let mut is_down = Vec::new();
             for _ in 0..4 {
@@ -312,7 +312,7 @@ async fn a_refused_connection_counts() {
     for binary in ALL {
         let reserved = Reserved::new();
         let target = format!("http://{}/", reserved.address());
-        let program = serve(binary, table(binary, &target, &down_after(2))).await;
+        let program = serve_tcp(binary, table(binary, &target, &down_after(2))).await;
         let mut peer = program.peer().await;
         let [unreachable, down] =
             ["backend unreachable", "backend down"].map(|reason| failed(binary, reason));
@@ -336,7 +336,7 @@ async fn any_answer_makes_the_count_begin_again() {
         let total = scripts.len();
         let backend = Backend::in_turn(scripts);
         let config = table(binary, &backend.url("/"), &down_after(3));
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peer = program.peer().await;
         for count in 1..=total {
             ask(&mut peer, binary).await;
@@ -355,7 +355,7 @@ async fn a_reload_leaves_a_target_in_peace_unless_its_endpoint_has_changed() {
             let keys = format!("{}\n{more}", down_after(1));
             table(binary, &backend.url("/"), &keys)
         };
-        let program = serve(binary, config("")).await;
+        let program = serve_tcp(binary, config("")).await;
         let mut peer = program.peer().await;
         let answered = failed(binary, "backend answered 503");
         same("first", &ask(&mut peer, binary).await, &answered);
@@ -379,7 +379,7 @@ async fn one_table_that_is_down_leaves_the_others_alone() {
     let well = echo(binary);
     let config = table_named(binary, "ill", &ill.url("/"), &down_after(1))
         + &table(binary, &well.url("/"), &down_after(1));
-    let program = serve(binary, config).await;
+    let program = serve_tcp(binary, config).await;
     let mut peer = program.peer().await;
     let [answered, down] =
         ["backend answered 503", "backend down"].map(|reason| failed(binary, reason));
@@ -411,7 +411,7 @@ async fn a_dead_first_target_is_not_asked_at_every_question() {
             let first = Backend::always(status(503));
             let second = echo(binary);
             let targets = [first.url("/"), second.url("/")];
-            let program = serve(binary, at_targets(binary, &targets, &keys)).await;
+            let program = serve_tcp(binary, at_targets(binary, &targets, &keys)).await;
             let mut peer = program.peer().await;
             let reply = ask(&mut peer, binary).await;
             // A policy request that was sent is not sent to another target.
@@ -435,7 +435,7 @@ async fn where_the_first_target_refuses_connections_the_second_is_asked() {
         let dead = Reserved::new();
         let second = echo(binary);
         let targets = [format!("http://{}/", dead.address()), second.url("/")];
-        let program = serve(binary, at_targets(binary, &targets, &down_after(1))).await;
+        let program = serve_tcp(binary, at_targets(binary, &targets, &down_after(1))).await;
         let mut peer = program.peer().await;
         for count in 1..=10 {
             let reply = ask(&mut peer, binary).await;
@@ -453,7 +453,7 @@ async fn a_first_target_that_comes_back_is_asked_first_again() {
         let second = Backend::always(good(binary, "DUNNO"));
         let targets = [format!("http://{}/", dead.address()), second.url("/")];
         let keys = down_shortly_after(1);
-        let program = serve(binary, at_targets(binary, &targets, &keys)).await;
+        let program = serve_tcp(binary, at_targets(binary, &targets, &keys)).await;
         let mut peer = program.peer().await;
         let reply = ask(&mut peer, binary).await;
         same(binary.name(), &reply, &found(binary, "DUNNO"));
@@ -484,7 +484,7 @@ async fn a_shortage_of_descriptors_says_nothing_about_the_target() {
         let mut script = good(binary, "DUNNO");
         script.push(Act::Close);
         let backend = Backend::always(script);
-        let program = serve(binary, table(binary, &backend.url("/"), &down_after(1))).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), &down_after(1))).await;
         let mut peer = program.peer().await;
         same(
             "before",
@@ -516,7 +516,7 @@ async fn where_every_target_is_down_none_is_asked() {
             Backend::always(status(504)),
         ];
         let targets = backends.each_ref().map(|backend| backend.url("/"));
-        let program = serve(binary, at_targets(binary, &targets, &down_after(1))).await;
+        let program = serve_tcp(binary, at_targets(binary, &targets, &down_after(1))).await;
         let mut peer = program.peer().await;
         // A policy request ends at the first target that has seen it.
         for _ in 0..3 {
@@ -547,7 +547,7 @@ async fn a_kept_connection_that_the_backend_has_closed_costs_nothing() {
             let mut script = good(binary, "DUNNO");
             script.push(end);
             let backend = Backend::always(script);
-            let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+            let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
             let mut peer = program.peer().await;
             let mut lost = 0;
             for round in 0..100 {
@@ -576,7 +576,7 @@ async fn many_kept_connections_that_are_closed_at_once_cost_nothing() {
         let mut script = vec![Act::Wait(gate.clone())];
         script.extend(good(binary, "DUNNO"));
         let backend = Backend::at(dead, move |_| script.clone());
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut peers = program.asking(50).await;
         backend.asked(50).await;
         gate.pass(50);
@@ -606,7 +606,7 @@ async fn a_hanging_backend_is_given_up_at_the_deadline_under_load() {
             "request-timeout = \"1s\"\nmax-in-flight = {AT_ONCE}\n{}",
             down_after(AT_ONCE)
         );
-        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), &keys)).await;
         let mut peers = program.asking(PEERS).await;
         let [late, busy, down] = ["backend timed out", "backend busy", "backend down"]
             .map(|reason| failed(binary, reason));
@@ -634,7 +634,7 @@ async fn a_drip_of_bytes_is_given_up_at_the_deadline_under_load() {
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n \n".to_vec();
         let backend = Backend::always(vec![Act::Drip(head)]);
         let keys = "request-timeout = \"1s\"\nbreaker = false";
-        let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), keys)).await;
         let mut peers = program.asking(PEERS).await;
         let late = failed(binary, "backend timed out");
         for peer in &mut peers {
@@ -656,7 +656,7 @@ async fn what_is_left_of_an_answer_keeps_its_place_in_flight() {
         Act::Wait(gate.clone()),
         raw("later"),
     ]);
-    let program = serve(
+    let program = serve_tcp(
         binary,
         table(binary, &backend.url("/"), "max-in-flight = 1"),
     )
@@ -697,7 +697,7 @@ async fn a_target_is_not_blamed_for_the_time_that_others_have_taken() {
         &silent.url("/"),
         "request-timeout = \"2500ms\"",
     );
-    let program = serve(binary, table(binary, &backend.url("/"), &keys) + &clock).await;
+    let program = serve_tcp(binary, table(binary, &backend.url("/"), &keys) + &clock).await;
     let [mut first, mut second, mut third] = program.peers().await;
     first.send(question(binary, "t", "key")).await;
     backend.asked(1).await;
@@ -722,7 +722,7 @@ async fn a_target_that_answers_nobody_is_blamed_however_little_time_it_had() {
             "request-timeout = \"200ms\"\nmax-in-flight = 1\n{}",
             down_after(PEERS)
         );
-        let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), &keys)).await;
         let mut peers = program.peers::<PEERS>().await;
         let asking = async {
             loop {

@@ -2,37 +2,34 @@
 //! redirects, compression, unix sockets, retries and deadlines, credentials, headers, bodies and
 //! normalised keys. The real programs, against servers of the tests' own on the loopback.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use crate::servers::{
-    BROKEN, DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, TIMED_OUT, TOO_LONG, UNREACHABLE, ask,
-    certificates::{Authority, Identity, Validity, authority, write},
-    expect, expect_of, gunzip, gzip,
-    hole::Hole,
-    refused, serve, table,
-    tunnel::Tunnel,
-    web::{Answer, Web},
-};
-use crate::support::{
-    Directory, Wrong,
-    backend::{Act, Backend, Request, Script, json as answer, raw, response, status},
-    peer::{framed, netstring, question},
-    program::{ALL, Binary, Launch, Reserved},
-    same, soon,
-};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hyper::Version;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::{net::UnixListener, sync::Semaphore};
 
-const LOOKUPS: [Binary; 2] = [Binary::TcpLookup, Binary::Socketmap];
+use crate::{
+    servers::{
+        certificates::{Authority, Identity, Validity, authority, write},
+        gunzip, gzip,
+        hole::Hole,
+        tunnel::Tunnel,
+        web::{Answer, Web},
+    },
+    support::{
+        Directory, Wrong,
+        backend::{Act, Backend, Request, Script, dunno, json as answer, raw, response, status},
+        peer::{framed, netstring, question},
+        program::{ALL, Binary, Launch, Reserved},
+        said::{BROKEN, DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, TIMED_OUT, TOO_LONG, UNREACHABLE},
+        same, soon,
+        tables::{ask, expect, expect_of, refused, serve, table},
+    },
+};
 
-/// The answer that every program says as found.
-fn dunno() -> Script {
-    answer("\"DUNNO\"")
-}
+const LOOKUPS: [Binary; 2] = [Binary::TcpLookup, Binary::Socketmap];
 
 /// The line of TOML that names these targets.
 fn targets(urls: &[String]) -> String {

@@ -14,9 +14,6 @@ use crate::support::{
 /// What every API here demands, and every ready table is given.
 pub(crate) const TOKEN: &str = "right-token";
 
-/// What policy says of every failure where the page does not say otherwise.
-pub(crate) const LATER: &str = "DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable";
-
 /// Keys that have broken bridges before. Every API here knows exactly these, so that a hit proves
 /// that the key has arrived as it is.
 pub(crate) const ODD: [&str; 16] = [

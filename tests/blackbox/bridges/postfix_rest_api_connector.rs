@@ -5,11 +5,12 @@ use serde_json::json;
 
 use super::{
     page::Ready,
-    place::{LATER, ODD, Place, TOKEN, failure, is_odd, one, path},
+    place::{ODD, Place, TOKEN, failure, is_odd, one, path},
 };
 use crate::support::{
     backend::{self, Act, Request, Script, plain, response, status, typed},
     program::Binary,
+    said::LATER,
 };
 
 const BRIDGE: &str = "postfix-rest-api-connector";

@@ -17,7 +17,7 @@ use crate::support::{
     peer::{framed, question},
     program::{ALL, Binary},
     same, soon,
-    tables::{echo, echo_of, echoed, failed, found, key_of, not_found, serve, table},
+    tables::{echo, echo_of, echoed, failed, found, key_of, not_found, serve_tcp, table},
 };
 use postgate::config;
 use postgate::http::freshness::{Fetched, Lifetime, lifetime};
@@ -769,7 +769,7 @@ async fn what_is_kept_is_not_asked_again_until_sigusr1() {
     for binary in ALL {
         let backend = mixed(binary);
         let config = table(binary, &backend.url("/"), &keys(binary, FOR_LONG));
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peer = program.peer().await;
         let ill = failed(binary, "backend answered 503");
         let rows = [
@@ -820,7 +820,7 @@ async fn an_answer_that_cannot_be_said_is_a_failure_and_not_kept() {
     ] {
         let backend = Backend::in_turn([bad, echo_of(binary, "joe")]);
         let config = table(binary, &backend.url("/"), &keys(binary, FOR_LONG));
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peer = program.peer().await;
         let mut replies = Vec::new();
         for _ in 0..2 {
@@ -840,7 +840,7 @@ async fn an_answer_that_cannot_be_said_is_a_failure_and_not_kept() {
 async fn without_a_cache_every_question_is_asked() {
     for binary in ALL {
         let backend = mixed(binary);
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
         let mut peer = program.peer().await;
         for count in 1..=5 {
             let reply = peer.ask(question(binary, "t", "joe")).await;
@@ -863,7 +863,7 @@ async fn a_lifetime_of_false_keeps_nothing_of_that_kind() {
         ] {
             let backend = mixed(binary);
             let config = table(binary, &backend.url("/"), &keys(binary, members));
-            let program = serve(binary, config).await;
+            let program = serve_tcp(binary, config).await;
             let mut peer = program.peer().await;
             for key in again {
                 peer.ask(question(binary, "t", key)).await;
@@ -881,7 +881,7 @@ async fn a_reload_keeps_the_answers_of_an_endpoint_that_stays_as_it_is() {
         let config = |more: &str, rest: &str| {
             table(binary, &backend.url("/"), &format!("{kept}\n{more}")) + rest
         };
-        let program = serve(binary, config("", "")).await;
+        let program = serve_tcp(binary, config("", "")).await;
         let mut peer = program.peer().await;
         let mut reloads = 1;
         for (what, more, rest, count) in [
@@ -929,7 +929,7 @@ async fn a_hundred_equal_questions_at_once_are_one_call() {
             let gate = Gate::shut();
             let backend = gated(binary, &gate, &script);
             let long = format!("{}\nrequest-timeout = \"80s\"", keys(binary, FOR_LONG));
-            let program = serve(binary, table(binary, &backend.url("/"), &long)).await;
+            let program = serve_tcp(binary, table(binary, &backend.url("/"), &long)).await;
             let mut peers = Vec::new();
             for _ in 0..100 {
                 let mut peer = program.peer().await;
@@ -940,7 +940,7 @@ async fn a_hundred_equal_questions_at_once_are_one_call() {
                 peer.send(question(binary, "t", "joe")).await;
             }
             backend.asked(2).await;
-            // Where two threads serve, each has one of these: what was sent before has arrived too.
+            // Where two threads serve_tcp, each has one of these: what was sent before has arrived too.
             for mut other in program.peers::<2>().await {
                 for _ in 0..3 {
                     other.ask(question(binary, "t", "warm")).await;
@@ -962,8 +962,8 @@ async fn a_shared_call_outlives_the_peer_that_made_it_and_ends_with_the_last() {
         let mut script = echo_of(binary, "joe");
         let backend = gated(binary, &gate, &script);
         let long = format!("{}\nrequest-timeout = \"80s\"", keys(binary, FOR_LONG));
-        let program = serve(binary, table(binary, &backend.url("/"), &long)).await;
-        // Where two threads serve, they take turns: each of the first two has a neighbour, whose
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), &long)).await;
+        // Where two threads serve_tcp, they take turns: each of the first two has a neighbour, whose
         // answer shows that what was sent before has been noticed.
         let [mut first, mut second, mut of_first, mut of_second] = program.peers().await;
         first.send(question(binary, "t", "joe")).await;
@@ -1001,7 +1001,7 @@ async fn old_answers_are_said_while_the_backend_is_ill_where_the_operator_allows
                 "ttl = \"1ms\""
             };
             let config = table(binary, &backend.url("/"), &keys(binary, stale));
-            let program = serve(binary, config).await;
+            let program = serve_tcp(binary, config).await;
             let mut peer = program.peer().await;
             let reply = peer.ask(question(binary, "t", "joe")).await;
             same(binary.name(), &reply, &echoed(binary, "joe"));
@@ -1034,7 +1034,7 @@ async fn tables_and_maps_do_not_share_their_answers() {
         backend.url("/")
     );
     let own = table(binary, &backend.url("/"), &keys(binary, FOR_LONG));
-    let program = serve(binary, own + &any).await;
+    let program = serve_tcp(binary, own + &any).await;
     let mut peer = program.peer().await;
     for _ in 0..3 {
         for map in ["t", "a", "b", "ab"] {
@@ -1053,7 +1053,7 @@ async fn keys_that_are_made_equal_share_their_answer() {
         let backend = echo(binary);
         let made = "normalise = { lowercase = true, delimiter = \"+\" }";
         let both = format!("{}\n{made}", keys(binary, FOR_LONG));
-        let program = serve(binary, table(binary, &backend.url("/"), &both)).await;
+        let program = serve_tcp(binary, table(binary, &backend.url("/"), &both)).await;
         let mut peer = program.peer().await;
         for key in ["Joe+x@A.example", "joe@a.example", "JOE+y+z@a.EXAMPLE"] {
             let reply = peer.ask(question(binary, "t", key)).await;
@@ -1080,7 +1080,7 @@ async fn a_policy_question_is_what_the_operator_says_it_is() {
     });
     let by = format!("cache = {{ {FOR_LONG}, by = [\"sender\", \"recipient\"] }}");
     let binary = Binary::Policy;
-    let program = serve(binary, table(binary, &backend.url("/"), &by)).await;
+    let program = serve_tcp(binary, table(binary, &backend.url("/"), &by)).await;
     let mut peer = program.peer().await;
     for (block, expected, count) in [
         ("sender=a\nrecipient=b\n", "a>b", 1),
@@ -1139,7 +1139,7 @@ async fn the_backends_own_word_is_honoured_where_the_operator_wants_it() {
             let backend = Backend::always(response(200, &all, "\"joe\""));
             let members = format!("{FOR_LONG}, honour-http = {is_honoured}");
             let config = table(binary, &backend.url("/"), &keys(binary, &members));
-            let program = serve(binary, config).await;
+            let program = serve_tcp(binary, config).await;
             let mut peer = program.peer().await;
             for _ in 0..2 {
                 let reply = peer.ask(question(binary, "t", "joe")).await;
@@ -1178,7 +1178,7 @@ async fn an_answer_is_renewed_before_its_end_without_anybody_waiting() {
         // Half of the lifetime is the most that is renewed ahead: from a second on.
         let members = "ttl = \"2s\", refresh-ahead = \"1h\"";
         let config = table(binary, &backend.url("/"), &keys(binary, members));
-        let program = serve(binary, config).await;
+        let program = serve_tcp(binary, config).await;
         let mut peer = program.peer().await;
         let is_renewing = async {
             loop {

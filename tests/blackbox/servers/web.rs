@@ -79,19 +79,9 @@ pub(crate) enum Answer {
     Break,
     /// From here on silence on the whole connection, even to pings; it stays open.
     Freeze,
-    /// Nothing, ever.
-    Hang,
 }
 
 impl Answer {
-    pub(crate) fn status(status: u16) -> Self {
-        Self::Whole {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
-    }
-
     /// 200 with JSON.
     pub(crate) fn json(body: &str) -> Self {
         Self::Whole {
@@ -411,7 +401,6 @@ async fn answer(
                 frozen.notify_one();
                 pending::<()>().await;
             }
-            Answer::Hang => pending::<()>().await,
         }
     }
 }

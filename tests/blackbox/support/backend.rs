@@ -98,6 +98,11 @@ pub(crate) fn status(status: u16) -> Script {
     response(status, &[], "")
 }
 
+/// The answer that every program says as `DUNNO`.
+pub(crate) fn dunno() -> Script {
+    json("\"DUNNO\"")
+}
+
 /// The answer that every program says as found.
 pub(crate) fn good(binary: super::program::Binary, value: &str) -> Script {
     match binary {

@@ -1,13 +1,10 @@
 //! What the black-box tests share: the programs as systemd would start them, a backend that can be
 //! ill in every way HTTP allows, and peers that speak bytes.
-#![allow(
-    dead_code,
-    reason = "several test programs include this, and each needs another part of it"
-)]
 
 pub(crate) mod backend;
 pub(crate) mod peer;
 pub(crate) mod program;
+pub(crate) mod said;
 pub(crate) mod tables;
 
 use std::{

@@ -328,7 +328,7 @@ impl Launch {
             pid: Pid::from_raw(child.id().expect("a process id").cast_signed())
                 .expect("a process id"),
             child,
-            directory: self.directory,
+            _directory: self.directory,
             config,
             stderr,
             stdout,
@@ -371,7 +371,7 @@ pub(crate) struct Program {
     binary: Binary,
     pid: Pid,
     child: Child,
-    directory: Directory,
+    _directory: Directory,
     config: PathBuf,
     /// Every line of its standard error.
     pub(crate) stderr: Seen<String>,
@@ -452,10 +452,6 @@ impl Program {
     /// The address of the socket with this number.
     pub(crate) fn address(&self, number: usize) -> Address {
         self.addresses[number].clone().expect("a socket to connect")
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
     }
 
     pub(crate) fn config_path(&self) -> &Path {

@@ -3,11 +3,10 @@
 use super::{
     backend::{Backend, Request, Script, json, plain},
     peer::{Peer, framed, question},
-    program::{Binary, Launch, Program},
+    program::{Binary, End, Launch, Program},
+    said::{LATER, NOT_FOUND, Said},
+    same,
 };
-
-/// What policy says for every temporary failure.
-pub(crate) const LATER: &str = "DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable";
 
 /// A key whose answer needs no backend.
 const NO_CALL: &str = "*";
@@ -25,8 +24,64 @@ pub(crate) fn table(binary: Binary, target: &str, keys: &str) -> String {
     table_named(binary, "t", target, keys)
 }
 
-pub(crate) async fn serve(binary: Binary, config: impl Into<String>) -> Program {
+/// Starts a program with one TCP socket, which leads to the table `t`.
+pub(crate) async fn serve_tcp(binary: Binary, config: impl Into<String>) -> Program {
     Launch::new(binary).config(config).tcp4("t").ready().await
+}
+
+/// Starts a program with one unix socket, which leads to the table `t`.
+pub(crate) async fn serve(binary: Binary, config: impl Into<String>) -> Program {
+    Launch::new(binary).config(config).unix("t").ready().await
+}
+
+/// Asks once, over a connection of its own.
+pub(crate) async fn ask(program: &Program, binary: Binary, key: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut peer = program.peer().await;
+    peer.ask(question(binary, "t", key)).await
+}
+
+/// Starts a program with this configuration, asks once, demands this reply, and ends the program.
+pub(crate) async fn expect(binary: Binary, config: impl Into<String>, said: Said) -> End {
+    expect_of(Launch::new(binary).config(config), binary, said).await
+}
+
+/// As `expect`, of a program prepared otherwise.
+pub(crate) async fn expect_of(launch: Launch, binary: Binary, said: Said) -> End {
+    let program = launch.unix("t").ready().await;
+    let reply = ask(&program, binary, "key").await;
+    let end = program.stop().await;
+    let stderr = &end.stderr;
+    same(
+        &format!("{}, which wrote:\n{stderr}", binary.name()),
+        &reply,
+        &said.by(binary),
+    );
+    end
+}
+
+/// Demands that `--check` refuses a configuration with 78 and says all of these, each with a place
+/// and a caret.
+pub(crate) async fn refused(config: impl Into<String>, messages: &[&str]) {
+    let end = Launch::new(Binary::Socketmap)
+        .config(config)
+        .argument("--check")
+        .end()
+        .await;
+    end.status(78);
+    for message in messages {
+        let mut lines = end.stderr.lines();
+        let line = lines.find(|line| line.contains(message));
+        let line = line.unwrap_or_else(|| panic!("no {message:?} in {end:#?}"));
+        let (place, _) = line.split_once(message).expect("the message");
+        let numbers: Vec<_> = place
+            .split(':')
+            .filter(|part| part.parse::<u32>().is_ok())
+            .collect();
+        assert_eq!(numbers.len(), 2, "line and column in {line:?}");
+        let _quoted = lines.next();
+        let caret = lines.next().unwrap_or_default();
+        assert!(caret.contains('^'), "no caret in {end:#?}");
+    }
 }
 
 /// What each program says of a value.
@@ -40,11 +95,7 @@ pub(crate) fn found(binary: Binary, value: &str) -> Vec<u8> {
 
 /// What each program says of a key that is not there.
 pub(crate) fn not_found(binary: Binary) -> Vec<u8> {
-    match binary {
-        Binary::TcpLookup => framed(binary, "500 not%20found"),
-        Binary::Socketmap => framed(binary, "NOTFOUND "),
-        Binary::Policy => framed(binary, "DUNNO"),
-    }
+    NOT_FOUND.by(binary)
 }
 
 /// What each program says of a temporary failure.

@@ -1,0 +1,72 @@
+//! What the programs reply, as the same outcome reads in each protocol.
+
+use super::{peer::framed, program::Binary};
+
+/// What policy says for every temporary failure.
+pub(crate) const LATER: &str = "DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable";
+/// What policy says for every permanent failure.
+pub(crate) const BROKEN: &str = "DEFER_IF_PERMIT 4.3.5 Policy service configuration problem";
+
+/// One outcome as each program says it: the reply without its framing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said {
+    pub(crate) tcp: &'static str,
+    pub(crate) socketmap: &'static str,
+    pub(crate) policy: &'static str,
+}
+
+pub(crate) const fn said(tcp: &'static str, socketmap: &'static str, policy: &'static str) -> Said {
+    Said {
+        tcp,
+        socketmap,
+        policy,
+    }
+}
+
+impl Said {
+    /// The reply of this program with its framing.
+    pub(crate) fn by(self, binary: Binary) -> Vec<u8> {
+        framed(
+            binary,
+            match binary {
+                Binary::TcpLookup => self.tcp,
+                Binary::Socketmap => self.socketmap,
+                Binary::Policy => self.policy,
+            },
+        )
+    }
+}
+
+/// The backend's value, which is an action as well.
+pub(crate) const DUNNO: Said = said("200 DUNNO", "OK DUNNO", "DUNNO");
+pub(crate) const NOT_FOUND: Said = said("500 not%20found", "NOTFOUND ", "DUNNO");
+pub(crate) const UNREACHABLE: Said = said(
+    "400 backend%20unreachable",
+    "TEMP backend unreachable",
+    LATER,
+);
+pub(crate) const TIMED_OUT: Said = said(
+    "400 backend%20timed%20out",
+    "TIMEOUT backend timed out",
+    LATER,
+);
+pub(crate) const TOO_LONG: Said = said(
+    "400 backend%20answer%20too%20long",
+    "TEMP backend answer too long",
+    LATER,
+);
+pub(crate) const NOT_UNDERSTOOD: Said = said(
+    "400 backend%20answer%20not%20understood",
+    "TEMP backend answer not understood",
+    LATER,
+);
+pub(crate) const CANNOT_BE_SENT: Said = said(
+    "400 value%20cannot%20be%20sent",
+    "TEMP value cannot be sent",
+    LATER,
+);
+pub(crate) const NO_CREDENTIALS: Said = said(
+    "400 backend%20credentials%20unavailable",
+    "TEMP backend credentials unavailable",
+    LATER,
+);
