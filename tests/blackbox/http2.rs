@@ -1,7 +1,7 @@
 //! What HTTP/2 alone can do to a call: streams that are reset, connections that go away, and the
 //! version that the operator chooses. The real programs, against servers on the loopback.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use hyper::Version;
 use tokio::sync::Semaphore;
@@ -16,9 +16,9 @@ use crate::{
         backend::{Backend, good},
         peer::question,
         program::{ALL, Binary, Launch},
-        said::{DUNNO, NOT_UNDERSTOOD, UNREACHABLE},
-        same,
-        tables::{expect, table},
+        said::{DUNNO, NOT_UNDERSTOOD, TIMED_OUT, UNREACHABLE},
+        same, soon,
+        tables::{ask, expect, serve, table},
     },
 };
 
@@ -223,5 +223,97 @@ async fn a_call_that_waits_for_its_stream_is_sent_again_when_the_connection_goes
         for peer in &mut peers {
             same(binary.name(), &peer.reply().await, &DUNNO.by(binary));
         }
+    }
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_where_the_server_offers_it() {
+    let (authority, _directory, ca) = authority();
+    let identity = authority.server();
+    for (offered, version) in [
+        (&["h2", "http/1.1"][..], Version::HTTP_2),
+        (&["h2"][..], Version::HTTP_2),
+        (&["http/1.1"][..], Version::HTTP_11),
+        (&[][..], Version::HTTP_11),
+    ] {
+        for binary in ALL {
+            let tls = identity.tls().offering(offered).config();
+            let server = Web::secure(tls, |_| Answer::dunno());
+            let keys = format!("{ca}bearer-token = \"a-token\"\n");
+            let config = table(binary, &server.url("https", "/ask"), &keys);
+            expect(binary, config, DUNNO).await;
+            let visit = server.only();
+            assert_eq!(visit.version, version, "{binary:?} {offered:?}");
+            let host = server.address().to_string();
+            assert_eq!(visit.header("host"), Some(host.as_str()));
+            assert_eq!(visit.header("authorization"), Some("Bearer a-token"));
+            assert!(visit.header("x-request-id").is_some(), "{visit:?}");
+            if binary == Binary::Policy {
+                let form: &[u8] = b"request=smtpd_access_policy&protocol_state=RCPT&recipient=key";
+                same("the form", &visit.body, form);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_of_http_2_carries_many_calls_at_once() {
+    const CALLS: usize = 10;
+    let (authority, _directory, ca) = authority();
+    let tls = authority.server().tls().offering(&["h2"]).config();
+    let server = Web::secure(tls, |_| Answer::dunno());
+    let binary = Binary::Socketmap;
+    let program = serve(binary, table(binary, &server.url("https", "/"), &ca)).await;
+    same(
+        "alone",
+        &ask(&program, binary, "key").await,
+        &DUNNO.by(binary),
+    );
+
+    let gate = Arc::new(Semaphore::new(0));
+    server.set(Answer::After(Arc::clone(&gate), Box::new(Answer::dunno())));
+    let peers = program.asking(CALLS).await;
+    let visits = server.asked(1 + CALLS).await;
+    // Each of the two threads that serve has its own.
+    let used: HashSet<_> = visits.iter().map(|visit| visit.connection).collect();
+    assert!(used.len() <= 2, "{visits:?}");
+    gate.add_permits(CALLS);
+    for mut peer in peers {
+        same("at once", &peer.reply().await, &DUNNO.by(binary));
+    }
+}
+
+/// Many calls share a connection of HTTP/2, so that one that has died must not keep the next ones.
+#[tokio::test]
+async fn a_connection_of_http_2_that_has_fallen_silent_is_left() {
+    let (authority, _directory, ca) = authority();
+    let tls = authority.server().tls().offering(&["h2"]).config();
+    let server = Web::secure(tls, |_| Answer::dunno());
+    let binary = Binary::Socketmap;
+    let keys = format!("{ca}request-timeout = \"1s\"\n");
+    let program = serve(binary, table(binary, &server.url("https", "/"), &keys)).await;
+    let mut peer = program.peer().await;
+    let request = question(binary, "t", "key");
+    same("alive", &peer.ask(&request).await, &DUNNO.by(binary));
+    server.set(Answer::Freeze);
+    same("dead", &peer.ask(&request).await, &TIMED_OUT.by(binary));
+    server.set(Answer::dunno());
+    let asking = async { while peer.ask(&request).await != DUNNO.by(binary) {} };
+    soon("an answer over another connection", asking).await;
+    let last = server.visits().pop().expect("a visit");
+    assert_eq!(last.connection, 1);
+}
+
+#[tokio::test]
+async fn http_2_connections_that_break_are_retried_as_those_of_http_1_are() {
+    let (authority, _directory, ca) = authority();
+    for binary in ALL {
+        let tls = authority.server().tls().offering(&["h2"]).config();
+        let server = Web::secure(tls, |_| Answer::Break);
+        let keys = format!("{ca}retries = 2\n");
+        let config = table(binary, &server.url("https", "/"), &keys);
+        expect(binary, config, UNREACHABLE).await;
+        let calls = if binary == Binary::Policy { 1 } else { 3 };
+        assert_eq!(server.count(), calls, "{binary:?}");
     }
 }

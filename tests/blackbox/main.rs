@@ -4,15 +4,18 @@
 mod servers;
 mod support;
 
-mod backend;
+mod answers;
+mod breaker;
 mod bridges;
-mod bulkheads;
 mod cache;
 mod connections;
+mod descriptors;
 mod faults;
 mod http2;
+mod limits;
+mod memory;
 mod metrics;
 mod oauth;
 mod programs;
-mod steady;
+mod requests;
 mod transport;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::support::{
     backend::{Act, Backend, Gate, Script, json, plain, response, status},
     peer::{framed, question},
-    program::{ALL, Binary},
+    program::{ALL, Binary, LOOKUPS},
     same, soon,
     tables::{echo, echo_of, echoed, failed, found, key_of, not_found, serve_tcp, table},
 };
@@ -1049,7 +1049,7 @@ async fn tables_and_maps_do_not_share_their_answers() {
 
 #[tokio::test]
 async fn keys_that_are_made_equal_share_their_answer() {
-    for binary in [Binary::TcpLookup, Binary::Socketmap] {
+    for binary in LOOKUPS {
         let backend = echo(binary);
         let made = "normalise = { lowercase = true, delimiter = \"+\" }";
         let both = format!("{}\n{made}", keys(binary, FOR_LONG));

@@ -39,6 +39,7 @@ pub(crate) enum Binary {
 }
 
 pub(crate) const ALL: [Binary; 3] = [Binary::TcpLookup, Binary::Socketmap, Binary::Policy];
+pub(crate) const LOOKUPS: [Binary; 2] = [Binary::TcpLookup, Binary::Socketmap];
 
 impl Binary {
     pub(crate) fn name(self) -> &'static str {

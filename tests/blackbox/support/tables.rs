@@ -1,7 +1,7 @@
 //! Programs with a table, and what they say about it.
 
 use super::{
-    backend::{Backend, Request, Script, json, plain},
+    backend::{Act, Backend, Gate, Request, Script, good, json, plain},
     peer::{Peer, framed, question},
     program::{Binary, End, Launch, Program},
     said::{LATER, NOT_FOUND, Said},
@@ -129,6 +129,14 @@ pub(crate) fn echo_of(binary: Binary, key: &str) -> Script {
         Binary::Policy => plain(format!("REJECT {key}")),
         Binary::TcpLookup | Binary::Socketmap => json(format!("\"{key}\"")),
     }
+}
+
+/// A backend behind a gate.
+pub(crate) fn gated(binary: Binary) -> (Backend, Gate) {
+    let gate = Gate::shut();
+    let mut script = vec![Act::Wait(gate.clone())];
+    script.extend(good(binary, "DUNNO"));
+    (Backend::always(script), gate)
 }
 
 /// A backend that answers each key with itself.

@@ -1,0 +1,44 @@
+//! What each program replies to what the backend answers.
+
+mod actions;
+mod broken;
+mod statuses;
+mod values;
+
+use crate::support::{
+    Wrong,
+    backend::{Backend, Script},
+    peer::question,
+    program::Binary,
+    said::Said,
+    tables::{serve, table},
+};
+
+/// One row: what the backend answers and what must be said then.
+type Row = (String, Script, Said);
+
+fn row(name: &str, script: Script, said: Said) -> Row {
+    (name.to_owned(), script, said)
+}
+
+/// Plays each row over one connection: exactly one call, exactly one reply.
+async fn play(binary: Binary, keys: &str, rows: Vec<Row>) {
+    let backend = Backend::always(Script::new());
+    let program = serve(binary, table(binary, &backend.url("/ask"), keys)).await;
+    let mut peer = program.peer().await;
+    let mut wrong = Wrong::default();
+    for (number, (row, script, said)) in rows.into_iter().enumerate() {
+        backend.set(script);
+        let reply = peer.ask(question(binary, "t", "key")).await;
+        wrong.compare(&row, &reply, &said.by(binary));
+        let calls = backend.count() - number;
+        wrong.require(&row, calls == 1, || format!("{calls} calls so far, not 1"));
+        if calls != 1 {
+            break;
+        }
+    }
+    wrong.none();
+    peer.finish().await;
+    peer.expect_eof().await;
+    program.stop().await;
+}

@@ -1,0 +1,120 @@
+//! Several targets, some of which are down.
+
+use super::{ask, down_after, down_shortly_after, told};
+use crate::support::{
+    backend::{Act, Backend, good, status},
+    program::{ALL, Binary, Reserved},
+    same, soon,
+    tables::{echo, echoed, failed, found, serve_tcp},
+};
+
+/// The table `t` at several targets.
+fn at_targets(binary: Binary, targets: &[String], keys: &str) -> String {
+    format!("[{}.t]\ntarget = {targets:?}\n{keys}\n", binary.name())
+}
+
+#[tokio::test]
+async fn a_dead_first_target_is_not_asked_at_every_question() {
+    for binary in ALL {
+        for (what, keys) in [
+            ("left in peace", down_after(1)),
+            ("asked last", down_after(1_000)),
+        ] {
+            let first = Backend::always(status(503));
+            let second = echo(binary);
+            let targets = [first.url("/"), second.url("/")];
+            let program = serve_tcp(binary, at_targets(binary, &targets, &keys)).await;
+            let mut peer = program.peer().await;
+            let reply = ask(&mut peer, binary).await;
+            // A policy request that was sent is not sent to another target.
+            let expected = match binary {
+                Binary::Policy => failed(binary, "backend answered 503"),
+                Binary::TcpLookup | Binary::Socketmap => echoed(binary, "key"),
+            };
+            same(what, &reply, &expected);
+            for _ in 0..30 {
+                let reply = ask(&mut peer, binary).await;
+                same(what, &reply, &echoed(binary, "key"));
+            }
+            assert_eq!(first.count(), 1, "{binary:?}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_the_first_target_refuses_connections_the_second_is_asked() {
+    for binary in ALL {
+        let dead = Reserved::new();
+        let second = echo(binary);
+        let targets = [format!("http://{}/", dead.address()), second.url("/")];
+        let program = serve_tcp(binary, at_targets(binary, &targets, &down_after(1))).await;
+        let mut peer = program.peer().await;
+        for count in 1..=10 {
+            let reply = ask(&mut peer, binary).await;
+            same(binary.name(), &reply, &echoed(binary, "key"));
+            assert_eq!(second.count(), count, "{binary:?}");
+        }
+        told(&program, 1, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_first_target_that_comes_back_is_asked_first_again() {
+    for binary in ALL {
+        let dead = Reserved::new();
+        let second = Backend::always(good(binary, "DUNNO"));
+        let targets = [format!("http://{}/", dead.address()), second.url("/")];
+        let keys = down_shortly_after(1);
+        let program = serve_tcp(binary, at_targets(binary, &targets, &keys)).await;
+        let mut peer = program.peer().await;
+        let reply = ask(&mut peer, binary).await;
+        same(binary.name(), &reply, &found(binary, "DUNNO"));
+        let first = Backend::at(dead, move |_| good(binary, "REJECT"));
+        let is_back = async {
+            loop {
+                let reply = ask(&mut peer, binary).await;
+                if reply == found(binary, "REJECT") {
+                    break;
+                }
+                same("not yet", &reply, &found(binary, "DUNNO"));
+            }
+        };
+        soon("the first target", is_back).await;
+        let before = second.count();
+        for _ in 0..20 {
+            let reply = ask(&mut peer, binary).await;
+            same("back", &reply, &found(binary, "REJECT"));
+        }
+        assert_eq!((first.count(), second.count()), (21, before), "{binary:?}");
+        told(&program, 1, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn where_every_target_is_down_none_is_asked() {
+    for binary in ALL {
+        let backends = [
+            Backend::always(status(503)),
+            Backend::always(vec![Act::Close]),
+            Backend::always(status(504)),
+        ];
+        let targets = backends.each_ref().map(|backend| backend.url("/"));
+        let program = serve_tcp(binary, at_targets(binary, &targets, &down_after(1))).await;
+        let mut peer = program.peer().await;
+        // A policy request ends at the first target that has seen it.
+        for _ in 0..3 {
+            ask(&mut peer, binary).await;
+        }
+        let asked = || backends.iter().map(Backend::count).sum::<usize>();
+        assert_eq!(asked(), 3, "{binary:?}");
+        let mut not_asked = 0;
+        for _ in 0..20 {
+            let before = asked();
+            ask(&mut peer, binary).await;
+            not_asked += usize::from(asked() == before);
+        }
+        // The others are probes.
+        assert!(not_asked >= 10, "{binary:?}: {not_asked}");
+        told(&program, 3, 0).await;
+    }
+}
