@@ -1,5 +1,12 @@
 //! The cost of one request without a socket: grammars, calls and answers, each by itself.
 
+#[path = "../tests/client/mod.rs"]
+#[expect(
+    dead_code,
+    reason = "the grammars of lookups are measured with their own writers"
+)]
+mod client;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Duration;
@@ -22,17 +29,6 @@ use postgate::request::Request;
 const KEY: &str = "someone+lists@sender.example";
 const VALUE: &str = "jane@example.org,joe@example.org";
 const ACTION: &str = "PREPEND X-Spam-Score: 3.1";
-
-/// A policy request as Postfix sends it at RCPT time.
-const POLICY: &str = "request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\n\
-    client_address=192.0.2.17\nclient_name=mail.sender.example\nclient_port=41022\n\
-    reverse_client_name=mail.sender.example\nserver_address=198.51.100.5\nserver_port=25\n\
-    helo_name=mail.sender.example\nsender=someone@sender.example\nrecipient=jane@example.org\n\
-    recipient_count=0\nqueue_id=\ninstance=5c1a.65f0b1c2.8f0a1.0\nsize=18210\netrn_domain=\n\
-    stress=\nsasl_method=plain\nsasl_username=someone\nsasl_sender=\nccert_subject=\n\
-    ccert_issuer=\nccert_fingerprint=\nccert_pubkey_fingerprint=\nencryption_protocol=TLSv1.3\n\
-    encryption_cipher=TLS_AES_256_GCM_SHA384\nencryption_keysize=256\npolicy_context=\n\
-    compatibility_level=3.6\nmail_version=3.8.6\n\n";
 
 criterion_group! {
     name = benches;
@@ -173,7 +169,7 @@ fn asked(program: &'static Facts) -> Bytes {
     match program.name {
         "tcp-lookup" => format!("get {KEY}\n").into(),
         "socketmap" => put_netstring(&[b"users ", KEY.as_bytes()]),
-        _ => POLICY.into(),
+        _ => client::rcpt(&[]).into(),
     }
 }
 

@@ -1,22 +1,27 @@
 //! What is installed: by `make install`, as a Debian package through its whole life, the manual
 //! pages, and the programs in a container without systemd.
 
+#[path = "client/mod.rs"]
+#[expect(dead_code, reason = "others speak to all programs")]
+mod client;
 #[expect(dead_code, reason = "other tests ask more of the lab")]
 mod lab;
+#[path = "lab/peer.rs"]
+mod peer;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use std::{env, fs, thread};
 
+use client::Binary;
 use lab::{Lab, System, lab, on_each_system};
+use peer::Peer;
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
 const PROGRAMS: [&str; 3] = ["tcp-lookup", "socketmap", "policy"];
@@ -481,7 +486,7 @@ fn upgraded_over_a_bad_configuration(lab: &Lab, package: &Path) {
     );
     let mut waiting = connect(lab).expect("the socket listens");
     lab.write(CONFIG_PATH, CONFIG);
-    assert_eq!(ask(&mut waiting, "a").expect("a reply"), "OK a");
+    assert_eq!(waiting.ask("echo", "a").expect("a reply"), "OK a");
 }
 
 #[derive(Debug, Default)]
@@ -503,7 +508,7 @@ fn stream_of_lookups(lab: &Lab, over: &AtomicBool, asker: u32) -> Count {
                 count.refused += 1;
                 continue;
             };
-            if let Ok(reply) = ask(&mut stream, &key) {
+            if let Ok(reply) = stream.ask("echo", &key) {
                 is_answered = reply == format!("OK {key}");
                 // Every other question over a connection of its own.
                 kept = (count.answered % 2 == 0).then_some(stream);
@@ -516,25 +521,8 @@ fn stream_of_lookups(lab: &Lab, over: &AtomicBool, asker: u32) -> Count {
     count
 }
 
-fn connect(lab: &Lab) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(lab.path(SOCKETMAP))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    Ok(stream)
-}
-
-/// The reply to a question of the map `echo`.
-fn ask(stream: &mut UnixStream, key: &str) -> io::Result<String> {
-    let request = format!("echo {key}");
-    stream.write_all(format!("{}:{request},", request.len()).as_bytes())?;
-    let mut reply = Vec::new();
-    while reply.last() != Some(&b',') {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        reply.push(byte[0]);
-    }
-    let reply = String::from_utf8(reply).expect("UTF-8");
-    let (_, payload) = reply.split_once(':').expect("a netstring");
-    Ok(payload.trim_end_matches(',').to_owned())
+fn connect(lab: &Lab) -> io::Result<Peer> {
+    Peer::connect(lab, Binary::Socketmap, "postgate-socketmap")
 }
 
 fn removed(lab: &Lab, package: &Path) {

@@ -18,23 +18,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 
-use crate::wire::{Wire, netstring};
+use crate::client::{Binary, framed};
 
 /// Bridges connections until the process ends.
 pub(crate) async fn serve(
     listener: TcpListener,
-    wire: Wire,
+    binary: Binary,
     backend: SocketAddr,
 ) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(connection(stream, wire, backend));
+        tokio::spawn(connection(stream, binary, backend));
     }
 }
 
 /// Bridges one connection; any error ends it.
-async fn connection(mut stream: TcpStream, wire: Wire, backend: SocketAddr) -> Option<()> {
+async fn connection(mut stream: TcpStream, binary: Binary, backend: SocketAddr) -> Option<()> {
     let upstream = TcpStream::connect(backend).await.ok()?;
     upstream.set_nodelay(true).ok()?;
     let (mut sender, upstream) = http1::handshake(TokioIo::new(upstream)).await.ok()?;
@@ -42,7 +42,7 @@ async fn connection(mut stream: TcpStream, wire: Wire, backend: SocketAddr) -> O
     let mut input = Vec::with_capacity(2048);
     loop {
         let (used, call) = loop {
-            if let Some(asked) = call(wire, &input) {
+            if let Some(asked) = call(binary, &input) {
                 break asked;
             }
             if stream.read_buf(&mut input).await.ok()? == 0 {
@@ -58,22 +58,19 @@ async fn connection(mut stream: TcpStream, wire: Wire, backend: SocketAddr) -> O
             body = &mut asked => body?,
             _ = &mut upstream => return None,
         };
-        stream
-            .write_all(reply(wire, &body)?.as_bytes())
-            .await
-            .ok()?;
+        stream.write_all(&reply(binary, &body)?).await.ok()?;
     }
 }
 
 /// Returns the length of the request at the front of the input, and the call that it becomes.
-fn call(wire: Wire, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
-    let (used, method, target, body) = match wire {
-        Wire::Http | Wire::TcpLookup => {
+fn call(binary: Binary, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
+    let (used, method, target, body) = match binary {
+        Binary::TcpLookup => {
             let end = memchr(b'\n', input)?;
             let key = escape(input[..end].strip_prefix(b"get ")?);
             (end + 1, Method::GET, format!("/?key={key}"), String::new())
         }
-        Wire::Socketmap => {
+        Binary::Socketmap => {
             let colon = memchr(b':', input)?;
             let length: usize = std::str::from_utf8(&input[..colon]).ok()?.parse().ok()?;
             let end = colon + 1 + length;
@@ -83,7 +80,7 @@ fn call(wire: Wire, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
             let target = format!("/?name={map}&key={key}");
             (end + 1, Method::GET, target, String::new())
         }
-        Wire::Policy => {
+        Binary::Policy => {
             let end = memmem::find(input, b"\n\n")?;
             let mut form = String::with_capacity(2 * end);
             for line in input[..end].split(|b| *b == b'\n') {
@@ -107,15 +104,14 @@ fn escape(text: &[u8]) -> String {
     percent_encode(text, ESCAPED).to_string()
 }
 
-fn reply(wire: Wire, body: &[u8]) -> Option<String> {
-    if wire == Wire::Policy {
-        let action = std::str::from_utf8(body).ok()?;
-        return Some(format!("action={action}\n\n"));
+fn reply(binary: Binary, body: &[u8]) -> Option<Vec<u8>> {
+    if binary == Binary::Policy {
+        return Some(framed(binary, body));
     }
     let values: Vec<String> = serde_json::from_slice(body).ok()?;
-    let value = values.join(",");
-    Some(match wire {
-        Wire::Socketmap => netstring(&format!("OK {value}")),
-        _ => format!("200 {value}\n"),
-    })
+    let status = match binary {
+        Binary::Socketmap => "OK",
+        _ => "200",
+    };
+    Some(framed(binary, format!("{status} {}", values.join(","))))
 }

@@ -18,6 +18,9 @@
 //! | `BENCH_PROGRAMS` | those that cargo built for the bench | the folder of the programs; `make bench` sets `target/release` |
 
 mod backend;
+#[path = "../../tests/client/mod.rs"]
+#[expect(dead_code, reason = "every reply is known before it comes")]
+mod client;
 mod ideal;
 mod load;
 mod process;
@@ -35,9 +38,10 @@ use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
+use client::{ALL, Binary};
 use load::{Figures, Load, connect, first_answer};
 use process::Process;
-use wire::{Question, Wire, key};
+use wire::{Question, key};
 
 /// The number of different keys, without and with a cache.
 const KEYS: usize = 10_000;
@@ -61,9 +65,9 @@ fn main() -> io::Result<()> {
                 backend::serve(listener().await?, latency).await
             }
             ["ideal", name, backend] => {
-                let wire = Wire::BRIDGED.into_iter().find(|wire| wire.name() == *name);
-                let wire = wire.ok_or_else(|| io::Error::other("no such protocol"))?;
-                ideal::serve(listener().await?, wire, parsed(backend)?).await
+                let binary = ALL.into_iter().find(|binary| binary.name() == *name);
+                let binary = binary.ok_or_else(|| io::Error::other("no such protocol"))?;
+                ideal::serve(listener().await?, binary, parsed(backend)?).await
             }
             _ => {
                 let options = Options::read()?;
@@ -156,17 +160,19 @@ fn parsed<T: FromStr>(text: &str) -> io::Result<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
     Backend,
-    Ideal(Wire),
-    Program(Wire),
+    Ideal(Binary),
+    Program(Binary),
     /// The program, with every answer in its cache.
-    Cached(Wire),
+    Cached(Binary),
 }
 
 impl Subject {
-    fn wire(self) -> Wire {
+    fn question(self, table: &str, key: &str) -> Question {
         match self {
-            Self::Backend => Wire::Http,
-            Self::Ideal(wire) | Self::Program(wire) | Self::Cached(wire) => wire,
+            Self::Backend => Question::of_backend(key),
+            Self::Ideal(binary) | Self::Program(binary) | Self::Cached(binary) => {
+                Question::of(binary, table, key)
+            }
         }
     }
 
@@ -174,8 +180,8 @@ impl Subject {
     fn measured_by(self) -> Option<Self> {
         match self {
             Self::Backend | Self::Ideal(_) => None,
-            Self::Program(wire) => Some(Self::Ideal(wire)),
-            Self::Cached(wire) => Some(Self::Program(wire)),
+            Self::Program(binary) => Some(Self::Ideal(binary)),
+            Self::Cached(binary) => Some(Self::Program(binary)),
         }
     }
 
@@ -186,9 +192,9 @@ impl Subject {
     fn name(self) -> String {
         match self {
             Self::Backend => "backend, directly".to_owned(),
-            Self::Ideal(wire) => format!("{}: ideal", wire.name()),
-            Self::Program(wire) => format!("{}: postgate", wire.name()),
-            Self::Cached(wire) => format!("{}: postgate, cached", wire.name()),
+            Self::Ideal(binary) => format!("{}: ideal", binary.name()),
+            Self::Program(binary) => format!("{}: postgate", binary.name()),
+            Self::Cached(binary) => format!("{}: postgate, cached", binary.name()),
         }
     }
 }
@@ -209,10 +215,10 @@ async fn bench(options: &Options) -> io::Result<()> {
                 is_repeated: matches!(subject, Subject::Cached(_)),
             };
             let mut subjects = vec![Subject::Backend];
-            for wire in Wire::BRIDGED {
-                subjects.extend([Subject::Ideal(wire), Subject::Program(wire)]);
+            for binary in ALL {
+                subjects.extend([Subject::Ideal(binary), Subject::Program(binary)]);
                 if *latency == 0 {
-                    subjects.push(Subject::Cached(wire));
+                    subjects.push(Subject::Cached(binary));
                 }
             }
             let mut rounds = Vec::new();
@@ -240,8 +246,9 @@ fn questions(subject: Subject, table: &str) -> &'static [Question] {
         Subject::Cached(_) => KEPT_KEYS,
         _ => KEYS,
     };
-    let wire = subject.wire();
-    let questions: Vec<_> = (0..keys).map(|n| wire.question(table, &key(n))).collect();
+    let questions: Vec<_> = (0..keys)
+        .map(|n| subject.question(table, &key(n)))
+        .collect();
     questions.leak()
 }
 
@@ -254,26 +261,31 @@ fn start(subject: Subject, backend: &Process, latency: u64) -> io::Result<Option
     };
     Ok(Some(match subject {
         Subject::Backend => return Ok(None),
-        Subject::Ideal(wire) => {
-            Process::own(&["ideal", wire.name(), &backend.address.to_string()])?
+        Subject::Ideal(binary) => {
+            Process::own(&["ideal", binary.name(), &backend.address.to_string()])?
         }
-        Subject::Program(wire) => program(wire, backend, tables, limit)?,
-        Subject::Cached(wire) => {
-            let by = match wire {
-                Wire::Policy => ", by = [\"recipient\"]",
+        Subject::Program(binary) => program(binary, backend, tables, limit)?,
+        Subject::Cached(binary) => {
+            let by = match binary {
+                Binary::Policy => ", by = [\"recipient\"]",
                 _ => "",
             };
             let cache = format!("cache = {{ ttl = \"1h\"{by} }}");
-            program(wire, backend, tables, &cache)?
+            program(binary, backend, tables, &cache)?
         }
     }))
 }
 
 /// Starts a program with these tables; its socket belongs to the last of them.
-fn program(wire: Wire, backend: &Process, tables: &[String], keys: &str) -> io::Result<Process> {
+fn program(
+    binary: Binary,
+    backend: &Process,
+    tables: &[String],
+    keys: &str,
+) -> io::Result<Process> {
     let mut config = "[server]\nmax-connections = 30000\n".to_owned();
     for table in tables {
-        let (kind, address) = (wire.name(), backend.address);
+        let (kind, address) = (binary.name(), backend.address);
         // Writing to a string does not fail.
         let _ = writeln!(
             config,
@@ -283,7 +295,7 @@ fn program(wire: Wire, backend: &Process, tables: &[String], keys: &str) -> io::
     let path = directory()?.join("config.toml");
     std::fs::write(&path, config)?;
     let socket = tables.last().map_or("", String::as_str);
-    let mut program = Process::program(wire, &path, socket)?;
+    let mut program = Process::program(binary, &path, socket)?;
     program.wait()?;
     Ok(program)
 }
@@ -358,8 +370,8 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
         "{:<28}{:>9}{:>9}{:>9}{:>14}{:>14}",
         "", "first ms", "idle MB", "held MB", "CPU us alone", "CPU us beside"
     );
-    for wire in Wire::BRIDGED {
-        let questions = questions(Subject::Program(wire), "bench");
+    for binary in ALL {
+        let questions = questions(Subject::Program(binary), "bench");
         let load = Load {
             questions,
             connections: 100,
@@ -368,7 +380,7 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
         };
         let mut rounds = Vec::new();
         for _ in 0..options.rounds {
-            let mut server = program(wire, backend, &["bench".to_owned()], "")?;
+            let mut server = program(binary, backend, &["bench".to_owned()], "")?;
             let first = first_answer(&mut server, &questions[0]).await?;
             let idle = server.memory()?;
             let held = connect(&server, resting).await?;
@@ -376,14 +388,14 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
             let holding = server.memory()?;
             let beside = load.run(&server).await?.cpu;
             drop(held);
-            let server = program(wire, backend, &["bench".to_owned()], "")?;
+            let server = program(binary, backend, &["bench".to_owned()], "")?;
             let alone = load.run(&server).await?.cpu;
             rounds.push([first.as_secs_f64() * 1e3, idle, holding, alone, beside]);
         }
         let middle = |at: usize| median(rounds.iter().map(|round| round[at]));
         println!(
             "{:<28}{:>9.1}{:>9.1}{:>9.1}{:>14.1}{:>14.1}",
-            wire.name(),
+            binary.name(),
             middle(0),
             middle(1),
             middle(2),
@@ -401,11 +413,11 @@ async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
         "{:<28}{:>14}{:>14}{:>7}",
         "", "CPU us of one", "CPU us of all", "x"
     );
-    for wire in Wire::BRIDGED {
+    for binary in ALL {
         let tables: Vec<_> = (0..TABLES).map(|n| format!("table{n}")).collect();
         let last = tables.last().map_or("", String::as_str);
         let load = Load {
-            questions: questions(Subject::Program(wire), last),
+            questions: questions(Subject::Program(binary), last),
             connections: 100,
             measured: options.measured,
             is_repeated: false,
@@ -414,7 +426,7 @@ async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
         for _ in 0..options.rounds {
             let mut cpu = [0.0; 2];
             for (cpu, tables) in cpu.iter_mut().zip([&tables[TABLES - 1..], &tables[..]]) {
-                let server = program(wire, backend, tables, "")?;
+                let server = program(binary, backend, tables, "")?;
                 *cpu = load.run(&server).await?.cpu;
             }
             rounds.push(cpu);
@@ -424,7 +436,7 @@ async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
             median(rounds.iter().map(|cpu| cpu[1])),
         );
         let ratio = median(rounds.iter().map(|cpu| cpu[1] / cpu[0]));
-        println!("{:<28}{one:>14.1}{all:>14.1}{ratio:>7.2}", wire.name());
+        println!("{:<28}{one:>14.1}{all:>14.1}{ratio:>7.2}", binary.name());
     }
     Ok(())
 }

@@ -1,18 +1,9 @@
 //! The requests and their replies. Both are functions of a key, so the key is enough to check every
 //! reply byte by byte.
 
-use std::fmt::Write as _;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-/// The protocol of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wire {
-    /// HTTP, with the backend itself.
-    Http,
-    TcpLookup,
-    Socketmap,
-    Policy,
-}
+use crate::client::{Binary, framed, question, rcpt};
 
 /// One request and its right reply, as bytes.
 pub(crate) struct Question {
@@ -20,41 +11,29 @@ pub(crate) struct Question {
     pub(crate) expected: Vec<u8>,
 }
 
-impl Wire {
-    /// Those of Postfix.
-    pub(crate) const BRIDGED: [Self; 3] = [Self::TcpLookup, Self::Socketmap, Self::Policy];
-
-    /// Returns the name, which is also that of the program.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::TcpLookup => "tcp-lookup",
-            Self::Socketmap => "socketmap",
-            Self::Policy => "policy",
+impl Question {
+    /// Makes the request to a program for a key, in a table of this name if the protocol names one.
+    pub(crate) fn of(binary: Binary, table: &str, key: &str) -> Self {
+        let value = value(key.as_bytes());
+        let (asked, said) = match binary {
+            Binary::TcpLookup => (question(binary, table, key), format!("200 {value}")),
+            Binary::Socketmap => (question(binary, table, key), format!("OK {value}")),
+            Binary::Policy => (
+                rcpt(&[("recipient", key), ("sasl_username", key)]),
+                format!("PREPEND X-Bench: {value}"),
+            ),
+        };
+        Self {
+            asked,
+            expected: framed(binary, said),
         }
     }
 
-    /// Makes the request for a key, to a table of this name if the protocol names one.
-    pub(crate) fn question(self, table: &str, key: &str) -> Question {
-        let value = value(key.as_bytes());
-        let (asked, expected) = match self {
-            Self::Http => (
-                format!("GET /?key={key} HTTP/1.1\r\nHost: backend\r\n\r\n"),
-                json_answer(key.as_bytes()),
-            ),
-            Self::TcpLookup => (format!("get {key}\n"), format!("200 {value}\n")),
-            Self::Socketmap => (
-                netstring(&format!("{table} {key}")),
-                netstring(&format!("OK {value}")),
-            ),
-            Self::Policy => (
-                policy_request(key),
-                format!("action=PREPEND X-Bench: {value}\n\n"),
-            ),
-        };
-        Question {
-            asked: asked.into_bytes(),
-            expected: expected.into_bytes(),
+    /// Makes the request to the backend itself.
+    pub(crate) fn of_backend(key: &str) -> Self {
+        Self {
+            asked: format!("GET /?key={key} HTTP/1.1\r\nHost: backend\r\n\r\n").into_bytes(),
+            expected: json_answer(key.as_bytes()).into_bytes(),
         }
     }
 }
@@ -86,51 +65,4 @@ fn response(content_type: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}"
     )
-}
-
-pub(crate) fn netstring(payload: &str) -> String {
-    format!("{}:{payload},", payload.len())
-}
-
-/// A policy request as Postfix 3.8 sends it at RCPT time.
-fn policy_request(recipient: &str) -> String {
-    let mut request = String::new();
-    for (name, value) in [
-        ("request", "smtpd_access_policy"),
-        ("protocol_state", "RCPT"),
-        ("protocol_name", "ESMTP"),
-        ("client_address", "192.0.2.17"),
-        ("client_name", "mail.sender.example"),
-        ("client_port", "41022"),
-        ("reverse_client_name", "mail.sender.example"),
-        ("server_address", "198.51.100.5"),
-        ("server_port", "25"),
-        ("helo_name", "mail.sender.example"),
-        ("sender", "someone@sender.example"),
-        ("recipient", recipient),
-        ("recipient_count", "0"),
-        ("queue_id", ""),
-        ("instance", "5c1a.65f0b1c2.8f0a1.0"),
-        ("size", "18210"),
-        ("etrn_domain", ""),
-        ("stress", ""),
-        ("sasl_method", "plain"),
-        ("sasl_username", recipient),
-        ("sasl_sender", ""),
-        ("ccert_subject", ""),
-        ("ccert_issuer", ""),
-        ("ccert_fingerprint", ""),
-        ("ccert_pubkey_fingerprint", ""),
-        ("encryption_protocol", "TLSv1.3"),
-        ("encryption_cipher", "TLS_AES_256_GCM_SHA384"),
-        ("encryption_keysize", "256"),
-        ("policy_context", ""),
-        ("compatibility_level", "3.6"),
-        ("mail_version", "3.8.6"),
-    ] {
-        // Writing to a string does not fail.
-        let _ = writeln!(request, "{name}={value}");
-    }
-    request.push('\n');
-    request
 }

@@ -6,6 +6,9 @@
 //! free ports and a temporary folder, needs no privileges, and leaves nothing behind. With `KEEP=1`
 //! in the environment it keeps serving until Ctrl-C, for requests of your own.
 
+#[path = "../../tests/client/mod.rs"]
+#[expect(dead_code, reason = "the demo plays no program")]
+mod client;
 mod postfix;
 mod stage;
 

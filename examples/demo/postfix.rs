@@ -5,24 +5,21 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::client::{Binary, question, rcpt, reply_length, unframed};
 use crate::stage::{Address, Addresses, find_program};
 
 /// Well above the request-timeout in demo.toml, so that a program without an answer is noticed.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The characters that tcp_table(5) wants as `%XX`; the encoder adds all bytes above ASCII.
-const TCP_TABLE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// One request from Postfix to a program.
 pub(crate) enum Question {
@@ -119,9 +116,13 @@ impl Asker {
     async fn speak(&self, question: &Question) -> Reply {
         let at = &self.at;
         match *question {
-            Question::Transport(key) => ask_tcp_lookup(at.tcp_lookup, key).await,
-            Question::Table(map, key) => ask_socketmap(&at.socketmap, map, key).await,
-            Question::TableOverUnix(map, key) => ask_socketmap(&at.socketmap_unix, map, key).await,
+            Question::Transport(key) => {
+                look_up(Binary::TcpLookup, &Address::Inet(at.tcp_lookup), "", key).await
+            }
+            Question::Table(map, key) => look_up(Binary::Socketmap, &at.socketmap, map, key).await,
+            Question::TableOverUnix(map, key) => {
+                look_up(Binary::Socketmap, &at.socketmap_unix, map, key).await
+            }
             Question::Mail {
                 sender,
                 recipient,
@@ -182,73 +183,38 @@ fn judge(output: &Output) -> (String, Option<Answer>) {
     }
 }
 
-async fn ask_tcp_lookup(at: SocketAddr, key: &str) -> Reply {
-    let request = format!("get {}", utf8_percent_encode(key, TCP_TABLE));
-    let line = format!("{request}\n");
-    let reply = exchange(&Address::Inet(at), &line, |reply| reply.ends_with('\n')).await;
-    Reply::new(format!("{at}  {request}"), reply, |reply| {
-        match reply.strip_suffix('\n')?.split_at_checked(4)? {
-            ("200 ", value) => {
-                let value = percent_decode_str(value).decode_utf8().ok()?;
-                Some(Answer::Found(value.into_owned()))
-            }
-            ("500 ", _) => Some(Answer::NotFound),
-            ("400 ", _) => Some(Answer::Temporary),
-            _ => None,
+async fn look_up(binary: Binary, at: &Address, table: &str, key: &str) -> Reply {
+    let request = question(binary, table, key);
+    let asked = format!("{at}  {}", String::from_utf8_lossy(&request).trim_end());
+    let reply = exchange(binary, at, &request).await;
+    Reply::new(binary, asked, reply, |said| match said.split_once(' ')? {
+        ("200", value) => {
+            let value = percent_decode_str(value).decode_utf8().ok()?;
+            Some(Answer::Found(value.into_owned()))
         }
+        ("OK", value) => Some(Answer::Found(value.to_owned())),
+        ("500" | "NOTFOUND", _) => Some(Answer::NotFound),
+        ("400" | "TEMP" | "TIMEOUT", _) => Some(Answer::Temporary),
+        _ => None,
     })
 }
 
-async fn ask_socketmap(at: &Address, map: &str, key: &str) -> Reply {
-    let request = format!("{map} {key}");
-    let netstring = format!("{}:{request},", request.len());
-    let reply = exchange(at, &netstring, |reply| payload(reply).is_some()).await;
-    Reply::new(
-        format!("{at}  {netstring}"),
-        reply,
-        |reply| match payload(reply)?.split_once(' ')? {
-            ("OK", value) => Some(Answer::Found(value.to_owned())),
-            ("NOTFOUND", _) => Some(Answer::NotFound),
-            ("TEMP" | "TIMEOUT", _) => Some(Answer::Temporary),
-            _ => None,
-        },
-    )
-}
-
-/// Returns the payload of a netstring once it is complete.
-fn payload(netstring: &str) -> Option<&str> {
-    let (length, rest) = netstring.split_once(':')?;
-    let payload = rest.strip_suffix(',')?;
-    (payload.len() == length.parse().ok()?).then_some(payload)
-}
-
 async fn ask_policy(at: &Address, sender: &str, recipient: &str, client_address: &str) -> Reply {
-    let attributes = format!(
-        "request=smtpd_access_policy\n\
-         protocol_state=RCPT\n\
-         protocol_name=ESMTP\n\
-         client_address={client_address}\n\
-         client_name=unknown\n\
-         reverse_client_name=unknown\n\
-         helo_name=mail.example.com\n\
-         sender={sender}\n\
-         recipient={recipient}\n\
-         recipient_count=0\n\
-         queue_id=\n\
-         instance=1a2b.65f0c3d4.5e6f7.0\n\
-         size=0\n\
-         \n"
-    );
+    let request = rcpt(&[
+        ("sender", sender),
+        ("recipient", recipient),
+        ("client_address", client_address),
+    ]);
     let asked = format!("{at}  sender={sender} client_address={client_address} ...");
-    let reply = exchange(at, &attributes, |reply| reply.ends_with("\n\n")).await;
-    Reply::new(asked, reply, |reply| {
-        let action = reply.strip_prefix("action=")?.strip_suffix("\n\n")?;
+    let reply = exchange(Binary::Policy, at, &request).await;
+    Reply::new(Binary::Policy, asked, reply, |action| {
         Some(Answer::Found(action.to_owned()))
     })
 }
 
 impl Reply {
     fn new(
+        binary: Binary,
         asked: String,
         reply: io::Result<String>,
         understand: impl Fn(&str) -> Option<Answer>,
@@ -256,7 +222,8 @@ impl Reply {
         match reply {
             Ok(reply) => Self {
                 asked,
-                answer: understand(&reply),
+                answer: unframed(binary, reply.as_bytes())
+                    .and_then(|said| understand(str::from_utf8(said).ok()?)),
                 shown: reply.trim_end().to_owned(),
             },
             Err(error) => Self {
@@ -269,14 +236,14 @@ impl Reply {
 }
 
 /// Sends a request over a connection of its own and returns the complete reply.
-async fn exchange(at: &Address, request: &str, is_whole: fn(&str) -> bool) -> io::Result<String> {
+async fn exchange(binary: Binary, at: &Address, request: &[u8]) -> io::Result<String> {
     let talk = async {
         match at {
             Address::Inet(address) => {
-                converse(TcpStream::connect(address).await?, request, is_whole).await
+                converse(TcpStream::connect(address).await?, binary, request).await
             }
             Address::Unix(path) => {
-                converse(UnixStream::connect(path).await?, request, is_whole).await
+                converse(UnixStream::connect(path).await?, binary, request).await
             }
         }
     };
@@ -285,23 +252,21 @@ async fn exchange(at: &Address, request: &str, is_whole: fn(&str) -> bool) -> io
 
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: &str,
-    is_whole: fn(&str) -> bool,
+    binary: Binary,
+    request: &[u8],
 ) -> io::Result<String> {
-    stream.write_all(request.as_bytes()).await?;
+    stream.write_all(request).await?;
     let mut bytes = Vec::new();
     loop {
+        let length = reply_length(binary, &bytes).map_err(io::Error::other)?;
+        if length.is_some_and(|length| length == bytes.len()) {
+            return String::from_utf8(bytes).map_err(io::Error::other);
+        }
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::Error::other(format!(
                 "closed after \"{}\"",
                 bytes.escape_ascii()
             )));
-        }
-        // If this is not UTF-8, the rest of a character has not arrived yet.
-        if let Ok(reply) = str::from_utf8(&bytes)
-            && is_whole(reply)
-        {
-            return Ok(reply.to_owned());
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The real programs over real sockets, seen from both sides: peers that speak Postfix's protocols,
 //! and backends and token endpoints that can fail in every way HTTP allows.
 
+#[path = "../client/mod.rs"]
+#[expect(dead_code, reason = "others ask for whole mails")]
+mod client;
 mod servers;
 mod support;
 

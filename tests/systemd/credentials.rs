@@ -1,6 +1,6 @@
 //! Secrets from systemd.
 
-use super::{CONFIG, Socketmap, ask, drop_in, messages, refused, until_said};
+use super::{CONFIG, ask, asking, drop_in, messages, refused, until_said};
 use crate::lab::{System, lab, on_each_system};
 
 on_each_system! {
@@ -21,8 +21,7 @@ fn a_credential_comes_from_systemd(system: System) {
         return;
     };
     lab.sh("systemctl start postgate-socketmap.socket");
-    let mut postfix = Socketmap::connect(&lab).expect("a connection");
-    postfix.send("token", "x").expect("sent");
+    let mut postfix = asking(&lab, "token", "x");
     refused(&lab, "socketmap", 1);
     assert!(messages(&lab, "socketmap").contains("api-token"));
 

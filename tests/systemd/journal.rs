@@ -1,10 +1,8 @@
 //! What stands in the journal, and how it is found there.
 
-use std::io::Write;
-
 use serde_json::Value;
 
-use super::{CONFIG, Socketmap, ask, journal, messages, policy, show, until_said};
+use super::{CONFIG, ask, connect, journal, messages, policy, show, until_said};
 use crate::lab::{System, lab, on_each_system};
 
 on_each_system! {
@@ -93,19 +91,16 @@ fn the_journal_finds_a_mail_by_its_queue_id(system: System) {
     };
     lab.sh("systemctl start postgate-policy@submission.socket");
     let socket = "postgate-policy-submission";
-    assert_eq!(policy(&lab, socket), "action=DUNNO");
+    assert_eq!(policy(&lab, socket), "DUNNO");
     lab.backend_says("policy", "503 text/plain\nclosed");
     for _ in 0..2 {
-        assert_eq!(
-            policy(&lab, socket),
-            "action=DEFER_IF_PERMIT 4.3.0 submission"
-        );
+        assert_eq!(policy(&lab, socket), "DEFER_IF_PERMIT 4.3.0 submission");
     }
     until_said(&lab, "postgate-policy", "down");
     lab.backend_is_well();
     // Asked again after the pause.
     lab.sh("sleep 0.6");
-    assert_eq!(policy(&lab, socket), "action=DUNNO");
+    assert_eq!(policy(&lab, socket), "DUNNO");
 
     // By queue id, at debug; a reload turns that on, and the same process goes on.
     let pid = show(&lab, "policy", "MainPID");
@@ -113,7 +108,7 @@ fn the_journal_finds_a_mail_by_its_queue_id(system: System) {
     lab.write("/etc/postgate/config.toml", &loud);
     lab.sh("systemctl reload postgate-policy");
     until_said(&lab, "postgate-policy", "reload: done");
-    assert_eq!(policy(&lab, socket), "action=DUNNO");
+    assert_eq!(policy(&lab, socket), "DUNNO");
     until_said(
         &lab,
         "postgate-policy POSTGATE_QUEUE_ID=4XyZ POSTGATE_OUTCOME=found",
@@ -171,13 +166,11 @@ fn no_flood_from_outside_fills_the_journal(system: System) {
     let before = journal(&lab, "socketmap").len();
     let malformed = ["x", "99999999999:", "3:abc;", "70000:", "5:"];
     for n in 0..2000 {
-        let mut peer = Socketmap::connect(&lab).expect("a connection");
-        peer.0
-            .write_all(malformed[n % malformed.len()].as_bytes())
-            .expect("sent");
+        let mut peer = connect(&lab).expect("a connection");
+        peer.send(malformed[n % malformed.len()]).expect("sent");
     }
     lab.backend_says("echo", "500 text/plain\nout of order");
-    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    let mut postfix = connect(&lab).expect("a connection");
     for n in 0..2000 {
         let reply = postfix.ask("echo", &format!("{n}")).expect("a reply");
         assert_eq!(reply, "TEMP backend answered 500");

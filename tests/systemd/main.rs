@@ -1,8 +1,13 @@
 //! Postgate as it is installed, under real systemd: activation, reload, restart, drain, watchdog,
 //! credentials, the journal.
 
+#[path = "../client/mod.rs"]
+#[expect(dead_code, reason = "others speak to all programs")]
+mod client;
 #[path = "../lab/mod.rs"]
 mod lab;
+#[path = "../lab/peer.rs"]
+mod peer;
 
 mod activation;
 mod credentials;
@@ -10,15 +15,15 @@ mod journal;
 mod privileges;
 mod restarts;
 
-use std::{
-    io::{self, Read, Write},
-    os::unix::net::UnixStream,
-    time::Duration,
-};
+use std::io;
 
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::{
+    client::{Binary, block, question},
+    lab::Lab,
+    peer::Peer,
+};
 
 const SOCKETMAP: &str = "/var/spool/postfix/private/postgate-socketmap";
 
@@ -54,48 +59,23 @@ fn refused(lab: &Lab, program: &str, times: u32) -> u32 {
     lab.sh(&count).trim().parse().expect("a count")
 }
 
-struct Socketmap(UnixStream);
+/// Connects to socketmap.
+fn connect(lab: &Lab) -> io::Result<Peer> {
+    Peer::connect(lab, Binary::Socketmap, "postgate-socketmap")
+}
 
-impl Socketmap {
-    fn connect(lab: &Lab) -> io::Result<Self> {
-        let stream = UnixStream::connect(lab.path(SOCKETMAP))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok(Self(stream))
-    }
-
-    fn ask(&mut self, map: &str, key: &str) -> io::Result<String> {
-        self.send(map, key)?;
-        self.receive()
-    }
-
-    fn send(&mut self, map: &str, key: &str) -> io::Result<()> {
-        let request = format!("{map} {key}");
-        self.0
-            .write_all(format!("{}:{request},", request.len()).as_bytes())
-    }
-
-    fn receive(&mut self) -> io::Result<String> {
-        let mut length = String::new();
-        loop {
-            let mut byte = [0];
-            self.0.read_exact(&mut byte)?;
-            if byte[0] == b':' {
-                break;
-            }
-            length.push(char::from(byte[0]));
-        }
-        let mut payload = vec![0; length.parse::<usize>().expect("a length") + 1];
-        self.0.read_exact(&mut payload)?;
-        assert_eq!(payload.pop(), Some(b','));
-        Ok(String::from_utf8(payload).expect("UTF-8"))
-    }
+/// Sends a request to socketmap and leaves its reply for later.
+fn asking(lab: &Lab, map: &str, key: &str) -> Peer {
+    let mut postfix = connect(lab).expect("a connection");
+    let request = question(Binary::Socketmap, map, key);
+    postfix.send(request).expect("sent");
+    postfix
 }
 
 /// One question, one connection.
 fn ask(lab: &Lab, map: &str, key: &str) -> String {
-    Socketmap::connect(lab)
-        .and_then(|mut postfix| postfix.ask(map, key))
-        .expect("a reply")
+    let mut postfix = connect(lab).expect("a connection");
+    postfix.ask(map, key).expect("a reply")
 }
 
 fn tcp(lab: &Lab, port: u16, key: &str) -> String {
@@ -105,25 +85,16 @@ fn tcp(lab: &Lab, port: u16, key: &str) -> String {
     lab.sh(&script).trim_end().to_owned()
 }
 
+/// The action for a mail.
 fn policy(lab: &Lab, socket: &str) -> String {
-    let path = lab.path(&format!("/var/spool/postfix/private/{socket}"));
-    let mut stream = UnixStream::connect(path).expect("a connection");
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .expect("an open socket");
-    stream
-        .write_all(b"request=smtpd_access_policy\nsender=a@b\nqueue_id=4XyZ\n\n")
-        .expect("sent");
-    let mut reply = Vec::new();
-    while !reply.ends_with(b"\n\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("a reply");
-        reply.push(byte[0]);
-    }
-    String::from_utf8(reply)
-        .expect("UTF-8")
-        .trim_end()
-        .to_owned()
+    let mut postfix = Peer::connect(lab, Binary::Policy, socket).expect("a connection");
+    let mail = [
+        ("request", "smtpd_access_policy"),
+        ("sender", "a@b"),
+        ("queue_id", "4XyZ"),
+    ];
+    postfix.send(block(mail)).expect("sent");
+    postfix.receive().expect("a reply")
 }
 
 fn show(lab: &Lab, program: &str, property: &str) -> String {

@@ -1,6 +1,6 @@
 //! Who reaches the sockets, and what the programs may do.
 
-use super::{CONFIG, SOCKETMAP, Socketmap, ask, drop_in, refused, socket_drop_in};
+use super::{CONFIG, SOCKETMAP, ask, asking, drop_in, refused, socket_drop_in};
 use crate::lab::{System, lab, on_each_system};
 
 on_each_system! {
@@ -211,8 +211,7 @@ fn a_file_in_another_place_takes_a_line_in_a_drop_in(system: System) {
         "mkdir -p /srv/postgate-test; echo found > /srv/postgate-test/token
         systemctl start postgate-socketmap.socket",
     );
-    let mut postfix = Socketmap::connect(&lab).expect("a connection");
-    postfix.send("file", "x").expect("sent");
+    let mut postfix = asking(&lab, "file", "x");
     refused(&lab, "socketmap", 1);
     drop_in(&lab, "socketmap", "BindReadOnlyPaths=/srv/postgate-test");
     assert_eq!(postfix.receive().expect("a reply"), "OK found");

@@ -6,7 +6,9 @@ use std::{
     thread,
 };
 
-use super::{CONFIG, Socketmap, ask, drop_in, messages, policy, refused, show, tcp, until_said};
+use super::{
+    CONFIG, ask, asking, connect, drop_in, messages, policy, refused, show, tcp, until_said,
+};
 use crate::lab::{Lab, System, lab, on_each_system};
 
 on_each_system! {
@@ -25,7 +27,7 @@ fn a_reload_takes_a_good_file_and_keeps_the_old_one_for_a_bad(system: System) {
         return;
     };
     lab.sh("systemctl start postgate-socketmap.socket");
-    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    let mut postfix = connect(&lab).expect("a connection");
     assert_eq!(postfix.ask("echo", "user@x").expect("a reply"), "OK user@x");
     let pid = show(&lab, "socketmap", "MainPID");
 
@@ -62,10 +64,7 @@ fn a_bad_configuration_at_start_is_served_as_soon_as_it_is_mended(system: System
         return;
     };
     lab.sh("systemctl start postgate-socketmap.socket");
-    let mut postfix = Socketmap::connect(&lab).expect("a connection");
-    postfix
-        .send("echo", "patient")
-        .expect("the socket takes it");
+    let mut postfix = asking(&lab, "echo", "patient");
     // Started anew for the question that waits, but not in a rush: the third start is seconds away.
     assert!(refused(&lab, "socketmap", 2) <= 3);
     lab.sh("systemctl -q is-active postgate-socketmap.socket");
@@ -115,7 +114,7 @@ fn stream_of_lookups(lab: &Lab, over: &AtomicBool, asker: u32) -> u32 {
         for _ in 0..2 {
             let mut postfix = connection
                 .take()
-                .unwrap_or_else(|| Socketmap::connect(lab).expect("not refused"));
+                .unwrap_or_else(|| connect(lab).expect("not refused"));
             reply = postfix.ask("echo", &key);
             if reply.is_ok() {
                 // Every other question over a connection of its own.
@@ -137,10 +136,9 @@ fn a_stop_answers_what_was_asked(system: System) {
         return;
     };
     lab.sh("systemctl start postgate-socketmap.socket");
-    let mut idle = Socketmap::connect(&lab).expect("a connection");
+    let mut idle = connect(&lab).expect("a connection");
     assert_eq!(idle.ask("echo", "a").expect("a reply"), "OK a");
-    let mut asked = Socketmap::connect(&lab).expect("a connection");
-    asked.send("wait", "slow").expect("sent");
+    let mut asked = asking(&lab, "wait", "slow");
     // Opening the pipe waits until the question has reached the backend.
     lab.sh("exec 3>/tmp/go
         systemctl stop --no-block postgate-socketmap.service 2>/dev/null
@@ -167,8 +165,7 @@ fn a_stop_does_not_wait_longer_than_the_drain(system: System) {
     };
     lab.sh("systemctl start postgate-socketmap.socket");
     lab.backend_says("echo", "hang");
-    let mut asked = Socketmap::connect(&lab).expect("a connection");
-    asked.send("echo", "never").expect("sent");
+    let _asked = asking(&lab, "echo", "never");
     until_said(&lab, "lab-backend", "never");
     lab.sh("timeout 4 systemctl stop postgate-socketmap.service 2>/dev/null");
     assert_eq!(show(&lab, "socketmap", "Result"), "success");
@@ -228,12 +225,7 @@ fn a_resolver_that_does_not_answer_holds_nothing_up(system: System) {
     drop_in(&lab, "socketmap", "WatchdogSec=2s");
     lab.sh("systemctl start postgate-socketmap.socket");
     let mut dead: Vec<_> = (0..NAMES)
-        .map(|number| {
-            let mut postfix = Socketmap::connect(&lab).expect("a connection");
-            let sent = postfix.send(&format!("dead-{number}"), "key");
-            sent.expect("sent");
-            postfix
-        })
+        .map(|number| asking(&lab, &format!("dead-{number}"), "key"))
         .collect();
     for postfix in &mut dead {
         let reply = postfix.receive().expect("a reply");
@@ -277,11 +269,11 @@ fn a_program_at_its_memory_limit_takes_no_other_along(system: System) {
     // Less than two processors are worth one thread that serves.
     assert_eq!(lab.sh(&format!("ls /proc/{pid}/task | wc -l")).trim(), "1");
 
-    let mut postfix = Socketmap::connect(&lab).expect("a connection");
+    let mut postfix = connect(&lab).expect("a connection");
     let fatal = (0..2000).find(|n| postfix.ask("echo", &format!("{n}")).is_err());
     assert!(fatal.is_some(), "no limit");
     assert_eq!(tcp(&lab, 9001, "a"), "200 a");
-    assert_eq!(policy(&lab, "postgate-policy"), "action=DUNNO");
+    assert_eq!(policy(&lab, "postgate-policy"), "DUNNO");
 
     // The one who is ill comes back by itself, to those who wait as well.
     assert_eq!(ask(&lab, "echo", "again"), format!("OK {large}"));

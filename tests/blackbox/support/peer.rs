@@ -9,7 +9,10 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+pub(crate) use crate::client::{framed, netstring, question};
+
 use super::{program::Binary, same, shown, soon};
+use crate::client::reply_length;
 
 /// Where a program listens.
 #[derive(Clone, Debug)]
@@ -126,8 +129,10 @@ impl Peer {
     /// Reads one whole reply; an error where the connection ends before it.
     pub(crate) async fn reply_or_end(&mut self) -> io::Result<Vec<u8>> {
         loop {
-            if let Some(length) = frame(self.speaks, &self.buffer) {
-                return Ok(self.buffer.split_to(length).to_vec());
+            match reply_length(self.speaks, &self.buffer) {
+                Ok(Some(length)) => return Ok(self.buffer.split_to(length).to_vec()),
+                Ok(None) => {}
+                Err(fault) => panic!("{fault}: {}", shown(&self.buffer)),
             }
             if !self.read().await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -170,68 +175,5 @@ impl Peer {
         let shown_so_far = format!("a byte after {}", shown(&self.buffer));
         let count = soon(&shown_so_far, self.stream.read_buf(&mut self.buffer)).await?;
         Ok(count > 0)
-    }
-}
-
-/// The length of the first whole reply.
-fn frame(speaks: Binary, bytes: &[u8]) -> Option<usize> {
-    match speaks {
-        Binary::TcpLookup => Some(bytes.iter().position(|&byte| byte == b'\n')? + 1),
-        Binary::Policy => Some(bytes.windows(2).position(|pair| pair == b"\n\n")? + 2),
-        Binary::Socketmap => {
-            let colon = bytes.iter().position(|&byte| byte == b':')?;
-            let digits = str::from_utf8(&bytes[..colon]).ok();
-            let length: usize = digits
-                .and_then(|digits| digits.parse().ok())
-                .unwrap_or_else(|| panic!("no netstring: {}", shown(bytes)));
-            let end = colon + 1 + length + 1;
-            (bytes.len() >= end).then_some(end)
-        }
-    }
-}
-
-/// Wraps a payload as socketmap does.
-pub(crate) fn netstring(payload: impl AsRef<[u8]>) -> Vec<u8> {
-    let payload = payload.as_ref();
-    let mut framed = format!("{}:", payload.len()).into_bytes();
-    framed.extend_from_slice(payload);
-    framed.push(b',');
-    framed
-}
-
-/// The question for a key as Postfix would send it; policy asks about a recipient.
-pub(crate) fn question(speaks: Binary, table: &str, key: impl AsRef<[u8]>) -> Vec<u8> {
-    let key = key.as_ref();
-    match speaks {
-        Binary::TcpLookup => [b"get ", quoted(key).as_slice(), b"\n"].concat(),
-        Binary::Socketmap => netstring([table.as_bytes(), b" ", key].concat()),
-        Binary::Policy => [
-            b"request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient=",
-            key,
-            b"\n\n",
-        ]
-        .concat(),
-    }
-}
-
-/// Quotes as dict_tcp.c does.
-fn quoted(key: &[u8]) -> Vec<u8> {
-    let mut quoted = Vec::new();
-    for &byte in key {
-        match byte {
-            b'%' | 0..=b' ' | 0x7f.. => quoted.extend(format!("%{byte:02X}").bytes()),
-            _ => quoted.push(byte),
-        }
-    }
-    quoted
-}
-
-/// A reply with its framing, from what it says: `500 not%20found`, `NOTFOUND `, `DUNNO`.
-pub(crate) fn framed(speaks: Binary, said: impl AsRef<[u8]>) -> Vec<u8> {
-    let said = said.as_ref();
-    match speaks {
-        Binary::TcpLookup => [said, b"\n"].concat(),
-        Binary::Socketmap => netstring(said),
-        Binary::Policy => [b"action=", said, b"\n\n"].concat(),
     }
 }

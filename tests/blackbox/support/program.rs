@@ -21,6 +21,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub(crate) use crate::client::{ALL, Binary, LOOKUPS};
+
 use super::{
     Directory, LOST, Seen,
     peer::{Address, Peer, question},
@@ -30,32 +32,12 @@ use super::{
 /// As systemd has it: `Backlog=` is as much as the kernel grants.
 const BACKLOG: u32 = 4096;
 
-/// Which program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Binary {
-    TcpLookup,
-    Socketmap,
-    Policy,
-}
-
-pub(crate) const ALL: [Binary; 3] = [Binary::TcpLookup, Binary::Socketmap, Binary::Policy];
-pub(crate) const LOOKUPS: [Binary; 2] = [Binary::TcpLookup, Binary::Socketmap];
-
-impl Binary {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::TcpLookup => "tcp-lookup",
-            Self::Socketmap => "socketmap",
-            Self::Policy => "policy",
-        }
-    }
-
-    fn path(self) -> &'static str {
-        match self {
-            Self::TcpLookup => env!("CARGO_BIN_EXE_tcp-lookup"),
-            Self::Socketmap => env!("CARGO_BIN_EXE_socketmap"),
-            Self::Policy => env!("CARGO_BIN_EXE_policy"),
-        }
+/// Where cargo has put the program.
+fn path(binary: Binary) -> &'static str {
+    match binary {
+        Binary::TcpLookup => env!("CARGO_BIN_EXE_tcp-lookup"),
+        Binary::Socketmap => env!("CARGO_BIN_EXE_socketmap"),
+        Binary::Policy => env!("CARGO_BIN_EXE_policy"),
     }
 }
 
@@ -273,7 +255,7 @@ impl Launch {
 
         let mut command = Command::new("/bin/sh");
         command
-            .args(["-c", &script, "sh", self.binary.path()])
+            .args(["-c", &script, "sh", path(self.binary)])
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("NOTIFY_SOCKET", &notify)
