@@ -15,7 +15,7 @@ mod journal;
 mod privileges;
 mod restarts;
 
-use std::io;
+use std::{io, time::Duration};
 
 use serde_json::Value;
 
@@ -26,6 +26,9 @@ use crate::{
 };
 
 const SOCKETMAP: &str = "/var/spool/postfix/private/postgate-socketmap";
+
+/// How long a test waits for an event before it fails.
+const LOST: Duration = Duration::from_secs(20);
 
 const CONFIG: &str = r#"
 [http]
