@@ -290,7 +290,7 @@ async fn a_connection_of_http_2_that_has_fallen_silent_is_left() {
     let tls = authority.server().tls().offering(&["h2"]).config();
     let server = Web::secure(tls, |_| Answer::dunno());
     let binary = Binary::Socketmap;
-    let keys = format!("{ca}request-timeout = \"1s\"\n");
+    let keys = format!("{ca}request-timeout = \"3s\"\n");
     let program = serve(binary, table(binary, &server.url("https", "/"), &keys)).await;
     let mut peer = program.peer().await;
     let request = question(binary, "t", "key");
