@@ -8,19 +8,6 @@ use crate::reply::{FallbackAction, PolicyActions};
 impl Reader<'_, '_> {
     pub(super) fn words(&mut self) -> PolicyActions {
         let default = PolicyActions::default();
-        let names = [
-            "on-not-found",
-            "on-temporary",
-            "on-permanent",
-            "permit-actions",
-            "restriction-classes",
-        ];
-        if !self.any(|facts| facts.has_actions) {
-            for name in names {
-                self.section.reject_elsewhere(name, "a policy table");
-            }
-            return default;
-        }
         let not_found = self.section.nearest(&["on-not-found"]);
         self.says_not_found = not_found.is_some_and(|(below, _)| below == 0);
         let restriction_classes = self.restriction_classes();

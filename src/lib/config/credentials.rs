@@ -6,6 +6,7 @@ use reqwest::header::HeaderValue;
 
 use super::endpoint::Reader;
 use super::file::{Entry, Section, table};
+use super::keys::BASIC_AUTH;
 use super::oauth::OAuth;
 use super::secret::{HeaderSecret, Secret, Source, any_secret, header_secret, sensitive};
 use super::tls::Tls;
@@ -63,7 +64,7 @@ impl<'t> Reader<'_, 't> {
 
     fn basic(&mut self, entry: &Entry<'t>) -> Option<Credential> {
         let table = table(entry, self.report)?;
-        let mut section = Section::new(&entry.path, entry.key_span.clone(), table);
+        let mut section = Section::new(&entry.path, entry.key_span.clone(), table, BASIC_AUTH);
         let user = section.take("user");
         let password = section.take("password");
         section.finish(self.report);

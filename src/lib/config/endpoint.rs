@@ -43,10 +43,6 @@ pub(super) fn endpoint(
     };
     reader.extra_attributes = reader.extra_attributes();
     let targets = if is_default {
-        reader.section.reject_elsewhere("target", "a table");
-        reader
-            .section
-            .reject_elsewhere("socket", "a table of tcp-lookup or policy");
         Vec::new()
     } else {
         reader.targets()
@@ -61,7 +57,7 @@ pub(super) fn endpoint(
     let credential = reader.credential(&transport.tls);
     let user_agent = reader.user_agent();
     let words = reader.words();
-    let special_keys = reader.lookup_bool("special-keys");
+    let special_keys = reader.boolean("special-keys");
     let normalise = reader.normalise();
     let reading = reader.reading(&words);
     let follows_redirects = reader.follows_redirects();
@@ -180,11 +176,6 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn extra_attributes(&mut self) -> Vec<String> {
-        if !self.any(|facts| facts.is_open) {
-            self.section
-                .reject_elsewhere("extra-attributes", "a policy table");
-            return Vec::new();
-        }
         let Some(entry) = self.section.take("extra-attributes") else {
             return Vec::new();
         };
@@ -406,10 +397,6 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn normalise(&mut self) -> Normalise {
-        if !self.any(|facts| facts.key.is_some()) {
-            self.section.reject_elsewhere("normalise", "a lookup table");
-            return Normalise::default();
-        }
         let Some(mut section) = self.section.take_members("normalise", self.report) else {
             return Normalise::default();
         };
@@ -500,13 +487,5 @@ impl<'t> Reader<'_, 't> {
             .take_bool(name)
             .and_then(|entry| values::boolean(&entry, self.report))
             .unwrap_or(false)
-    }
-
-    fn lookup_bool(&mut self, name: &'static str) -> bool {
-        if self.any(|facts| facts.key.is_some()) {
-            return self.boolean(name);
-        }
-        self.section.reject_elsewhere(name, "a lookup table");
-        false
     }
 }

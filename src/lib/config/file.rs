@@ -5,7 +5,9 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::keys::Key;
 use super::problem::{Layout, Report};
+use crate::protocol::Facts;
 
 /// One key and its value, with their places.
 #[derive(Clone, Debug)]
@@ -32,20 +34,33 @@ pub(super) struct Section<'t> {
     pub(super) span: Range<usize>,
     /// The lowest first; the highest is the table itself.
     layers: Vec<Vec<Entry<'t>>>,
-    known: Vec<&'static str>,
-    /// Keys that only other tables have, and which those are.
-    elsewhere: Vec<(&'static str, &'static str)>,
+    keys: &'static [Key],
+    /// The protocol that asks this table; none for `[http]`, which is for all of them.
+    protocol: Option<&'static Facts>,
+    taken: Vec<&'static str>,
 }
 
 impl<'t> Section<'t> {
-    /// Makes a section of a table.
-    pub(super) fn new(path: &str, span: Range<usize>, table: &'t DeTable<'t>) -> Self {
+    /// Makes a section of a table that has these keys.
+    pub(super) fn new(
+        path: &str,
+        span: Range<usize>,
+        table: &'t DeTable<'t>,
+        keys: &'static [Key],
+    ) -> Self {
         Self {
             path: path.to_owned(),
             span,
             layers: vec![entries(path, table)],
+            keys,
             ..Self::default()
         }
+    }
+
+    /// Limits the keys to those of one protocol.
+    pub(super) fn of(mut self, protocol: &'static Facts) -> Self {
+        self.protocol = Some(protocol);
+        self
     }
 
     /// Puts this section over another, from which it inherits.
@@ -98,6 +113,8 @@ impl<'t> Section<'t> {
                 None => {
                     members = Some(Self {
                         layers: vec![layer],
+                        keys: self.key(name).map_or(&[], |key| key.members),
+                        protocol: self.protocol,
                         ..Self::default()
                     });
                 }
@@ -112,11 +129,6 @@ impl<'t> Section<'t> {
             section.layers.push(Vec::new());
         }
         members
-    }
-
-    /// Says that a key is known, but only to other tables.
-    pub(super) fn reject_elsewhere(&mut self, name: &'static str, whose: &'static str) {
-        self.elsewhere.push((name, whose));
     }
 
     /// Returns what is left, the nearest layer's entry of each key, in the order written; with each
@@ -154,20 +166,33 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// Reports what nobody took: of the table itself, not of what it inherits.
+    /// Reports the keys that this table does not have: of the table itself, not of what it inherits.
     pub(super) fn finish(self, report: &mut Report) {
+        let keys = self.keys.iter().filter(|key| key.is_of(self.protocol));
+        let known: Vec<_> = keys.map(|key| key.name).collect();
+        let unread = known.iter().find(|name| !self.taken.contains(name));
+        debug_assert_eq!(unread, None, "nothing reads this key of {}", self.path);
         for entry in self.layers.into_iter().next_back().into_iter().flatten() {
-            let text = match self.elsewhere.iter().find(|(name, _)| *name == entry.key) {
-                Some((_, whose)) => format!("only {whose} has this key"),
-                None => unknown("key", entry.key, &self.known),
+            let text = match self.keys.iter().find(|key| key.name == entry.key) {
+                Some(key) => key.refusal(self.protocol),
+                None => unknown("key", entry.key, &known),
             };
             report.error(entry.key_span, &entry.path, text);
         }
     }
 
+    fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
     fn take_all(&mut self, name: &'static str) -> Vec<(usize, Entry<'t>)> {
-        self.known.push(name);
+        let key = self.key(name);
+        debug_assert!(key.is_some(), "{name} is not in the table of keys");
+        self.taken.push(name);
         let mut found = Vec::new();
+        if !key.is_some_and(|key| key.is_of(self.protocol)) {
+            return found;
+        }
         for (i, layer) in self.layers.iter_mut().enumerate() {
             if let Some(at) = layer.iter().position(|entry| entry.key == name) {
                 found.push((i, layer.remove(at)));

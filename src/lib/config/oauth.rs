@@ -7,6 +7,7 @@ use reqwest::Url;
 
 use super::endpoint::Reader;
 use super::file::{Entry, Section, entries, table};
+use super::keys::OAUTH2;
 use super::secret::{Secret, Source, any_secret};
 use super::tls::Tls;
 use super::values;
@@ -86,7 +87,7 @@ impl fmt::Debug for SigningKey {
 impl<'t> Reader<'_, 't> {
     pub(super) fn oauth(&mut self, entry: &Entry<'t>, tls: &Tls) -> Option<OAuth> {
         let table = table(entry, self.report)?;
-        let mut section = Section::new(&entry.path, entry.key_span.clone(), table);
+        let mut section = Section::new(&entry.path, entry.key_span.clone(), table, OAUTH2);
         let token_url = section.take("token-url");
         let issuer = section.take("issuer");
         let client_id = section.take("client-id");

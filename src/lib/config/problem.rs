@@ -5,6 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::keys::{FILE, key_names};
+
 /// Whether a program can run in spite of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -267,10 +269,12 @@ impl<'s> Place<'s> {
     }
 }
 
-/// Tells whether these are words of ours. Any other may be a line of a secret: base64 ends in `=`.
+/// Returns whether these are names of keys. Any other word may be part of a secret: base64 ends in
+/// `=`.
 fn is_key(text: &str) -> bool {
-    let is_ours = |word: &str| TABLES.contains(&word) || KEYS.split(' ').any(|key| key == word);
-    text.split('.').map(str::trim).all(is_ours)
+    let names = key_names();
+    let mut words = text.split('.').map(str::trim);
+    words.all(|word| names.contains(word))
 }
 
 /// Returns how much of a line is the header of a table of ours.
@@ -282,27 +286,12 @@ fn header_length(line: &str) -> usize {
     let is_other = |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c);
     let (name, after) = inside.split_at(inside.find(is_other).unwrap_or(inside.len()));
     let table = name.split('.').next().unwrap_or_default();
-    if TABLES.contains(&table) {
+    if FILE.iter().any(|key| key.name == table) {
         indent + 1 + name.len() + usize::from(after.starts_with(']'))
     } else {
         0
     }
 }
-
-/// The tables of the file.
-const TABLES: [&str; 6] = ["http", "server", "log", "tcp-lookup", "socketmap", "policy"];
-
-/// The keys of all tables.
-const KEYS: &str = "\
-    auth-method auth-token basic-auth bearer-token breaker by ca cache client-cert client-id \
-    client-key client-secret compression connect-timeout credential delimiter drain-timeout env \
-    error extra-attributes failures file form headers honour-http http-version idle-timeout issuer \
-    json level list-separator lowercase max-bytes max-connections max-entries max-in-flight \
-    max-response method min-version missing negative-ttl no-error normalise oauth2 on-not-found \
-    on-permanent on-temporary parameters password pattern pause permit-actions pool-idle \
-    private-key proxy query read-timeout redirects refresh-ahead request-timeout require-header \
-    response restriction-classes retries scope socket special-keys stale-if-error status target \
-    tls token-url true-value ttl unix-socket user user-agent value verify";
 
 /// A quoted line as it grows, and where the caret goes.
 #[derive(Default)]

@@ -91,12 +91,8 @@ impl Reader<'_, '_> {
     }
 
     fn by(&mut self, section: &mut Section<'_>, is_default: bool) -> Vec<String> {
-        if !self.any(|facts| facts.is_open) {
-            section.reject_elsewhere("by", "a policy table");
-            return Vec::new();
-        }
         let Some(entry) = section.take("by") else {
-            if !is_default {
+            if !is_default && self.facts().is_open {
                 let text =
                     "needs by = [...], the attributes that make a question; or cache = false";
                 self.report.error(section.span.clone(), &section.path, text);

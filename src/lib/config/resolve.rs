@@ -8,6 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::endpoint::endpoint;
 use super::file::{Entry, Section, entries, lay_out, table};
+use super::keys::{ENDPOINT, FILE, Key, LOG, SERVER};
 use super::problem::Report;
 use super::secret::SecretPolicy;
 use super::server::{Server, log_level, server};
@@ -45,18 +46,18 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
     }
     let root = root.get_ref();
     lay_out(root, report.layout());
-    let mut file = Section::new("", 0..0, root);
+    let mut file = Section::new("", 0..0, root, FILE);
 
     let http = file
         .take("http")
         .and_then(|e| Some((e.clone(), table(&e, report)?)));
     if let Some((entry, http)) = &http {
-        let section = Section::new("http", entry.key_span.clone(), http);
+        let section = Section::new("http", entry.key_span.clone(), http, ENDPOINT);
         endpoint(section, &protocol::ALL, mode.secrecy(None), report);
     }
-    let server = take_section(&mut file, "server", report)
+    let server = take_section(&mut file, "server", SERVER, report)
         .map_or_else(Server::default, |section| server(section, report));
-    let level = take_section(&mut file, "log", report)
+    let level = take_section(&mut file, "log", LOG, report)
         .map_or(LevelFilter::INFO, |section| log_level(section, report));
     let base = http
         .as_ref()
@@ -88,6 +89,7 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
 fn take_section<'t>(
     file: &mut Section<'t>,
     name: &'static str,
+    keys: &'static [Key],
     report: &mut Report,
 ) -> Option<Section<'t>> {
     let entry = file.take(name)?;
@@ -95,6 +97,7 @@ fn take_section<'t>(
         name,
         entry.key_span.clone(),
         table(&entry, report)?,
+        keys,
     ))
 }
 
@@ -114,7 +117,9 @@ impl<'t> Tables<'t> {
             return;
         };
         self.check_name(protocol, entry, report);
-        let mut section = Section::new(&entry.path, entry.key_span.clone(), own).over(self.base);
+        let mut section = Section::new(&entry.path, entry.key_span.clone(), own, ENDPOINT)
+            .of(protocol)
+            .over(self.base);
         let socket = self.socket(protocol, &mut section, entry, report);
         let Some(endpoint) = endpoint(
             section,
@@ -160,7 +165,6 @@ impl<'t> Tables<'t> {
         report: &mut Report,
     ) -> String {
         if protocol.picked_by == PickedBy::Request {
-            section.reject_elsewhere("socket", "a table of tcp-lookup or policy");
             return String::new();
         }
         let written = section.take("socket");

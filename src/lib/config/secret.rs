@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use toml::de::DeValue;
 
 use super::file::{Entry, Section, table};
+use super::keys::SECRET;
 use super::problem::Report;
 use super::values::{place, plain};
 
@@ -208,7 +209,12 @@ pub(super) fn any_secret(
 }
 
 fn fetched(entry: &Entry<'_>, secrecy: SecretPolicy, report: &mut Report) -> Option<Secret> {
-    let mut section = Section::new(&entry.path, entry.value.span(), table(entry, report)?);
+    let mut section = Section::new(
+        &entry.path,
+        entry.value.span(),
+        table(entry, report)?,
+        SECRET,
+    );
     let mut sources = Vec::new();
     if let Some(from) = section.take("credential") {
         let no_name = "is no name of a credential";
