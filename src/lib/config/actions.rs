@@ -1,6 +1,6 @@
 //! What a policy table says, and what its backend may say.
 
-use super::endpoint::Reader;
+use super::reader::Reader;
 use super::values;
 use crate::protocol::policy::action;
 use crate::reply::{FallbackAction, PolicyActions};

@@ -4,10 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::HeaderValue;
 
-use super::endpoint::Reader;
 use super::file::{Entry, Section, table};
 use super::keys::BASIC_AUTH;
 use super::oauth::OAuth;
+use super::reader::Reader;
 use super::secret::{HeaderSecret, Secret, Source, any_secret, header_secret, sensitive};
 use super::tls::Tls;
 

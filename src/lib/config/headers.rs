@@ -1,13 +1,14 @@
 //! The headers of a call, and which of them say who asks.
 
-use reqwest::header::{AUTHORIZATION, HeaderName};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use toml::de::DeValue;
 
 use super::credentials::AUTHORIZATION_KEYS;
-use super::endpoint::Reader;
 use super::file::{Entry, Section};
+use super::reader::Reader;
 use super::secret::{HeaderSecret, Secret, header_secret};
 use super::template::Template;
+use super::values;
 
 /// The value of a header.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +100,24 @@ impl Reader<'_, '_> {
         } else {
             HeaderText::Fixed(fixed)
         })
+    }
+
+    pub(super) fn user_agent(&mut self) -> HeaderValue {
+        let default = HeaderValue::from_static(concat!("postgate/", env!("CARGO_PKG_VERSION")));
+        let Some(entry) = self.section.take("user-agent") else {
+            return default;
+        };
+        let Some(text) = values::string(&entry, self.report) else {
+            return default;
+        };
+        match HeaderValue::from_str(text) {
+            Ok(value) if !value.is_empty() => value,
+            _ => {
+                let text = "is empty or holds a character that no header can hold";
+                self.error(entry.value.span(), &entry.path, text);
+                default
+            }
+        }
     }
 
     pub(super) fn auth_token(&mut self) -> Option<HeaderSecret> {

@@ -5,9 +5,9 @@ use std::fmt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Url;
 
-use super::endpoint::Reader;
 use super::file::{Entry, Section, entries, table};
 use super::keys::OAUTH2;
+use super::reader::Reader;
 use super::secret::{Secret, Source, any_secret};
 use super::tls::Tls;
 use super::values;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::endpoint::Reader;
 use super::file::Section;
+use super::reader::Reader;
 use super::template::Template;
 use super::values;
 

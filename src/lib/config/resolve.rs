@@ -6,15 +6,46 @@ use std::time::Duration;
 use toml::de::DeTable;
 use tracing::level_filters::LevelFilter;
 
-use super::endpoint::endpoint;
+use super::endpoint::{Endpoint, endpoint};
 use super::file::{Entry, Section, entries, lay_out, table};
 use super::keys::{ENDPOINT, FILE, Key, LOG, SERVER};
 use super::problem::Report;
 use super::secret::SecretPolicy;
 use super::server::{Server, log_level, server};
-use super::{Config, Table, values};
+use super::values;
 use crate::protocol::facts::PickedBy;
 use crate::protocol::{self, Facts};
+
+/// Everything in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[server]`.
+    pub server: Server,
+    /// `[log]` `level`.
+    pub level: LevelFilter,
+    /// Every table of every program.
+    pub tables: Vec<Table>,
+}
+
+impl Config {
+    /// Returns the tables of one program.
+    pub fn tables_of(&self, protocol: &'static Facts) -> impl Iterator<Item = &Table> {
+        self.tables.iter().filter(move |t| t.protocol == protocol)
+    }
+}
+
+/// One table of one program: a name that Postfix or a socket uses, and the endpoint behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// The protocol that asks it.
+    pub protocol: &'static Facts,
+    /// The name of the table; `*` takes every other map name of a socketmap.
+    pub name: String,
+    /// The `FileDescriptorName=` of the sockets that serve it; unused by socketmap.
+    pub socket: String,
+    /// What is asked.
+    pub endpoint: Endpoint,
+}
 
 /// What the configuration is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

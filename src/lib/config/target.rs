@@ -3,7 +3,10 @@
 use std::fmt;
 
 use reqwest::Url;
+use toml::Spanned;
+use toml::de::DeValue;
 
+use super::reader::Reader;
 use super::template::{Part, Template, Vocabulary};
 
 /// A URL with placeholders in its path and query.
@@ -153,6 +156,51 @@ fn is_dots(segment: &Template) -> bool {
     };
     let plain = literal.to_ascii_lowercase().replace("%2e", ".");
     plain == "." || plain == ".."
+}
+
+impl Reader<'_, '_> {
+    pub(super) fn targets(&mut self) -> Vec<Target> {
+        let Some(entry) = self.section.take("target") else {
+            let (place, path) = self.place();
+            self.error(place, &path, "has no target");
+            return Vec::new();
+        };
+        match entry.value.get_ref() {
+            DeValue::Array(array) if !array.is_empty() => {
+                let targets = array
+                    .iter()
+                    .filter_map(|value| self.target(value, &entry.path));
+                let targets: Vec<_> = targets.collect();
+                // Half a list would be another list.
+                if targets.len() < array.len() {
+                    Vec::new()
+                } else {
+                    targets
+                }
+            }
+            _ => self.target(entry.value, &entry.path).into_iter().collect(),
+        }
+    }
+
+    fn target(&mut self, value: &Spanned<DeValue<'_>>, path: &str) -> Option<Target> {
+        let DeValue::String(text) = value.get_ref() else {
+            self.error(value.span(), path, "must be a URL, or a list of URLs");
+            return None;
+        };
+        match Target::parse(text, self.vocabulary()) {
+            Ok(target) => {
+                self.report.layout().harmless.push(value.span());
+                Some(target)
+            }
+            Err(fault) => {
+                if !fault.is_secret {
+                    self.report.layout().harmless.push(value.span());
+                }
+                self.error(value.span(), path, fault.text);
+                None
+            }
+        }
+    }
 }
 
 impl fmt::Display for Target {

@@ -11,9 +11,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use toml::de::DeValue;
 
-use super::endpoint::Reader;
 use super::file::{Entry, Section};
 use super::problem::Report;
+use super::reader::Reader;
 use super::secret::{Secret, SecretPolicy, Source, any_secret, fetch};
 use super::values;
 use super::values::{place, plain};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::endpoint::Reader;
+use super::reader::Reader;
 use super::tls::Tls;
 use super::values;
 

@@ -3,11 +3,89 @@
 use reqwest::header::{HeaderName, HeaderValue};
 use toml::de::DeValue;
 
-use super::endpoint::Reader;
 use super::file::{Entry, entries};
-use super::{Missing, Response, ResponseRules, Statuses, Verdict, values};
+use super::reader::Reader;
+use super::values;
 use crate::outcome::is_blank;
+use crate::protocol::Facts;
 use crate::reply::{FallbackAction, PolicyActions};
+
+/// How an answer is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseRules {
+    /// What an empty value and a 404 mean, and where an object holds the value by default.
+    pub protocol: &'static Facts,
+    /// What the body is.
+    pub response: Response,
+    /// JSON Pointer to the value; if absent the root, or `/action` of a policy object.
+    pub value: Option<String>,
+    /// What a pointer to nothing means.
+    pub missing: Missing,
+    /// JSON Pointer to what flags an error.
+    pub error: Option<String>,
+    /// What stands there although there is none.
+    pub no_error: Vec<String>,
+    /// Joins a list.
+    pub list_separator: String,
+    /// What a JSON `true` becomes.
+    pub true_value: String,
+    /// What the operator has written of statuses.
+    pub status: Statuses,
+    /// The headers without which an answer is not the API's.
+    pub require_header: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// What the body of an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// JSON.
+    Json,
+    /// One line of text.
+    Text,
+    /// One or the other, by its content type.
+    Auto,
+}
+
+/// What a `value` that points nowhere means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The answer is not understood.
+    Temporary,
+    /// There is no such key.
+    NotFound,
+}
+
+/// What a status means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The body is the answer.
+    Found,
+    /// There is no such key.
+    NotFound,
+    /// Ask again later.
+    Temporary,
+    /// Somebody must mend a setting.
+    Permanent,
+}
+
+/// The operator's `status`, which wins over the built-in table; exact ones win over classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statuses {
+    /// By status.
+    pub exact: Vec<(u16, Verdict)>,
+    /// By the first digit of the status.
+    pub classes: Vec<(u16, Verdict)>,
+}
+
+impl Statuses {
+    /// Returns what the operator has written of this status.
+    pub fn verdict(&self, status: u16) -> Option<Verdict> {
+        let find = |list: &[(u16, Verdict)], wanted: u16| {
+            list.iter().find(|(s, _)| *s == wanted).map(|(_, v)| *v)
+        };
+        find(&self.exact, status).or_else(|| find(&self.classes, status / 100))
+    }
+}
 
 impl Reader<'_, '_> {
     pub(super) fn reading(&mut self, words: &PolicyActions) -> ResponseRules {

@@ -1,0 +1,110 @@
+//! What reads the keys of one table: the table, what it is for, and the report.
+
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use super::file::Section;
+use super::problem::Report;
+use super::secret::SecretPolicy;
+use super::template::{Template, Vocabulary};
+use super::values;
+use crate::protocol::tcp_lookup::TcpLookup;
+use crate::protocol::{Facts, Protocol as _};
+
+/// The keys of one endpoint. Those of the same kind are read in files of their own: headers,
+/// identity, transport, reading, actions, steady.
+pub(super) struct Reader<'r, 't> {
+    /// The protocol of the table; for `[http]` all of them.
+    pub(super) protocols: &'r [&'static Facts],
+    /// Whether the table itself, and not `[http]`, has `on-not-found`.
+    pub(super) says_not_found: bool,
+    pub(super) extra_attributes: Vec<String>,
+    pub(super) secrecy: SecretPolicy,
+    pub(super) section: Section<'t>,
+    pub(super) report: &'r mut Report,
+}
+
+type Place = Range<usize>;
+
+impl Reader<'_, '_> {
+    /// Returns the facts that the defaults follow; those of `[http]` are only checked.
+    pub(super) fn facts(&self) -> &'static Facts {
+        self.protocols.first().copied().unwrap_or(TcpLookup::FACTS)
+    }
+
+    /// Returns whether a protocol that this section is for has a property.
+    pub(super) fn any(&self, has: impl Fn(&Facts) -> bool) -> bool {
+        self.protocols.iter().any(|facts| has(facts))
+    }
+
+    pub(super) fn error(&mut self, span: Place, path: &str, text: impl Into<String>) {
+        self.report.error(span, path, text);
+    }
+
+    /// Returns where the table is named, for what is missing in it.
+    pub(super) fn place(&self) -> (Place, String) {
+        (self.section.span.clone(), self.section.path.clone())
+    }
+
+    pub(super) fn parse_template(&self, text: &str) -> Result<Template, String> {
+        Template::parse(text, self.vocabulary())
+    }
+
+    /// Reads a text of the request, the constants of which may be secrets.
+    pub(super) fn template(&mut self, text: &str, span: Place, path: &str) -> Option<Template> {
+        let Ok(template) = self.parse_template(text) else {
+            let fault = self.vocabulary().fault();
+            self.error(span, path, fault);
+            return None;
+        };
+        if template.is_harmless() {
+            self.report.layout().harmless.push(span);
+        }
+        Some(template)
+    }
+
+    pub(super) fn vocabulary(&self) -> Vocabulary<'_> {
+        Vocabulary {
+            protocols: self.protocols,
+            extra: &self.extra_attributes,
+        }
+    }
+
+    pub(super) fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
+        self.section
+            .take(name)
+            .and_then(|entry| values::duration(&entry, self.report))
+            .unwrap_or(default)
+    }
+
+    pub(super) fn size(&mut self, name: &'static str, default: usize) -> usize {
+        self.section
+            .take(name)
+            .and_then(|entry| values::size(&entry, self.report))
+            .unwrap_or(default)
+    }
+
+    pub(super) fn count(
+        &mut self,
+        name: &'static str,
+        bounds: RangeInclusive<usize>,
+        default: usize,
+    ) -> usize {
+        self.section
+            .take(name)
+            .and_then(|entry| values::count(&entry, bounds, self.report))
+            .unwrap_or(default)
+    }
+
+    pub(super) fn word<T: Copy>(&mut self, name: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let entry = self.section.take(name)?;
+        values::word(&entry, words, self.report)
+    }
+
+    pub(super) fn boolean(&mut self, name: &'static str) -> bool {
+        self.section
+            .take_bool(name)
+            .and_then(|entry| values::boolean(&entry, self.report))
+            .unwrap_or(false)
+    }
+}
