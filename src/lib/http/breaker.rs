@@ -24,25 +24,25 @@ struct State {
     /// Since the target is down: for how long it is not asked.
     pause: Duration,
     /// Whether a call is finding out if it is up again.
-    is_probed: bool,
+    is_probing: bool,
     /// Since it has failed: until when other targets come first.
-    avoided_until: Option<Instant>,
+    deferred_until: Option<Instant>,
     /// When it has last answered anybody.
     answered_at: Option<Instant>,
     /// When a connection that other calls may have shared was last lost.
     lost_at: Option<Instant>,
-    log: Log,
+    log: ChangeLog,
 }
 
 /// Keeps a target that goes down and up again and again from filling the log.
 #[derive(Debug, Default)]
-struct Log {
+struct ChangeLog {
     /// When the last line said that the target is down.
     down_at: Option<Instant>,
     /// Whether the log says that it is down.
-    says_down: bool,
+    logged_down: bool,
     /// How often it has gone down since, without a line.
-    left_out: usize,
+    suppressed: usize,
 }
 
 /// How long other targets come first where no pause is configured.
@@ -61,36 +61,36 @@ pub enum Change {
     /// It has failed too often.
     Down {
         /// How often it has gone down since the last such line, without a line.
-        left_out: usize,
+        suppressed: usize,
     },
     /// It answers again.
     Up,
 }
 
-impl Log {
+impl ChangeLog {
     fn down(&mut self) -> Option<Change> {
         let now = Instant::now();
         if self.down_at.is_some_and(|at| now - at < LOG_INTERVAL) {
-            self.left_out += 1;
+            self.suppressed += 1;
             return None;
         }
         self.down_at = Some(now);
-        self.says_down = true;
-        let left_out = std::mem::take(&mut self.left_out);
-        Some(Change::Down { left_out })
+        self.logged_down = true;
+        let suppressed = std::mem::take(&mut self.suppressed);
+        Some(Change::Down { suppressed })
     }
 
     /// Says what a line was left out for, while the target stays down.
     fn still_down(&mut self) -> Option<Change> {
-        let is_said = self.says_down || self.left_out == 0;
-        let change = if is_said { None } else { self.down() };
+        let is_logged = self.logged_down || self.suppressed == 0;
+        let change = if is_logged { None } else { self.down() };
         match change {
-            Some(Change::Down { left_out }) => Some(Change::Down {
-                left_out: left_out - 1,
+            Some(Change::Down { suppressed }) => Some(Change::Down {
+                suppressed: suppressed - 1,
             }),
             _ => {
                 // This was no further time.
-                self.left_out -= usize::from(!is_said);
+                self.suppressed -= usize::from(!is_logged);
                 None
             }
         }
@@ -98,7 +98,7 @@ impl Log {
 
     /// Every line that says "down" gets its "up", so that the last line is right.
     fn up(&mut self) -> Option<Change> {
-        std::mem::take(&mut self.says_down).then_some(Change::Up)
+        std::mem::take(&mut self.logged_down).then_some(Change::Up)
     }
 }
 
@@ -116,10 +116,10 @@ impl Breaker {
         let mut state = self.lock();
         let is_probe = match state.down_until {
             None => false,
-            Some(until) if state.is_probed || Instant::now() < until => return None,
+            Some(until) if state.is_probing || Instant::now() < until => return None,
             Some(_) => true,
         };
-        state.is_probed |= is_probe;
+        state.is_probing |= is_probe;
         Some(Permit {
             breaker: self,
             is_probe,
@@ -127,22 +127,22 @@ impl Breaker {
     }
 
     /// Tells whether a call would be refused at this moment.
-    pub fn is_closed(&self) -> bool {
+    pub fn would_reject(&self) -> bool {
         let state = self.lock();
-        let is_down = |until| state.is_probed || Instant::now() < until;
+        let is_down = |until| state.is_probing || Instant::now() < until;
         state.down_until.is_some_and(is_down)
     }
 
     /// Tells whether other targets are to be asked first: it has failed lately. When that is long
-    /// enough ago, one call is told to try.
-    pub fn is_avoided(&self) -> bool {
+    /// enough ago, one call is logged to try.
+    pub fn is_deferred(&self) -> bool {
         let mut state = self.lock();
-        let Some(until) = state.avoided_until else {
+        let Some(until) = state.deferred_until else {
             return false;
         };
         let now = Instant::now();
         if now >= until {
-            state.avoided_until = Some(now + self.pause());
+            state.deferred_until = Some(now + self.pause());
         }
         now < until
     }
@@ -175,35 +175,35 @@ pub struct Permit<'b> {
 }
 
 impl Permit<'_> {
-    /// Says that the target has answered. A change is told before the next one can come about.
-    pub fn answered(self, tell: impl FnOnce(Change)) {
+    /// Says that the target has answered. A change is logged before the next one can come about.
+    pub fn record_success(self, on_change: impl FnOnce(Change)) {
         let mut state = self.breaker.lock();
         state.failures = 0;
-        state.avoided_until = None;
+        state.deferred_until = None;
         state.answered_at = Some(Instant::now());
         if state.down_until.take().is_some()
             && let Some(change) = state.log.up()
         {
-            tell(change);
+            on_change(change);
         }
     }
 
     /// Says that the target has lost a connection that other calls may have shared. Those that had
     /// begun by then are one failure, since they say the same of the target.
-    pub fn lost_connection(self, began: Instant, tell: impl FnOnce(Change)) {
+    pub fn record_lost_connection(self, began: Instant, on_change: impl FnOnce(Change)) {
         let mut state = self.breaker.lock();
         if !self.is_probe && state.lost_at.is_some_and(|lost_at| began <= lost_at) {
             return;
         }
         state.lost_at = Some(Instant::now());
         drop(state);
-        self.failed(tell);
+        self.record_failure(on_change);
     }
 
-    /// Says that it has not. A change is told before the next one can come about.
-    pub fn failed(self, tell: impl FnOnce(Change)) {
+    /// Says that it has not. A change is logged before the next one can come about.
+    pub fn record_failure(self, on_change: impl FnOnce(Change)) {
         let mut state = self.breaker.lock();
-        state.avoided_until = Some(Instant::now() + self.breaker.pause());
+        state.deferred_until = Some(Instant::now() + self.breaker.pause());
         let Some(settings) = self.breaker.settings else {
             return;
         };
@@ -223,7 +223,7 @@ impl Permit<'_> {
             false => state.log.still_down(),
         };
         if let Some(change) = change {
-            tell(change);
+            on_change(change);
         }
     }
 }
@@ -231,7 +231,7 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            self.breaker.lock().is_probed = false;
+            self.breaker.lock().is_probing = false;
         }
     }
 }
@@ -241,18 +241,18 @@ mod tests {
     use super::*;
 
     fn answered(permit: Permit<'_>) -> Option<Change> {
-        let mut told = None;
-        permit.answered(|change| told = Some(change));
-        told
+        let mut logged = None;
+        permit.record_success(|change| logged = Some(change));
+        logged
     }
 
     fn failed(permit: Permit<'_>) -> Option<Change> {
-        let mut told = None;
-        permit.failed(|change| told = Some(change));
-        told
+        let mut logged = None;
+        permit.record_failure(|change| logged = Some(change));
+        logged
     }
 
-    const DOWN: Option<Change> = Some(Change::Down { left_out: 0 });
+    const DOWN: Option<Change> = Some(Change::Down { suppressed: 0 });
 
     fn breaker() -> Breaker {
         Breaker::new(Some(config::Breaker {
@@ -295,10 +295,10 @@ mod tests {
     async fn calls_lost_with_one_connection_are_one_failure() {
         let breaker = breaker();
         let lost = |began| {
-            let mut told = None;
+            let mut logged = None;
             let permit = breaker.permit().unwrap();
-            permit.lost_connection(began, |change| told = Some(change));
-            told
+            permit.record_lost_connection(began, |change| logged = Some(change));
+            logged
         };
         let first = Instant::now();
         tokio::time::advance(Duration::from_millis(1)).await;
@@ -320,8 +320,8 @@ mod tests {
             lines.extend(answered(breaker.permit().unwrap()));
         }
         // 15 s, the first line of which is at once.
-        let left_out = 19;
-        let expected = [DOWN, Some(Change::Up), Some(Change::Down { left_out })];
+        let suppressed = 19;
+        let expected = [DOWN, Some(Change::Up), Some(Change::Down { suppressed })];
         assert_eq!(
             lines[..3].iter().copied().map(Some).collect::<Vec<_>>(),
             expected
@@ -347,7 +347,7 @@ mod tests {
         }
         tokio::time::advance(Duration::from_secs(5)).await;
         lines.extend(answered(breaker.permit().unwrap()));
-        let again = Change::Down { left_out: 1 };
+        let again = Change::Down { suppressed: 1 };
         let expected = [DOWN, Some(Change::Up), Some(again), Some(Change::Up)];
         assert_eq!(lines.into_iter().map(Some).collect::<Vec<_>>(), expected);
     }
@@ -355,14 +355,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_target_that_has_failed_comes_last_and_is_tried_by_one() {
         let breaker = breaker();
-        assert!(!breaker.is_avoided());
+        assert!(!breaker.is_deferred());
         failed(breaker.permit().unwrap());
-        assert!(breaker.is_avoided());
+        assert!(breaker.is_deferred());
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(!breaker.is_avoided());
-        assert!(breaker.is_avoided());
+        assert!(!breaker.is_deferred());
+        assert!(breaker.is_deferred());
         answered(breaker.permit().unwrap());
-        assert!(!breaker.is_avoided());
+        assert!(!breaker.is_deferred());
     }
 
     #[test]

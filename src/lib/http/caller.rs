@@ -41,7 +41,7 @@ use crate::serve::workers::PerWorker;
 
 /// How often a call is sent again that the server did not process. A server that ends its
 /// connections after a few calls refuses what many have asked over one of them in the meantime.
-const MOST_REFUSALS: usize = 32;
+const MAX_REFUSALS: usize = 32;
 
 /// A server that refuses one call takes the next at once over another connection; one that refuses
 /// all of them should not be asked as fast as it can refuse.
@@ -71,18 +71,18 @@ pub struct Caller {
 }
 
 /// A call on its way: what stays the same however often it is sent.
-struct Sending<'c> {
-    call: &'c Call,
+struct OutgoingCall<'c> {
+    composed: &'c Call,
     /// Shared by all tries: a copy for each would be a multiple of what Postfix has sent.
     body: Option<Bytes>,
     id: HeaderValue,
     /// Among the calls in flight, for as long as anything of this one is.
-    place: Arc<Place>,
+    permits: Arc<InFlightPermits>,
 }
 
 /// A place among the calls in flight: of its table, and of all tables.
 #[derive(Debug)]
-struct Place {
+struct InFlightPermits {
     _of_table: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
 }
@@ -90,7 +90,7 @@ struct Place {
 /// How far the call of a target has come.
 struct Progress {
     /// Since when the target is asked; not while a token is waited for.
-    asked: Option<Instant>,
+    sent_at: Option<Instant>,
     status: Option<u16>,
 }
 
@@ -111,7 +111,7 @@ impl Caller {
                 .iter()
                 .map(|_| Breaker::new(endpoint.breaker))
                 .collect(),
-            names: names(&endpoint.targets),
+            names: target_names(&endpoint.targets),
             meter: shared.metrics.meter(&table.name),
             table,
         })
@@ -152,41 +152,41 @@ impl Caller {
 
     /// Asks, if there is anything to be asked, within the time there is for it.
     pub async fn ask(&self, request: &Request, id: RequestId) -> Fetched {
-        let mut call = match compose(&self.table, request) {
-            Ok(call) => call,
+        let mut composed = match compose(&self.table, request) {
+            Ok(composed) => composed,
             Err(outcome) => return outcome.into(),
         };
         // No use to wait for a place if nobody is to be asked.
-        if self.breakers.iter().all(Breaker::is_closed) {
+        if self.breakers.iter().all(Breaker::would_reject) {
             return Outcome::Temporary(Reason::Down.into()).into();
         }
         let deadline = Instant::now() + self.table.endpoint.request_timeout;
-        let Ok(Some(place)) = timeout_at(deadline, self.place()).await else {
+        let Ok(Some(permits)) = timeout_at(deadline, self.acquire_permits()).await else {
             return Outcome::Temporary(Reason::Busy.into()).into();
         };
-        let sending = Sending {
-            place: Arc::new(place),
-            body: call.body.take().map(|body| self.body(body)),
-            call: &call,
+        let call = OutgoingCall {
+            permits: Arc::new(permits),
+            body: composed.body.take().map(|body| self.body(body)),
+            composed: &composed,
             id: HeaderValue::try_from(id.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("-")),
         };
-        self.ask_in_turn(&sending, deadline).await
+        self.try_targets(&call, deadline).await
     }
 
     /// Waits for a place in flight.
-    async fn place(&self) -> Option<Place> {
-        Some(Place {
+    async fn acquire_permits(&self) -> Option<InFlightPermits> {
+        Some(InFlightPermits {
             _of_table: Arc::clone(&self.in_flight).acquire_owned().await.ok()?,
             _of_all: Arc::clone(&self.calls).acquire_owned().await.ok()?,
         })
     }
 
     /// Asks the targets in their order, until one knows an answer.
-    async fn ask_in_turn(&self, sending: &Sending<'_>, deadline: Instant) -> Fetched {
+    async fn try_targets(&self, call: &OutgoingCall<'_>, deadline: Instant) -> Fetched {
         let mut last = Outcome::Temporary(Reason::Down.into());
-        for at in self.turns() {
-            let (Some(url), Some(breaker)) = (sending.call.urls.get(at), self.breakers.get(at))
+        for at in self.target_order() {
+            let (Some(url), Some(breaker)) = (call.composed.urls.get(at), self.breakers.get(at))
             else {
                 continue;
             };
@@ -195,108 +195,109 @@ impl Caller {
             };
             let started = Instant::now();
             let mut progress = Progress {
-                asked: self.tokens.is_none().then_some(started),
+                sent_at: self.tokens.is_none().then_some(started),
                 status: None,
             };
-            let asked = {
-                let asked = pin!(self.ask_one(url, sending, &mut progress));
-                self.timers.local().until(deadline, asked).await
+            let attempt = {
+                let attempt = pin!(self.try_target(url, call, &mut progress));
+                self.timers.local().until(deadline, attempt).await
             };
-            let (answered, health, may_go_on) =
-                asked.unwrap_or_else(|| self.out_of_time(&progress, breaker));
-            if progress.asked.is_some() || progress.status.is_some() {
+            let (fetched, health, try_next) =
+                attempt.unwrap_or_else(|| self.timed_out(&progress, breaker));
+            if progress.sent_at.is_some() || progress.status.is_some() {
                 self.meter.call(progress.status, started.elapsed());
             }
-            let tell = |change| self.tell(change, at);
+            let log_change = |change| self.log_change(change, at);
             match health {
-                Health::Well => permit.answered(tell),
-                Health::Ill => permit.failed(tell),
-                Health::LostConnection => permit.lost_connection(started, tell),
-                Health::Unknown => {}
+                Health::Healthy => permit.record_success(log_change),
+                Health::Unhealthy => permit.record_failure(log_change),
+                Health::LostConnection => permit.record_lost_connection(started, log_change),
+                Health::Inconclusive => {}
             }
-            if !may_go_on {
-                return answered;
+            if !try_next {
+                return fetched;
             }
-            last = answered.outcome;
+            last = fetched.outcome;
         }
         last.into()
     }
 
     /// Says what becomes of a call at its deadline. A target that had little time for this answer,
     /// or none, since others had taken it, is not blamed while it answers those others.
-    fn out_of_time(&self, progress: &Progress, breaker: &Breaker) -> (Fetched, Health, bool) {
+    fn timed_out(&self, progress: &Progress, breaker: &Breaker) -> (Fetched, Health, bool) {
         let time = self.table.endpoint.request_timeout;
-        let (failure, health) = match progress.asked {
+        let (failure, health) = match progress.sent_at {
             None => (
                 Failure::new(Reason::CredentialsUnavailable, "timed out"),
-                Health::Unknown,
+                Health::Inconclusive,
             ),
-            Some(asked) if asked.elapsed() < time / 2 && breaker.has_answered_within(time) => {
-                (Reason::TimedOut.into(), Health::Unknown)
+            Some(sent_at) if sent_at.elapsed() < time / 2 && breaker.has_answered_within(time) => {
+                (Reason::TimedOut.into(), Health::Inconclusive)
             }
-            Some(_) => (Reason::TimedOut.into(), Health::Ill),
+            Some(_) => (Reason::TimedOut.into(), Health::Unhealthy),
         };
         (Outcome::Temporary(failure).into(), health, false)
     }
 
     /// Returns the targets in their order; those that failed lately come last.
-    fn turns(&self) -> Vec<usize> {
-        let mut turns: Vec<usize> = (0..self.breakers.len()).collect();
-        if turns.len() > 1 {
-            turns.sort_by_cached_key(|at| self.breakers.get(*at).is_some_and(Breaker::is_avoided));
+    fn target_order(&self) -> Vec<usize> {
+        let mut target_order: Vec<usize> = (0..self.breakers.len()).collect();
+        if target_order.len() > 1 {
+            target_order
+                .sort_by_cached_key(|at| self.breakers.get(*at).is_some_and(Breaker::is_deferred));
         }
-        turns
+        target_order
     }
 
     /// Says, once, that a target is down or up again.
-    fn tell(&self, change: Change, at: usize) {
+    fn log_change(&self, change: Change, at: usize) {
         let table = &self.table.name;
         let target = self.names.get(at).map_or("", String::as_str);
         match change {
-            Change::Down { left_out: 0 } => info!(
+            Change::Down { suppressed: 0 } => info!(
                 table,
                 "{table}: down: {target} is skipped until it answers a probe"
             ),
-            Change::Down { left_out } => info!(
+            Change::Down { suppressed } => info!(
                 table,
                 "{table}: down: {target} is skipped until it answers a probe; \
-                 {left_out} times down and up again since the last such line"
+                 {suppressed} times down and up again since the last such line"
             ),
             Change::Up => info!(table, "{table}: up: {target} answers again"),
         }
     }
 
     /// Asks one target; tells how it is, and whether the next one may know better.
-    async fn ask_one(
+    async fn try_target(
         &self,
         url: &Url,
-        sending: &Sending<'_>,
+        call: &OutgoingCall<'_>,
         progress: &mut Progress,
     ) -> (Fetched, Health, bool) {
-        let response = match self.send_as_somebody(url, sending, progress).await {
+        let response = match self.send_with_credentials(url, call, progress).await {
             Ok(response) => response,
-            Err(Trouble::Credentials(failure)) => {
-                return (Outcome::Temporary(failure).into(), Health::Unknown, false);
+            Err(SendError::Credentials(failure)) => {
+                return (
+                    Outcome::Temporary(failure).into(),
+                    Health::Inconclusive,
+                    false,
+                );
             }
-            Err(Trouble::Http(error)) => {
+            Err(SendError::Http(error)) => {
                 // A policy request may have been counted if any of it was sent.
-                let may_go_on = error.is_connect()
+                let try_next = error.is_connect()
                     || self.is_unprocessed(&error)
                     || self.is_repeatable() && is_broken_connection(&error);
                 let health = if is_no_http(&error) {
-                    Health::Well
+                    Health::Healthy
                 } else if is_local_shortage(&error) {
-                    Health::Unknown
+                    Health::Inconclusive
                 } else if is_shared_loss(&error) {
                     Health::LostConnection
                 } else {
-                    Health::Ill
+                    Health::Unhealthy
                 };
-                return (
-                    Outcome::Temporary(failure(&error)).into(),
-                    health,
-                    may_go_on,
-                );
+                return (Outcome::Temporary(failure(&error)).into(), health, try_next);
             }
         };
         let reading = &self.table.endpoint.reading;
@@ -309,8 +310,8 @@ impl Caller {
             false => Verdict::Temporary,
         };
         let health = match verdict {
-            Verdict::Temporary if matches!(status, 502..=504) => Health::Ill,
-            _ => Health::Well,
+            Verdict::Temporary if matches!(status, 502..=504) => Health::Unhealthy,
+            _ => Health::Healthy,
         };
         match verdict {
             Verdict::Found => {}
@@ -322,22 +323,22 @@ impl Caller {
                     let why = self.redirect(response.url(), &response).err();
                     failure.detail = why.map_or(Cow::Borrowed("too many redirects"), Cow::Owned);
                 }
-                let may_go_on = !is_from_the_api || verdict == Verdict::Temporary && status >= 500;
+                let try_next = !is_from_the_api || verdict == Verdict::Temporary && status >= 500;
                 let (outcome, lifetime) = match is_from_the_api {
                     true => (outcome, lifetime),
                     false => (answer::not_from_the_api(status), Lifetime::default()),
                 };
                 if response.content_length() != Some(0) {
-                    let place = Arc::clone(&sending.place);
+                    let permits = Arc::clone(&call.permits);
                     tokio::spawn(async move {
                         drain(response).await;
-                        drop(place);
+                        drop(permits);
                     });
                 }
                 return (
                     Fetched { outcome, lifetime },
                     health,
-                    may_go_on && self.is_repeatable(),
+                    try_next && self.is_repeatable(),
                 );
             }
         }
@@ -368,33 +369,33 @@ impl Caller {
     }
 
     /// Sends a call with a token, if one is needed; with a new one after a 401, once.
-    async fn send_as_somebody(
+    async fn send_with_credentials(
         &self,
         url: &Url,
-        sending: &Sending<'_>,
+        call: &OutgoingCall<'_>,
         progress: &mut Progress,
-    ) -> Result<reqwest::Response, Trouble> {
+    ) -> Result<reqwest::Response, SendError> {
         let Some(tokens) = &self.tokens else {
-            return self.send(url, sending, None).await;
+            return self.send(url, call, None).await;
         };
         let token = tokens
-            .authorization(&sending.id)
+            .authorization(&call.id)
             .await
-            .map_err(Trouble::Credentials)?;
-        progress.asked = Some(Instant::now());
-        let response = self.send(url, sending, Some(&token)).await?;
+            .map_err(SendError::Credentials)?;
+        progress.sent_at = Some(Instant::now());
+        let response = self.send(url, call, Some(&token)).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !tokens.reject(&token) {
             return Ok(response);
         }
         progress.status = Some(response.status().as_u16());
         Box::pin(drain(response)).await;
-        progress.asked = None;
+        progress.sent_at = None;
         let token = tokens
-            .authorization(&sending.id)
+            .authorization(&call.id)
             .await
-            .map_err(Trouble::Credentials)?;
-        progress.asked = Some(Instant::now());
-        let response = self.send(url, sending, Some(&token)).await?;
+            .map_err(SendError::Credentials)?;
+        progress.sent_at = Some(Instant::now());
+        let response = self.send(url, call, Some(&token)).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             tokens.distrust();
         }
@@ -405,15 +406,15 @@ impl Caller {
     async fn send(
         &self,
         url: &Url,
-        sending: &Sending<'_>,
+        call: &OutgoingCall<'_>,
         token: Option<&HeaderValue>,
-    ) -> Result<reqwest::Response, Trouble> {
+    ) -> Result<reqwest::Response, SendError> {
         let mut retries = self.table.endpoint.retries;
         let mut refusals = 0;
         let mut redirects = 0;
         let mut url = Cow::Borrowed(url);
         loop {
-            let request = self.request(&url, sending, token);
+            let request = self.request(&url, call, token);
             let client = self.pool.client(&url, self.is_repeatable() && retries > 0);
             let answer = client.execute(request).await;
             if let Ok(response) = &answer
@@ -425,7 +426,7 @@ impl Caller {
             match answer {
                 Ok(response) if !response.status().is_redirection() => return Ok(response),
                 Ok(response) => match self.redirect(&url, &response) {
-                    Ok(next) if redirects < redirect::MOST => {
+                    Ok(next) if redirects < redirect::MAX_REDIRECTS => {
                         // Rare, so it takes no room in every connection.
                         Box::pin(drain(response)).await;
                         redirects += 1;
@@ -433,13 +434,13 @@ impl Caller {
                     }
                     _ => return Ok(response),
                 },
-                Err(error) if refusals < MOST_REFUSALS && self.is_unprocessed(&error) => {
+                Err(error) if refusals < MAX_REFUSALS && self.is_unprocessed(&error) => {
                     // Rare, so it takes no room in every connection.
                     Box::pin(sleep(pause_before(refusals))).await;
                     refusals += 1;
                 }
                 Err(error) if retries > 0 && self.may_repeat(&error) => retries -= 1,
-                Err(error) => return Err(Trouble::Http(error)),
+                Err(error) => return Err(SendError::Http(error)),
             }
         }
     }
@@ -478,21 +479,21 @@ impl Caller {
     fn request(
         &self,
         url: &Url,
-        sending: &Sending<'_>,
+        call: &OutgoingCall<'_>,
         token: Option<&HeaderValue>,
     ) -> reqwest::Request {
         let method = &self.table.endpoint.method;
         let mut request = reqwest::Request::new(method.clone(), url.clone());
         let mut headers = self.headers.clone();
-        headers.insert(HeaderName::from_static("x-request-id"), sending.id.clone());
+        headers.insert(HeaderName::from_static("x-request-id"), call.id.clone());
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, token.clone());
         }
-        for (name, value) in &sending.call.headers {
+        for (name, value) in &call.composed.headers {
             headers.insert(name, value.clone());
         }
         if *method != Method::GET {
-            let body = sending.body.clone().unwrap_or_default();
+            let body = call.body.clone().unwrap_or_default();
             if body.is_empty() {
                 // Some servers want to be told.
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -516,23 +517,23 @@ impl Caller {
 }
 
 /// Why there is no answer to be looked at.
-enum Trouble {
+enum SendError {
     Credentials(Failure),
     Http(reqwest::Error),
 }
 
 /// How a target has shown itself.
 enum Health {
-    Well,
-    Ill,
+    Healthy,
+    Unhealthy,
     /// It has lost a connection that other calls may have shared.
     LostConnection,
     /// It was not asked at all, or not for long.
-    Unknown,
+    Inconclusive,
 }
 
 /// Returns what the targets are called: where they are, and, where that is not enough, their number.
-fn names(targets: &[config::Target]) -> Vec<String> {
+fn target_names(targets: &[config::Target]) -> Vec<String> {
     let count = |origin: &str| targets.iter().filter(|t| t.origin == origin).count();
     let name = |(at, target): (usize, &config::Target)| match count(&target.origin) {
         1 => target.origin.clone(),

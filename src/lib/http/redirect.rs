@@ -4,7 +4,7 @@
 use reqwest::{Method, Url};
 
 /// How often a redirect is followed for one call.
-pub const MOST: usize = 5;
+pub const MAX_REDIRECTS: usize = 5;
 
 /// A redirect, as it came.
 #[derive(Clone, Copy, Debug)]
@@ -23,32 +23,34 @@ impl Redirect<'_> {
         let location = self.location.ok_or("without a Location")?;
         let to = self.from.join(location);
         let to = to.map_err(|_| "with a Location that is no URL")?;
-        let place = self.place(&to);
+        let description = self.describe(&to);
         if !is_wanted {
-            return Err(format!("to {place}, not followed: redirects = false"));
+            return Err(format!("to {description}, not followed: redirects = false"));
         }
         let keeps_request = match self.status {
             307 | 308 => true,
             301..=303 => *method == Method::GET,
-            _ => return Err(format!("to {place}, which is no redirect")),
+            _ => return Err(format!("to {description}, which is no redirect")),
         };
         if !keeps_request {
             return Err(format!(
-                "to {place}, not followed: only 307 and 308 keep a {method}"
+                "to {description}, not followed: only 307 and 308 keep a {method}"
             ));
         }
         if to.origin() != self.from.origin() {
-            return Err(format!("to {place}, not followed: another origin"));
+            return Err(format!("to {description}, not followed: another origin"));
         }
         if !to.username().is_empty() || to.password().is_some() {
-            return Err(format!("to {place}, not followed: credentials in a URL"));
+            return Err(format!(
+                "to {description}, not followed: credentials in a URL"
+            ));
         }
         Ok(to)
     }
 
     /// Names a URL without what may be a key: its path only if it is the one that was asked, but for
     /// a slash at its end.
-    pub fn place(&self, to: &Url) -> String {
+    pub fn describe(&self, to: &Url) -> String {
         let origin = match to.origin().is_tuple() {
             true => to.origin().ascii_serialization(),
             false => return format!("a URL of {}", to.scheme()),
