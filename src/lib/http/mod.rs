@@ -8,6 +8,7 @@
 //! client means. `shared` is what the tables of one configuration have in common.
 
 pub mod answer;
+pub mod attempt;
 pub mod body;
 pub mod breaker;
 pub mod call;
@@ -15,9 +16,13 @@ pub mod caller;
 pub mod client;
 pub mod error;
 pub mod freshness;
+pub mod headers;
+pub mod in_flight;
 pub mod oauth;
 pub mod pool;
 pub mod redirect;
 pub mod resolver;
+pub mod send;
 pub mod shared;
+pub mod targets;
 pub mod tls;

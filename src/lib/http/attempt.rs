@@ -1,0 +1,203 @@
+//! One attempt at one target, and what it shows: an outcome, the health of the target, and whether
+//! the next target may do better.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{AsHeaderName, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::{Response, Url};
+
+use super::answer;
+use super::body::{body, drain};
+use super::breaker::Breaker;
+use super::error::{
+    cause, is_broken_connection, is_dead_connection, is_local_shortage, is_no_http, is_shared_loss,
+};
+use super::freshness::{Fetched, Lifetime, lifetime};
+use super::in_flight::InFlightPermits;
+use super::send::{OutgoingCall, Progress, SendError, Sender};
+use super::targets::Health;
+use crate::config::Verdict;
+use crate::outcome::{Failure, Outcome, Reason};
+
+/// The end of one attempt.
+#[derive(Debug)]
+pub struct Attempt {
+    /// What the request gets if this attempt is the last.
+    pub fetched: Fetched,
+    /// What it shows of the target.
+    pub health: Health,
+    /// Whether the next target is to be tried.
+    pub try_next: bool,
+}
+
+impl Attempt {
+    /// Calls one target.
+    pub async fn make(
+        sender: &Sender,
+        url: &Url,
+        call: &OutgoingCall,
+        progress: &mut Progress,
+    ) -> Self {
+        let response = match sender.send(url, call, progress).await {
+            Ok(response) => response,
+            Err(error) => return Self::unanswered(sender, error),
+        };
+        let rules = &sender.table.endpoint.reading;
+        let status = response.status().as_u16();
+        progress.status = Some(status);
+        let lifetime = cache_lifetime(sender, &response);
+        if !has_all(&response, &rules.require_header) {
+            let outcome = answer::not_from_the_api(status);
+            drain_in_background(response, &call.permits);
+            return Self {
+                fetched: outcome.into(),
+                health: health(status, Verdict::Temporary),
+                try_next: sender.is_repeatable(),
+            };
+        }
+        let verdict = answer::verdict(status, rules);
+        if verdict != Verdict::Found {
+            let mut outcome = answer::without_body(status, verdict);
+            if let Outcome::Temporary(failure) | Outcome::Permanent(failure) = &mut outcome
+                && let Some(why) = progress.not_followed.take()
+            {
+                failure.detail = why;
+            }
+            drain_in_background(response, &call.permits);
+            return Self {
+                fetched: Fetched { outcome, lifetime },
+                health: health(status, verdict),
+                try_next: verdict == Verdict::Temporary && status >= 500 && sender.is_repeatable(),
+            };
+        }
+        let content_type = header(&response, CONTENT_TYPE)
+            .unwrap_or_default()
+            .to_owned();
+        let outcome = match body(response, sender.table.endpoint.max_response).await {
+            Ok(body) => answer::read(&content_type, &body, rules),
+            Err(failure) => Outcome::Temporary(failure),
+        };
+        Self {
+            fetched: Fetched { outcome, lifetime },
+            health: health(status, verdict),
+            try_next: false,
+        }
+    }
+
+    fn unanswered(sender: &Sender, error: SendError) -> Self {
+        let error = match error {
+            SendError::Http(error) => error,
+            SendError::Credentials(failure) => {
+                return Self {
+                    fetched: Outcome::Temporary(failure).into(),
+                    health: Health::Inconclusive,
+                    try_next: false,
+                };
+            }
+        };
+        let health = if is_no_http(&error) {
+            // Something answers there, and does so again however long the breaker waits.
+            Health::Healthy
+        } else if is_local_shortage(&error) {
+            Health::Inconclusive
+        } else if is_shared_loss(&error) {
+            Health::LostConnection
+        } else {
+            Health::Unhealthy
+        };
+        Self {
+            health,
+            // A policy request may have been counted if any of it was sent.
+            try_next: error.is_connect()
+                || sender.is_unprocessed(&error)
+                || sender.is_repeatable() && is_broken_connection(&error),
+            fetched: Outcome::Temporary(failure(&error)).into(),
+        }
+    }
+
+    /// Returns the end of an attempt that its deadline has cut off.
+    pub fn timed_out(request_timeout: Duration, progress: &Progress, breaker: &Breaker) -> Self {
+        let (failure, health) = match progress.sent_at {
+            None => (
+                Failure::new(Reason::CredentialsUnavailable, "timed out"),
+                Health::Inconclusive,
+            ),
+            // Waiting for a permit, a token or another target can leave a target too little time. A
+            // table of many requests would take such a target down, although it answers others.
+            Some(sent_at)
+                if sent_at.elapsed() < request_timeout / 2
+                    && breaker.has_answered_within(request_timeout) =>
+            {
+                (Reason::TimedOut.into(), Health::Inconclusive)
+            }
+            Some(_) => (Reason::TimedOut.into(), Health::Unhealthy),
+        };
+        Self {
+            fetched: Outcome::Temporary(failure).into(),
+            health,
+            try_next: false,
+        }
+    }
+}
+
+/// Returns the health of a target that has answered. Gateways say with these statuses that the
+/// service behind them does not answer; an API that fails with 500 is there.
+fn health(status: u16, verdict: Verdict) -> Health {
+    match verdict {
+        Verdict::Temporary if matches!(status, 502..=504) => Health::Unhealthy,
+        _ => Health::Healthy,
+    }
+}
+
+/// Reads the rest of an answer, so that its connection can be used again. Postfix does not wait for
+/// that, but the call counts as in flight.
+fn drain_in_background(response: Response, permits: &Arc<InFlightPermits>) {
+    if response.content_length() == Some(0) {
+        return;
+    }
+    let permits = Arc::clone(permits);
+    tokio::spawn(async move {
+        drain(response).await;
+        drop(permits);
+    });
+}
+
+/// Returns how long an answer may be cached by its headers, where the table goes by them.
+fn cache_lifetime(sender: &Sender, response: &Response) -> Lifetime {
+    let cache = sender.table.endpoint.cache.as_ref();
+    if !cache.is_some_and(|cache| cache.honour_http) {
+        return Lifetime::default();
+    }
+    // Several lines of this header are one list (RFC 9110, section 5.3).
+    let lines = response.headers().get_all(CACHE_CONTROL).iter();
+    let control: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();
+    let control = control.join(",");
+    lifetime(|name| match name {
+        "cache-control" => Some(&control),
+        name => header(response, name),
+    })
+}
+
+/// Returns whether an answer has each of these headers, with its value in one of its lines.
+fn has_all(response: &Response, required: &[(HeaderName, HeaderValue)]) -> bool {
+    required.iter().all(|(name, value)| {
+        let mut lines = response.headers().get_all(name).iter();
+        lines.any(|line| line == value)
+    })
+}
+
+fn header(response: &Response, name: impl AsHeaderName) -> Option<&str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+fn failure(error: &reqwest::Error) -> Failure {
+    let reason = if error.is_timeout() && !is_dead_connection(error) {
+        return Reason::TimedOut.into();
+    } else if is_no_http(error) {
+        Reason::NotUnderstood
+    } else {
+        Reason::Unreachable
+    };
+    Failure::new(reason, cause(error))
+}

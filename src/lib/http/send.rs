@@ -1,0 +1,291 @@
+//! One HTTP exchange with one target: the request, its retries, and the head of its answer.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION,
+};
+use reqwest::{Method, Response, StatusCode, Url, Version};
+use tokio::time::{Instant, sleep};
+
+use super::body::drain;
+use super::call::Call;
+use super::error::{is_broken_connection, is_dropped_before_its_body, is_unprocessed};
+use super::headers::headers;
+use super::in_flight::InFlightPermits;
+use super::oauth::Tokens;
+use super::pool::Pool;
+use super::redirect::{MAX_REDIRECTS, Redirect};
+use super::shared::Shared;
+use crate::config::{self, Compression};
+use crate::observe::log::RequestId;
+use crate::outcome::Failure;
+
+/// How often a call that the server did not process is sent again.
+///
+/// A server that closes each connection after a few calls refuses all that were sent over the same
+/// connection meanwhile, so that one call can be refused many times in a row.
+const MAX_REFUSALS: usize = 32;
+
+/// Sends the calls of one table.
+#[derive(Debug)]
+pub struct Sender {
+    /// The configuration of the table.
+    pub table: config::Table,
+    pool: Arc<Pool>,
+    headers: HeaderMap,
+    tokens: Option<Arc<Tokens>>,
+}
+
+/// A call, as it is sent to each target and at each retry.
+#[derive(Debug)]
+pub struct OutgoingCall {
+    /// The URLs, one for each target.
+    pub urls: Vec<Url>,
+    /// Held for as long as anything of this call is in flight.
+    pub permits: Arc<InFlightPermits>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Shared by all attempts: a copy for each would let Postfix's bytes take a multiple of their
+    /// memory.
+    body: Option<Bytes>,
+    id: HeaderValue,
+}
+
+/// How far an attempt has come. It outlives the attempt, which its deadline may cut off.
+#[derive(Debug)]
+pub struct Progress {
+    /// When the request was sent; none while the attempt waits for a token.
+    pub sent_at: Option<Instant>,
+    /// The status of the last answer.
+    pub status: Option<u16>,
+    /// Why the redirect that it is was not followed.
+    pub not_followed: Option<Cow<'static, str>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum SendError {
+    /// There is no token for the call.
+    Credentials(Failure),
+    /// The client says so.
+    Http(reqwest::Error),
+}
+
+impl Sender {
+    /// Makes a sender for a table.
+    pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, String> {
+        let endpoint = &table.endpoint;
+        let is_https = endpoint.targets.iter().any(config::Target::is_https);
+        Ok(Self {
+            pool: shared.clients.pool(&endpoint.transport, is_https)?,
+            headers: headers(endpoint),
+            tokens: shared.tokens(endpoint)?,
+            table,
+        })
+    }
+
+    /// Returns where its connections are.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Returns whether the table's requests do no harm if they are sent twice.
+    pub fn is_repeatable(&self) -> bool {
+        self.table.protocol.is_repeatable
+    }
+
+    /// Returns a composed call with what is the same in each of its attempts.
+    pub fn outgoing(&self, call: Call, id: RequestId, permits: InFlightPermits) -> OutgoingCall {
+        OutgoingCall {
+            urls: call.urls,
+            permits: Arc::new(permits),
+            headers: call.headers,
+            body: call.body.map(|body| self.encoded(body)),
+            id: HeaderValue::try_from(id.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("-")),
+        }
+    }
+
+    /// Returns the progress of an attempt that begins at this moment.
+    pub fn progress(&self, started: Instant) -> Progress {
+        Progress {
+            sent_at: self.tokens.is_none().then_some(started),
+            status: None,
+            not_followed: None,
+        }
+    }
+
+    /// Sends a call, with a token if the table needs one, and after a 401 once more with a fresh one.
+    pub async fn send(
+        &self,
+        url: &Url,
+        call: &OutgoingCall,
+        progress: &mut Progress,
+    ) -> Result<Response, SendError> {
+        let Some(tokens) = &self.tokens else {
+            return self.send_with(None, url, call, progress).await;
+        };
+        let token = tokens
+            .authorization(&call.id)
+            .await
+            .map_err(SendError::Credentials)?;
+        progress.sent_at = Some(Instant::now());
+        let response = self.send_with(Some(&token), url, call, progress).await?;
+        let status = response.status();
+        if status != StatusCode::UNAUTHORIZED || !tokens.reject(&token) {
+            return Ok(response);
+        }
+        progress.status = Some(status.as_u16());
+        Box::pin(drain(response)).await;
+        progress.sent_at = None;
+        let token = tokens
+            .authorization(&call.id)
+            .await
+            .map_err(SendError::Credentials)?;
+        progress.sent_at = Some(Instant::now());
+        let response = self.send_with(Some(&token), url, call, progress).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            tokens.distrust();
+        }
+        Ok(response)
+    }
+
+    /// Sends a call until there is an answer or no retry is left, and follows its redirects.
+    async fn send_with(
+        &self,
+        token: Option<&HeaderValue>,
+        url: &Url,
+        call: &OutgoingCall,
+        progress: &mut Progress,
+    ) -> Result<Response, SendError> {
+        let mut retries = self.table.endpoint.retries;
+        let mut refusals = 0;
+        let mut redirects = 0;
+        let mut url = Cow::Borrowed(url);
+        loop {
+            let request = self.request(&url, call, token);
+            let client = self.pool.client(&url, self.is_repeatable() && retries > 0);
+            match client.execute(request).await {
+                Ok(response) => {
+                    if response.status().is_server_error() && response.version() < Version::HTTP_2 {
+                        self.pool.may_be_closing(&url);
+                    }
+                    match self.redirect(&url, &response) {
+                        None => {}
+                        Some(Ok(next)) if redirects < MAX_REDIRECTS => {
+                            // Boxed because it is rare: its state would take room in each
+                            // connection from Postfix.
+                            Box::pin(drain(response)).await;
+                            redirects += 1;
+                            url = Cow::Owned(next);
+                            continue;
+                        }
+                        Some(Ok(_)) => progress.not_followed = Some("too many redirects".into()),
+                        Some(Err(why)) => progress.not_followed = Some(why.into()),
+                    }
+                    return Ok(response);
+                }
+                Err(error) if refusals < MAX_REFUSALS && self.is_unprocessed(&error) => {
+                    Box::pin(sleep(pause_before(refusals))).await;
+                    refusals += 1;
+                }
+                Err(error) if retries > 0 && self.may_repeat(&error) => retries -= 1,
+                Err(error) => return Err(SendError::Http(error)),
+            }
+        }
+    }
+
+    /// Returns whether a call was provably not processed, so that it may be sent again whatever it
+    /// asks.
+    pub fn is_unprocessed(&self, error: &reqwest::Error) -> bool {
+        let endpoint = &self.table.endpoint;
+        // Where a request has a body, a server cannot have acted on its head alone.
+        let has_body = endpoint.method != Method::GET;
+        is_unprocessed(error)
+            || (has_body || self.is_repeatable())
+                && is_dropped_before_its_body(error, endpoint.transport.http_version)
+    }
+
+    /// Returns whether a failed call may be sent again.
+    fn may_repeat(&self, error: &reqwest::Error) -> bool {
+        if self.is_repeatable() {
+            is_broken_connection(error)
+        } else {
+            // A policy server counts, so a request that may have arrived must not arrive twice.
+            error.is_connect() && !error.is_timeout()
+        }
+    }
+
+    /// Returns where a redirect leads, or why it is not followed; nothing for any other answer.
+    fn redirect(&self, from: &Url, response: &Response) -> Option<Result<Url, String>> {
+        let status = response.status();
+        if !status.is_redirection() {
+            return None;
+        }
+        let location = response.headers().get(LOCATION);
+        let redirect = Redirect {
+            from,
+            status: status.as_u16(),
+            location: location.and_then(|location| location.to_str().ok()),
+        };
+        let endpoint = &self.table.endpoint;
+        Some(redirect.follow(endpoint.follows_redirects, &endpoint.method))
+    }
+
+    fn request(
+        &self,
+        url: &Url,
+        call: &OutgoingCall,
+        token: Option<&HeaderValue>,
+    ) -> reqwest::Request {
+        let method = &self.table.endpoint.method;
+        let mut request = reqwest::Request::new(method.clone(), url.clone());
+        let mut headers = self.headers.clone();
+        headers.insert(HeaderName::from_static("x-request-id"), call.id.clone());
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, token.clone());
+        }
+        for (name, value) in &call.headers {
+            headers.insert(name, value.clone());
+        }
+        if *method != Method::GET {
+            let body = call.body.clone().unwrap_or_default();
+            if body.is_empty() {
+                // Some servers answer 411 to a POST without it (RFC 9110, section 8.6).
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            *request.body_mut() = Some(body.into());
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// Returns a body with the compression that the table asks for.
+    fn encoded(&self, body: Vec<u8>) -> Bytes {
+        if self.table.endpoint.transport.compression != Compression::Both {
+            // Without its spare capacity, as it is held for as long as the call takes.
+            return body.into_boxed_slice().into();
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        // A write into memory does not fail.
+        let _ = encoder.write_all(&body);
+        encoder.finish().unwrap_or_default().into()
+    }
+}
+
+/// Returns how long to wait before a call is sent again that the server did not process.
+///
+/// A server that refuses one call for a reason of the connection takes it at once over the next one;
+/// a server that refuses every call must not be asked in a tight loop.
+fn pause_before(refusals: usize) -> Duration {
+    match refusals {
+        0 | 1 => Duration::ZERO,
+        2..8 => Duration::from_millis(1 << (refusals - 2)),
+        _ => Duration::from_millis(50),
+    }
+}

@@ -1,0 +1,110 @@
+//! The targets of one table: which of them is tried first, and what the log says of them.
+
+use tokio::time::Instant;
+use tracing::info;
+
+use super::breaker::{Breaker, Change, Permit};
+use crate::config;
+
+/// The targets of one table, in the order of the configuration.
+#[derive(Debug)]
+pub struct Targets(Vec<Target>);
+
+/// One target.
+#[derive(Debug)]
+pub struct Target {
+    /// Its origin, with its number if others have the same origin.
+    name: String,
+    /// Whether it may be called.
+    pub breaker: Breaker,
+}
+
+/// What an attempt has shown of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It answers.
+    Healthy,
+    /// It does not answer, or says that it cannot.
+    Unhealthy,
+    /// It has lost a connection that other calls may have shared.
+    LostConnection,
+    /// It was not called, or not for long enough.
+    Inconclusive,
+}
+
+impl Targets {
+    /// Makes the targets that are configured.
+    pub fn new(endpoint: &config::Endpoint) -> Self {
+        let targets = endpoint.targets.iter().enumerate();
+        Self(
+            targets
+                .map(|(at, target)| Target {
+                    name: target_name(&endpoint.targets, at, target),
+                    breaker: Breaker::new(endpoint.breaker),
+                })
+                .collect(),
+        )
+    }
+
+    /// Returns the name of each target, and whether it is up.
+    pub fn states(&self) -> Vec<(String, bool)> {
+        let state = |target: &Target| (target.name.clone(), target.breaker.is_up());
+        self.0.iter().map(state).collect()
+    }
+
+    /// Returns whether no target would be called at this moment.
+    pub fn would_all_reject(&self) -> bool {
+        self.0.iter().all(|target| target.breaker.would_reject())
+    }
+
+    /// Returns the targets in the order to be tried, each with its place in the configuration. Those
+    /// that failed lately come last.
+    pub fn target_order(&self) -> Vec<(usize, &Target)> {
+        let mut targets: Vec<_> = self.0.iter().enumerate().collect();
+        if targets.len() > 1 {
+            // Cached, since `is_deferred` admits one call in each pause: a second question within
+            // one sort would get another answer.
+            targets.sort_by_cached_key(|(_, target)| target.breaker.is_deferred());
+        }
+        targets
+    }
+}
+
+impl Target {
+    /// Tells the breaker how an attempt ended, and logs the change if it makes one.
+    pub fn record(&self, permit: Permit<'_>, started: Instant, health: Health, table: &str) {
+        let on_change = |change| self.log_change(change, table);
+        match health {
+            Health::Healthy => permit.record_success(on_change),
+            Health::Unhealthy => permit.record_failure(on_change),
+            Health::LostConnection => permit.record_lost_connection(started, on_change),
+            Health::Inconclusive => {}
+        }
+    }
+
+    fn log_change(&self, change: Change, table: &str) {
+        let target = &self.name;
+        match change {
+            Change::Down { suppressed: 0 } => info!(
+                table,
+                "{table}: down: {target} is skipped until it answers a probe"
+            ),
+            Change::Down { suppressed } => info!(
+                table,
+                "{table}: down: {target} is skipped until it answers a probe; \
+                 {suppressed} times down and up again since the last such line"
+            ),
+            Change::Up => info!(table, "{table}: up: {target} answers again"),
+        }
+    }
+}
+
+/// Returns the name of a target in logs and metrics. Its path may hold a secret, so targets of one
+/// origin are numbered.
+fn target_name(targets: &[config::Target], at: usize, target: &config::Target) -> String {
+    let origin = &target.origin;
+    match targets.iter().filter(|t| t.origin == *origin).count() {
+        1 => origin.clone(),
+        _ => format!("{origin} #{}", at + 1),
+    }
+}
