@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Data moves to the right only. Read in this order: [`outcome`], [`request`], [`reply`] (what is
-//! passed on), [`protocol`] (three grammars, no I/O), [`config`] (the values everything runs on),
-//! [`observe`] (log, metrics, pages), [`serve`] (sockets, connections, threads), [`http`] (what is
+//! passed on), [`sync`] (locks), [`protocol`] (three grammars, no I/O), [`config`] (the values
+//! everything runs on), [`observe`] (log, metrics, pages), [`serve`] (sockets, connections, threads), [`http`] (what is
 //! sent, what an answer means), [`table`] (what answers for one name), [`session`] (one
 //! connection), [`program`] (from the options to the exit status).
 //!
@@ -57,6 +57,7 @@ pub mod reply;
 pub mod request;
 pub mod serve;
 pub mod session;
+pub mod sync;
 pub mod table;
 
 pub use program::run;

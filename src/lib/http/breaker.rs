@@ -1,12 +1,12 @@
 //! The circuit breaker of a target: after so many failures in a row it is down, and asked again only
 //! now and then, by one call at a time.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::config;
+use crate::sync::Mutex;
 
 /// What is known of one target.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ impl Breaker {
 
     /// Returns leave for a call, unless the target is down.
     pub fn permit(&self) -> Option<Permit<'_>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let is_probe = match state.down_until {
             None => false,
             Some(until) if state.is_probing || Instant::now() < until => return None,
@@ -128,7 +128,7 @@ impl Breaker {
 
     /// Tells whether a call would be refused at this moment.
     pub fn would_reject(&self) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         let is_down = |until| state.is_probing || Instant::now() < until;
         state.down_until.is_some_and(is_down)
     }
@@ -136,7 +136,7 @@ impl Breaker {
     /// Tells whether other targets are to be asked first: it has failed lately. When that is long
     /// enough ago, one call is logged to try.
     pub fn is_deferred(&self) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(until) = state.deferred_until else {
             return false;
         };
@@ -149,21 +149,17 @@ impl Breaker {
 
     /// Tells whether the target has answered anybody within this time.
     pub fn has_answered_within(&self, time: Duration) -> bool {
-        let answered_at = self.lock().answered_at;
+        let answered_at = self.state.lock().answered_at;
         answered_at.is_some_and(|answered_at| answered_at.elapsed() < time)
     }
 
     /// Returns whether the target is asked, and not down.
     pub fn is_up(&self) -> bool {
-        self.lock().down_until.is_none()
+        self.state.lock().down_until.is_none()
     }
 
     fn pause(&self) -> Duration {
         self.settings.map_or(PAUSE, |settings| settings.pause)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,7 +173,7 @@ pub struct Permit<'b> {
 impl Permit<'_> {
     /// Says that the target has answered. A change is logged before the next one can come about.
     pub fn record_success(self, on_change: impl FnOnce(Change)) {
-        let mut state = self.breaker.lock();
+        let mut state = self.breaker.state.lock();
         state.failures = 0;
         state.deferred_until = None;
         state.answered_at = Some(Instant::now());
@@ -191,7 +187,7 @@ impl Permit<'_> {
     /// Says that the target has lost a connection that other calls may have shared. Those that had
     /// begun by then are one failure, since they say the same of the target.
     pub fn record_lost_connection(self, began: Instant, on_change: impl FnOnce(Change)) {
-        let mut state = self.breaker.lock();
+        let mut state = self.breaker.state.lock();
         if !self.is_probe && state.lost_at.is_some_and(|lost_at| began <= lost_at) {
             return;
         }
@@ -202,7 +198,7 @@ impl Permit<'_> {
 
     /// Says that it has not. A change is logged before the next one can come about.
     pub fn record_failure(self, on_change: impl FnOnce(Change)) {
-        let mut state = self.breaker.lock();
+        let mut state = self.breaker.state.lock();
         state.deferred_until = Some(Instant::now() + self.breaker.pause());
         let Some(settings) = self.breaker.settings else {
             return;
@@ -231,7 +227,7 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            self.breaker.lock().is_probing = false;
+            self.breaker.state.lock().is_probing = false;
         }
     }
 }

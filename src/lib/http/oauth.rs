@@ -3,7 +3,7 @@
 //! A token is renewed before it ends, while the one there is still in use, and once when a
 //! backend answers 401. A server that is ill is not asked again at every request.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -25,6 +25,7 @@ use crate::config::{
 use crate::observe::log::RequestId;
 use crate::outcome::{Failure, Reason};
 use crate::serve::workers::PerWorker;
+use crate::sync::Mutex;
 
 /// The most bytes of an answer of the server's.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -115,7 +116,7 @@ impl Tokens {
             tokio::pin!(fetched);
             fetched.as_mut().enable();
             {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 let now = Instant::now();
                 let may_fetch = state
                     .failure
@@ -141,7 +142,7 @@ impl Tokens {
     /// Throws a token away that a backend did not take, so that the next one is fetched. Tells
     /// whether there is sense in asking again.
     pub fn reject(&self, value: &HeaderValue) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.distrust.is_some_and(|until| until > Instant::now()) {
             return false;
         }
@@ -157,18 +158,14 @@ impl Tokens {
 
     /// Says that a fresh token was not taken either: it is not the token's fault.
     pub fn distrust(&self) {
-        self.lock().distrust = Some(Instant::now() + PAUSE.1);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().distrust = Some(Instant::now() + PAUSE.1);
     }
 
     /// Fetches a token for everybody, whoever has asked and may have given up.
     async fn fetch(self: Arc<Self>, id: HeaderValue) {
         let fetched = self.ask(&id).await;
         {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.is_fetching = false;
             match fetched {
                 Ok(token) => {
@@ -241,7 +238,7 @@ impl Tokens {
             TokenServer::Token(url) => return Ok(url.clone()),
             TokenServer::Issuer(issuer) => issuer,
         };
-        if let Some(known) = self.lock().endpoint.clone() {
+        if let Some(known) = self.state.lock().endpoint.clone() {
             return Ok(known);
         }
         let mut place = issuer.clone();
@@ -256,7 +253,7 @@ impl Tokens {
             .ok()
             .filter(|url| url.scheme() == issuer.scheme() || url.scheme() == "https")
             .ok_or("the issuer's token endpoint is no URL to be trusted")?;
-        self.lock().endpoint = Some(endpoint.clone());
+        self.state.lock().endpoint = Some(endpoint.clone());
         Ok(endpoint)
     }
 

@@ -1,7 +1,7 @@
 //! How many connections to backends there may be: each takes a descriptor, in use or idle.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Url};
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::resolver::Resolver;
 use crate::config::{Credential, Endpoint, TokenServer, Transport};
 use crate::serve::workers::{PerWorker, count};
+use crate::sync::Mutex;
 
 /// The room for the connections of all tables together.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ impl Pool {
     /// so in the answer (uvicorn), and a call that is sent meanwhile is lost.
     pub fn may_be_closing(&self, url: &Url) {
         let (origin, until) = (origin(url), Instant::now() + CLOSING);
-        let mut closing = lock(&self.single_use.local().closing);
+        let mut closing = self.single_use.local().closing.lock();
         closing.retain(|(other, _)| *other != origin);
         closing.push((origin, until));
     }
@@ -99,7 +100,7 @@ impl Pool {
 
 impl SingleUse {
     fn has_one_closing(&self, url: &Url) -> bool {
-        let mut closing = lock(&self.closing);
+        let mut closing = self.closing.lock();
         if closing.is_empty() {
             return false;
         }
@@ -112,10 +113,6 @@ impl SingleUse {
 
 fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The pools of the tables that a reload leaves as they are, each with a host.

@@ -9,11 +9,13 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::oneshot;
+
+use crate::sync::Mutex;
 
 /// The most threads. Each waits for one name, so that so many names may fail to resolve before
 /// another one has to wait.
@@ -85,7 +87,7 @@ impl Resolver {
     /// Joins the lookup of this name, or begins one.
     fn ask(&self, name: &str) -> oneshot::Receiver<Answer> {
         let (sender, receiver) = oneshot::channel();
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         if let Some(waiting) = state.waiting.get_mut(name) {
             // Calls that have given up leave theirs behind, for as long as the lookup takes.
             waiting.retain(|sender| !sender.is_closed());
@@ -122,16 +124,12 @@ impl Resolve for Resolver {
 }
 
 impl Lookups {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Looks up what is in the queue.
     fn work(&self) {
         while let Some(name) = self.next() {
             let found = (self.look_up)(&name);
             let answer = found.map_err(|error| Failed::Lookup(error.kind(), error.to_string()));
-            let waiting = self.lock().waiting.remove(&name);
+            let waiting = self.state.lock().waiting.remove(&name);
             for sender in waiting.into_iter().flatten() {
                 let _ = sender.send(answer.clone());
             }
@@ -141,7 +139,7 @@ impl Lookups {
     /// Takes the next name that somebody waits for. Without one the thread is to end, and does not
     /// count any more.
     fn next(&self) -> Option<String> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         while let Some(name) = state.queue.pop_front() {
             let waiting = state.waiting.get(&name).into_iter().flatten();
             if waiting.into_iter().any(|sender| !sender.is_closed()) {
@@ -178,7 +176,7 @@ mod tests {
         let resolver = Resolver::of(move |name| {
             let _ = begun.send(name.to_owned());
             if name.starts_with("dead") {
-                let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let _ = held.lock().recv();
             }
             match name {
                 "unknown" => Err(io::Error::other("Name or service not known")),
@@ -216,7 +214,7 @@ mod tests {
         begun.sort();
         let given_up = resolver.ask("given-up");
         let late = resolver.ask("late");
-        assert_eq!(resolver.0.lock().threads, MOST_THREADS);
+        assert_eq!(resolver.0.state.lock().threads, MOST_THREADS);
         drop(given_up);
         drop(test);
         for answer in dead.drain(..) {

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 use crate::observe::metrics::{Meter, Metrics};
 use crate::outcome::{Outcome, Reason};
 use crate::request::Request;
+use crate::sync::Mutex;
 
 /// Changes the level of a running program.
 #[derive(Debug)]
@@ -222,7 +223,7 @@ impl Recorder {
     /// Tells whether a warning is due, and how many were left out before it.
     fn may_warn(&self, table: &str, reason: Reason) -> Option<u64> {
         let now = Instant::now();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = self.warned.lock();
         match warned.get_mut(&(Box::from(table), reason)) {
             Some(last) if now.duration_since(last.at) < WARN_EVERY => {
                 last.left_out += 1;

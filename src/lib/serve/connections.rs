@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::sync::Mutex;
 
 /// The connections of one program.
 #[derive(Debug, Default)]
@@ -41,7 +43,7 @@ const EVICTED: u64 = u64::MAX;
 impl Connections {
     /// Returns how many there are.
     pub fn count(&self) -> usize {
-        self.lock().slots.len()
+        self.open.lock().slots.len()
     }
 
     /// Waits for a place under the cap and takes it. At the cap the connection that has rested
@@ -64,7 +66,7 @@ impl Connections {
     }
 
     fn try_admit(self: &Arc<Self>, cap: usize) -> Option<ConnectionGuard> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         if open.slots.len() >= cap {
             return None;
         }
@@ -87,7 +89,7 @@ impl Connections {
     /// Tells the connection that has rested longest to leave, if any rests, unless there are as
     /// many on their way out as wait to come in.
     fn evict(&self) {
-        let open = self.lock();
+        let open = self.open.lock();
         loop {
             let mut leaving = 0;
             let mut longest: Option<(u64, &Slot)> = None;
@@ -117,7 +119,7 @@ impl Connections {
     /// Tells every connection that the program stops.
     pub fn stop(&self) {
         self.stopped.get_or_init(Instant::now);
-        for slot in self.lock().slots.values() {
+        for slot in self.open.lock().slots.values() {
             slot.notified.notify_one();
         }
     }
@@ -132,10 +134,6 @@ impl Connections {
 
     fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -236,7 +234,7 @@ impl ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.connections.lock().slots.remove(&self.id);
+        self.connections.open.lock().slots.remove(&self.id);
         self.connections.wake_waiters();
     }
 }

@@ -4,10 +4,11 @@
 //! it; to move one that runs already to a later moment costs next to nothing.
 
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::select;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::sync::Mutex;
 
 /// The timers of one loop that run although nobody waits for them at this moment.
 #[derive(Debug, Default)]
@@ -21,7 +22,7 @@ impl Timers {
         deadline: Instant,
         awaited: Pin<&mut F>,
     ) -> Option<F::Output> {
-        let left = self.lock().pop();
+        let left = self.0.lock().pop();
         let mut timer = match left {
             Some(mut timer) => {
                 timer.as_mut().reset(deadline);
@@ -34,12 +35,8 @@ impl Timers {
             output = awaited => Some(output),
             () = &mut timer => None,
         };
-        self.lock().push(timer);
+        self.0.lock().push(timer);
         output
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Pin<Box<Sleep>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,7 +62,7 @@ mod tests {
             let deadline = begun + MS * milliseconds;
             assert_eq!(timers.until(deadline, pin!(pending::<()>())).await, None);
             assert!((deadline..=deadline + MS).contains(&Instant::now()));
-            assert_eq!(timers.lock().len(), 1);
+            assert_eq!(timers.0.lock().len(), 1);
         }
         assert!(start.elapsed() >= 370 * MS);
     }
@@ -84,6 +81,6 @@ mod tests {
         advance(100 * MS).await;
         let deadline = Instant::now() + 50 * MS;
         assert_eq!(timers.until(deadline, pin!(ready(8))).await, Some(8));
-        assert_eq!(timers.lock().len(), 1);
+        assert_eq!(timers.0.lock().len(), 1);
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use quick_cache::sync::{Cache as Store, DefaultLifecycle};
@@ -20,6 +20,7 @@ use crate::http::freshness::{Fetched, Lifetime};
 use crate::observe::metrics::CacheState;
 use crate::outcome::Outcome;
 use crate::request::Request;
+use crate::sync::Mutex;
 
 /// What a request asks for: two requests have the same bytes only if they have the same answer.
 pub type CacheKey = Arc<[u8]>;
@@ -233,7 +234,7 @@ impl Cache {
 
     /// Empties the cache and returns how many entries there were.
     pub fn clear(&self) -> usize {
-        let mut calls = self.lock();
+        let mut calls = self.calls.lock();
         // Requests that come from here on start calls of their own. Calls in flight still answer
         // the requests that wait for them, and then find that their generation is over.
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -257,6 +258,7 @@ impl Cache {
         // Bound to a name, so that the lock is released before the call is dropped: if every request
         // has given up meanwhile, this drop ends the call, and its guard takes the lock.
         let call = self
+            .calls
             .lock()
             .by_key
             .get(key)
@@ -269,7 +271,7 @@ impl Cache {
     where
         F: Future<Output = Fetched> + Send + 'static,
     {
-        let mut calls = self.lock();
+        let mut calls = self.calls.lock();
         if let Some((_, call)) = calls.by_key.get(key)
             && let Some(call) = call.upgrade()
         {
@@ -306,10 +308,6 @@ impl Cache {
         calls.by_key.insert(Arc::clone(key), in_flight);
         Joined::InFlight(call)
     }
-
-    fn lock(&self) -> MutexGuard<'_, Calls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Takes a call out of `calls` when it ends, by its answer, by a panic or because it is aborted.
@@ -345,7 +343,7 @@ impl InFlightGuard {
             _ => Duration::ZERO,
         };
         // Held from the comparison to the insertion, so that `clear` comes before or after both.
-        let _calls = self.cache.lock();
+        let _calls = self.cache.calls.lock();
         if self.generation != self.cache.generation.load(Ordering::Acquire) {
             return;
         }
@@ -370,7 +368,7 @@ impl InFlightGuard {
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let mut calls = self.cache.lock();
+        let mut calls = self.cache.calls.lock();
         // An aborted call may be dropped after another one for its key has started.
         let is_ours = |(id, _): &(u64, Weak<InFlight>)| *id == self.id;
         if calls.by_key.get(&self.key).is_some_and(is_ours) {

@@ -1,7 +1,7 @@
 //! Which endpoint answers: by the map's name, or by the name of the socket.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::endpoint::Endpoint;
 use super::{Backend, Timeouts};
@@ -13,6 +13,7 @@ use crate::http::tls::Authorities;
 use crate::observe::metrics::{Metrics, State};
 use crate::protocol::Facts;
 use crate::protocol::facts::PickedBy;
+use crate::sync::RwLock;
 
 /// The endpoints of one program, as one reading of the configuration has them.
 #[derive(Debug)]
@@ -192,12 +193,12 @@ impl Live {
 
     /// Returns the routes of the moment.
     pub fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.read())
     }
 
     /// Exchanges them; calls under way go on with the old ones.
     pub fn exchange(&self, routes: Routes) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+        *self.0.write() = Arc::new(routes);
     }
 }
 
