@@ -5,52 +5,54 @@ use super::values;
 use crate::protocol::policy::action;
 use crate::reply::{FallbackAction, PolicyActions};
 
-impl Reader<'_, '_> {
-    pub(super) fn words(&mut self) -> PolicyActions {
-        let default = PolicyActions::default();
-        let not_found = self.section.nearest(&["on-not-found"]);
-        self.says_not_found = not_found.is_some_and(|(below, _)| below == 0);
-        let restriction_classes = self.restriction_classes();
-        let permit_actions = self.boolean("permit-actions");
-        let mut said = |name, default| self.said(name, &restriction_classes).unwrap_or(default);
-        PolicyActions {
-            on_not_found: said("on-not-found", default.on_not_found),
-            on_temporary: said("on-temporary", default.on_temporary),
-            on_permanent: said("on-permanent", default.on_permanent),
-            permit_actions,
-            restriction_classes,
-        }
+pub(super) fn read(reader: &mut Reader<'_, '_>) -> PolicyActions {
+    let default = PolicyActions::default();
+    let not_found = reader.section.nearest(&["on-not-found"]);
+    reader.says_not_found = not_found.is_some_and(|(below, _)| below == 0);
+    let restriction_classes = restriction_classes(reader);
+    let permit_actions = reader.boolean("permit-actions");
+    let mut said = |name, default| action(reader, name, &restriction_classes).unwrap_or(default);
+    PolicyActions {
+        on_not_found: said("on-not-found", default.on_not_found),
+        on_temporary: said("on-temporary", default.on_temporary),
+        on_permanent: said("on-permanent", default.on_permanent),
+        permit_actions,
+        restriction_classes,
     }
+}
 
-    fn restriction_classes(&mut self) -> Vec<String> {
-        let Some(entry) = self.section.take("restriction-classes") else {
-            return Vec::new();
-        };
-        let classes = values::strings(&entry, self.report).unwrap_or_default();
-        let is_name = |name: &String| {
-            let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-            !name.is_empty() && name.bytes().all(is_word) && !action::is_restriction(name)
-        };
-        if let Some(bad) = classes.iter().find(|class| !is_name(class)) {
-            let text = format!("{bad:?} is no name of a restriction class");
-            self.error(entry.value.span(), &entry.path, text);
-        }
-        classes
+fn restriction_classes(reader: &mut Reader<'_, '_>) -> Vec<String> {
+    let Some(entry) = reader.section.take("restriction-classes") else {
+        return Vec::new();
+    };
+    let classes = values::strings(&entry, reader.report).unwrap_or_default();
+    let is_name = |name: &String| {
+        let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        !name.is_empty() && name.bytes().all(is_word) && !action::is_restriction(name)
+    };
+    if let Some(bad) = classes.iter().find(|class| !is_name(class)) {
+        let text = format!("{bad:?} is no name of a restriction class");
+        reader.error(entry.value.span(), &entry.path, text);
     }
+    classes
+}
 
-    fn said(&mut self, name: &'static str, classes: &[String]) -> Option<FallbackAction> {
-        let entry = self.section.take(name)?;
-        let text = values::string(&entry, self.report)?;
-        if text == "disconnect" {
-            return Some(FallbackAction::Disconnect);
-        }
-        match action::parse(text, true, classes) {
-            Ok(action) => Some(FallbackAction::Action(action.to_owned())),
-            Err(fault) => {
-                let text = format!("{text:?} is {}", fault.text());
-                self.error(entry.value.span(), &entry.path, text);
-                None
-            }
+fn action(
+    reader: &mut Reader<'_, '_>,
+    name: &'static str,
+    classes: &[String],
+) -> Option<FallbackAction> {
+    let entry = reader.section.take(name)?;
+    let text = values::string(&entry, reader.report)?;
+    if text == "disconnect" {
+        return Some(FallbackAction::Disconnect);
+    }
+    match action::parse(text, true, classes) {
+        Ok(action) => Some(FallbackAction::Action(action.to_owned())),
+        Err(fault) => {
+            let text = format!("{text:?} is {}", fault.text());
+            reader.error(entry.value.span(), &entry.path, text);
+            None
         }
     }
 }

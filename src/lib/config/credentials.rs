@@ -6,7 +6,7 @@ use reqwest::header::HeaderValue;
 
 use super::file::{Entry, Section, table};
 use super::keys::BASIC_AUTH;
-use super::oauth::OAuth;
+use super::oauth::{self, OAuth};
 use super::reader::Reader;
 use super::secret::{HeaderSecret, Secret, Source, any_secret, header_secret, sensitive};
 use super::tls::Tls;
@@ -33,73 +33,72 @@ pub enum Credential {
     OAuth(Box<OAuth>),
 }
 
-impl<'t> Reader<'_, 't> {
-    /// Reads the one credential. What the nearest one displaces is gone already.
-    pub(super) fn credential(&mut self, tls: &Tls) -> Option<Credential> {
-        let mut found: Vec<_> = AUTHORIZATION_KEYS
-            .into_iter()
-            .filter_map(|name| self.section.take(name))
-            .collect();
-        found.sort_by_key(|entry| entry.key_span.start);
-        let entry = found.first()?;
-        if let Some(second) = found.get(1) {
-            let text = format!(
-                "there is {} already; only one of them can be sent",
-                entry.key
-            );
-            self.report
-                .error(second.key_span.clone(), &second.path, text);
+/// Reads the one credential. What the nearest one displaces is gone already.
+pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential> {
+    let mut found: Vec<_> = AUTHORIZATION_KEYS
+        .into_iter()
+        .filter_map(|name| reader.section.take(name))
+        .collect();
+    found.sort_by_key(|entry| entry.key_span.start);
+    let entry = found.first()?;
+    if let Some(second) = found.get(1) {
+        let text = format!(
+            "there is {} already; only one of them can be sent",
+            entry.key
+        );
+        reader
+            .report
+            .error(second.key_span.clone(), &second.path, text);
+    }
+    match entry.key {
+        "bearer-token" => {
+            header_secret(entry, "Bearer ", reader.secrecy, reader.report).map(Credential::Bearer)
         }
-        match entry.key {
-            "bearer-token" => {
-                header_secret(entry, "Bearer ", self.secrecy, self.report).map(Credential::Bearer)
-            }
-            "basic-auth" => self.basic(entry),
-            _ => {
-                let settings = self.oauth(entry, tls)?;
-                Some(Credential::OAuth(Box::new(settings)))
-            }
+        "basic-auth" => basic(reader, entry),
+        _ => {
+            let settings = oauth::read(reader, entry, tls)?;
+            Some(Credential::OAuth(Box::new(settings)))
         }
     }
+}
 
-    fn basic(&mut self, entry: &Entry<'t>) -> Option<Credential> {
-        let table = table(entry, self.report)?;
-        let mut section = Section::new(&entry.path, entry.key_span.clone(), table, BASIC_AUTH);
-        let user = section.take("user");
-        let password = section.take("password");
-        section.finish(self.report);
-        let (Some(user_entry), Some(password)) = (user, password) else {
-            self.error(
-                entry.value.span(),
-                &entry.path,
-                "must have the keys user and password",
-            );
-            return None;
-        };
-        let user = self.basic_part(&user_entry);
-        let password = self.basic_part(&password);
-        let (user, password) = (user?, password?);
-        if user.expose().contains(':') {
-            let text = "holds a colon, which ends the name in basic authentication";
-            self.error(user_entry.value.span(), &user_entry.path, text);
-        }
-        let is_absent = user.is_absent() || password.is_absent();
-        let pair = BASE64.encode(format!("{}:{}", user.expose(), password.expose()));
-        Some(Credential::Basic {
-            user: user.source().clone(),
-            password: password.source().clone(),
-            value: sensitive(&format!("Basic {pair}")).filter(|_| !is_absent),
-        })
+fn basic<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Option<Credential> {
+    let table = table(entry, reader.report)?;
+    let mut section = Section::new(&entry.path, entry.key_span.clone(), table, BASIC_AUTH);
+    let user = section.take("user");
+    let password = section.take("password");
+    section.finish(reader.report);
+    let (Some(user_entry), Some(password)) = (user, password) else {
+        reader.error(
+            entry.value.span(),
+            &entry.path,
+            "must have the keys user and password",
+        );
+        return None;
+    };
+    let user = basic_part(reader, &user_entry);
+    let password = basic_part(reader, &password);
+    let (user, password) = (user?, password?);
+    if user.expose().contains(':') {
+        let text = "holds a colon, which ends the name in basic authentication";
+        reader.error(user_entry.value.span(), &user_entry.path, text);
     }
+    let is_absent = user.is_absent() || password.is_absent();
+    let pair = BASE64.encode(format!("{}:{}", user.expose(), password.expose()));
+    Some(Credential::Basic {
+        user: user.source().clone(),
+        password: password.source().clone(),
+        value: sensitive(&format!("Basic {pair}")).filter(|_| !is_absent),
+    })
+}
 
-    /// Reads a user's name or password. RFC 7617 forbids control characters in both.
-    fn basic_part(&mut self, entry: &Entry<'_>) -> Option<Secret> {
-        let secret = any_secret(entry, self.secrecy, self.report)?;
-        if HeaderSecret::new("", &secret).is_none() {
-            let text = "holds a character that no header can hold";
-            self.error(entry.value.span(), &entry.path, text);
-            return None;
-        }
-        Some(secret)
+/// Reads a user's name or password. RFC 7617 forbids control characters in both.
+fn basic_part(reader: &mut Reader<'_, '_>, entry: &Entry<'_>) -> Option<Secret> {
+    let secret = any_secret(entry, reader.secrecy, reader.report)?;
+    if HeaderSecret::new("", &secret).is_none() {
+        let text = "holds a character that no header can hold";
+        reader.error(entry.value.span(), &entry.path, text);
+        return None;
     }
+    Some(secret)
 }

@@ -5,19 +5,19 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use super::body::{Body, Parameters};
-use super::credentials::Credential;
+use super::body::{self, Body, Parameters};
+use super::credentials::{self, Credential};
 use super::file::Section;
-use super::headers::HeaderText;
-use super::normalise::Normalise;
+use super::headers::{self, HeaderText};
+use super::normalise::{self, Normalise};
 use super::problem::Report;
 use super::reader::Reader;
-use super::resilience::{Breaker, Cache};
-use super::response::ResponseRules;
+use super::resilience::{self, Breaker, Cache};
+use super::response::{self, ResponseRules};
 use super::secret::{HeaderSecret, SecretPolicy};
-use super::target::Target;
-use super::transport::Transport;
-use super::values;
+use super::target::{self, Target};
+use super::transport::{self, Transport};
+use super::{actions, values};
 use crate::protocol::Facts;
 use crate::reply::PolicyActions;
 
@@ -71,143 +71,108 @@ pub struct Endpoint {
 /// Postfix gives up at 100 s, in all three protocols.
 const LONGEST_REQUEST: Duration = Duration::from_secs(90);
 
-/// Reads an endpoint for these programs; for more than one it is the defaults in `[http]`.
-pub(super) fn endpoint(
+/// Reads the endpoint of a table; for more than one protocol it is the defaults in `[http]`, which
+/// are checked only.
+pub(super) fn read(
     section: Section<'_>,
     protocols: &[&'static Facts],
     secrecy: SecretPolicy,
     report: &mut Report,
 ) -> Option<Endpoint> {
-    let is_default = protocols.len() > 1;
     let rejected_before = report.rejected();
-    let mut reader = Reader {
-        protocols,
-        says_not_found: false,
-        extra_attributes: Vec::new(),
-        secrecy,
-        section,
-        report,
-    };
-    reader.extra_attributes = reader.extra_attributes();
-    let targets = if is_default {
-        Vec::new()
-    } else {
-        reader.targets()
-    };
-    let method = reader.method();
-    let query = reader.parameters("query");
-    let form = reader.parameters("form");
-    let json = reader.json();
-    let headers = reader.headers();
-    let auth_token = reader.auth_token();
-    let transport = reader.transport();
-    let credential = reader.credential(&transport.tls);
-    let user_agent = reader.user_agent();
-    let words = reader.words();
-    let special_keys = reader.boolean("special-keys");
-    let normalise = reader.normalise();
-    let reading = reader.reading(&words);
-    let follows_redirects = reader.follows_redirects();
-    let retries = reader.count("retries", 0..=10, 1);
-    let request_timeout = reader.request_timeout();
-    let max_response = reader.size("max-response", 1 << 20);
-    let max_in_flight = reader.count("max-in-flight", 1..=1_000_000, 256);
-    let cache = reader.cache(is_default);
-    let breaker = reader.breaker();
-
-    let has_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
-    let is_asked = form.is_some() || json.is_some();
-    let query = match query {
-        Some((_, query)) => query,
-        None if reader.facts().default_query.is_empty() || is_asked => Parameters::None,
-        None if targets.iter().any(Target::has_placeholder) => Parameters::None,
-        None => reader.default_query(),
-    };
-    let body = reader.body(form, json, has_body || is_default, &query);
-    let is_told = targets.iter().all(Target::varies)
-        || query.varies()
-        || body.varies()
-        || headers
-            .iter()
-            .any(|(_, text)| matches!(text, HeaderText::Filled(text) if text.varies()));
-    // What is wrong already may be where the placeholder was.
-    let is_right = reader.report.rejected() == rejected_before;
-    if !is_default && is_right && !is_told {
-        reader.carries_nothing(&method, has_body);
-    }
-    let extra_attributes = reader.extra_attributes;
-    reader.section.finish(reader.report);
-    (!targets.is_empty()).then_some(Endpoint {
+    let mut table = Reader::new(section, protocols, secrecy, report);
+    let reader = &mut table;
+    reader.extra_attributes = extra_attributes(reader);
+    let targets = target::read(reader);
+    let (method, query, body) = body::read(reader, &targets);
+    let headers = headers::read(reader);
+    let transport = transport::read(reader);
+    let words = actions::read(reader);
+    let endpoint = Endpoint {
         targets,
         method,
         query,
         body,
         headers,
-        auth_token,
-        credential,
-        user_agent,
-        special_keys,
-        normalise,
-        extra_attributes,
-        reading,
+        auth_token: headers::auth_token(reader),
+        credential: credentials::read(reader, &transport.tls),
+        user_agent: headers::user_agent(reader),
+        special_keys: reader.boolean("special-keys"),
+        normalise: normalise::read(reader),
+        extra_attributes: reader.extra_attributes.clone(),
+        reading: response::read(reader, &words),
         words,
         transport,
-        follows_redirects,
-        retries,
-        request_timeout,
-        max_response,
-        max_in_flight,
-        cache,
-        breaker,
-    })
+        follows_redirects: transport::follows_redirects(reader),
+        retries: reader.count("retries", 0..=10, 1),
+        request_timeout: request_timeout(reader),
+        max_response: reader.size("max-response", 1 << 20),
+        max_in_flight: reader.count("max-in-flight", 1..=1_000_000, 256),
+        cache: resilience::cache(reader),
+        breaker: resilience::breaker(reader),
+    };
+    // What is wrong already may be where the placeholder was.
+    if reader.report.rejected() == rejected_before && !reader.is_default() && !endpoint.varies() {
+        report_constant(reader, &endpoint.method);
+    }
+    table.section.finish(table.report);
+    (!endpoint.targets.is_empty()).then_some(endpoint)
 }
 
-impl Reader<'_, '_> {
-    fn extra_attributes(&mut self) -> Vec<String> {
-        let Some(entry) = self.section.take("extra-attributes") else {
-            return Vec::new();
-        };
-        let names = values::strings(&entry, self.report).unwrap_or_default();
-        let is_name = |name: &String| {
-            let is_word = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
-            !name.is_empty() && name.bytes().all(is_word)
-        };
-        if let Some(bad) = names.iter().find(|name| !is_name(name)) {
-            let text = format!("{bad:?} is no name of an attribute");
-            self.error(entry.value.span(), &entry.path, text);
-        }
-        names
+impl Endpoint {
+    /// Returns whether the call differs between the requests of one table.
+    fn varies(&self) -> bool {
+        let mut headers = self.headers.iter();
+        self.targets.iter().all(Target::varies)
+            || self.query.varies()
+            || self.body.varies()
+            || headers.any(|(_, text)| matches!(text, HeaderText::Filled(text) if text.varies()))
     }
+}
 
-    /// Reports a call that would be the same for every request: one answer for everybody.
-    fn carries_nothing(&mut self, method: &Method, has_body: bool) {
-        let text = if self.facts().key.is_some() {
-            "neither target nor query, form, json or headers have {key}, {local} or {domain}"
-                .to_owned()
-        } else if has_body {
-            "carries nothing of the request: neither target nor query, form, json or headers have \
-             a placeholder such as {sender}, or \"{*}\"; {request} is always the same"
-                .to_owned()
-        } else {
-            format!(
-                "carries nothing of the request: method = \"{method}\" sends no form; write \
-                 query = \"{{*}}\", or method = \"POST\""
-            )
-        };
-        let (place, path) = self.place();
-        self.error(place, &path, text);
+fn extra_attributes(reader: &mut Reader<'_, '_>) -> Vec<String> {
+    let Some(entry) = reader.section.take("extra-attributes") else {
+        return Vec::new();
+    };
+    let names = values::strings(&entry, reader.report).unwrap_or_default();
+    let is_name = |name: &String| {
+        let is_word = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+        !name.is_empty() && name.bytes().all(is_word)
+    };
+    if let Some(bad) = names.iter().find(|name| !is_name(name)) {
+        let text = format!("{bad:?} is no name of an attribute");
+        reader.error(entry.value.span(), &entry.path, text);
     }
+    names
+}
 
-    fn request_timeout(&mut self) -> Duration {
-        let default = Duration::from_secs(5);
-        let Some(entry) = self.section.take("request-timeout") else {
-            return default;
-        };
-        let timeout = values::duration(&entry, self.report).unwrap_or(default);
-        if timeout > LONGEST_REQUEST {
-            let text = "must be at most \"90s\": Postfix gives up at 100 s";
-            self.error(entry.value.span(), &entry.path, text);
-        }
-        timeout
+/// Reports a call that would be the same for every request: one answer for everybody.
+fn report_constant(reader: &mut Reader<'_, '_>, method: &Method) {
+    let text = if reader.facts().key.is_some() {
+        "neither target nor query, form, json or headers have {key}, {local} or {domain}".to_owned()
+    } else if body::has_body(method) {
+        "carries nothing of the request: neither target nor query, form, json or headers have \
+         a placeholder such as {sender}, or \"{*}\"; {request} is always the same"
+            .to_owned()
+    } else {
+        format!(
+            "carries nothing of the request: method = \"{method}\" sends no form; write \
+             query = \"{{*}}\", or method = \"POST\""
+        )
+    };
+    let (place, path) = reader.place();
+    reader.error(place, &path, text);
+}
+
+fn request_timeout(reader: &mut Reader<'_, '_>) -> Duration {
+    let default = Duration::from_secs(5);
+    let Some(entry) = reader.section.take("request-timeout") else {
+        return default;
+    };
+    let timeout = values::duration(&entry, reader.report).unwrap_or(default);
+    if timeout > LONGEST_REQUEST {
+        let text = "must be at most \"90s\": Postfix gives up at 100 s";
+        reader.error(entry.value.span(), &entry.path, text);
     }
+    timeout
 }

@@ -19,111 +19,107 @@ pub enum HeaderText {
     Filled(Template),
 }
 
-impl Reader<'_, '_> {
-    pub(super) fn headers(&mut self) -> Vec<(HeaderName, HeaderText)> {
-        let section = self.section.take_members("headers", self.report);
-        let entries = section.map_or_else(Vec::new, Section::rest);
-        let nearest = self.nearest_credential(&entries);
-        self.section.keep_nearest(nearest, &CREDENTIAL_KEYS);
-        let mut headers = Vec::new();
-        for (below, entry) in entries {
-            let Ok(name) = HeaderName::try_from(entry.key) else {
-                self.error(entry.key_span, &entry.path, "is no name of a header");
-                continue;
-            };
-            if OUR_HEADERS.contains(&name.as_str()) {
-                self.error(entry.key_span, &entry.path, "is set by the program itself");
-                continue;
-            }
-            if is_credential(entry.key) && (below > nearest || self.is_said_by_a_key(&name, &entry))
-            {
-                continue;
-            }
-            let value = match entry.value.get_ref() {
-                DeValue::String(text) => self.header(text, &entry),
-                _ => header_secret(&entry, "", self.secrecy, self.report).map(HeaderText::Fixed),
-            };
-            headers.extend(value.map(|value| (name, value)));
+pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<(HeaderName, HeaderText)> {
+    let section = reader.section.take_members("headers", reader.report);
+    let entries = section.map_or_else(Vec::new, Section::rest);
+    let nearest = nearest_credential(reader, &entries);
+    reader.section.keep_nearest(nearest, &CREDENTIAL_KEYS);
+    let mut headers = Vec::new();
+    for (below, entry) in entries {
+        let Ok(name) = HeaderName::try_from(entry.key) else {
+            reader.error(entry.key_span, &entry.path, "is no name of a header");
+            continue;
+        };
+        if OUR_HEADERS.contains(&name.as_str()) {
+            reader.error(entry.key_span, &entry.path, "is set by the program itself");
+            continue;
         }
-        headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
-        headers
-    }
-
-    /// Returns how far below the table itself the nearest credential of any kind stands. It
-    /// displaces all that stand further below: they were written for another host.
-    fn nearest_credential(&self, headers: &[(usize, Entry<'_>)]) -> usize {
-        let by_key = self
-            .section
-            .nearest(&CREDENTIAL_KEYS)
-            .map(|(below, _)| below);
-        let by_header = headers
-            .iter()
-            .filter(|(_, entry)| is_credential(entry.key))
-            .map(|(below, _)| *below);
-        by_header.chain(by_key).min().unwrap_or(usize::MAX)
-    }
-
-    /// Reports a header that says what a key says as well.
-    fn is_said_by_a_key(&mut self, name: &HeaderName, entry: &Entry<'_>) -> bool {
-        let keys = if *name == AUTHORIZATION {
-            &AUTHORIZATION_KEYS[..]
-        } else {
-            &["auth-token"]
-        };
-        let Some((_, key)) = self.section.nearest(keys) else {
-            return false;
-        };
-        let text = format!("there is {key} already; only one of them can be sent");
-        self.error(entry.key_span.clone(), &entry.path, text);
-        true
-    }
-
-    fn header(&mut self, text: &str, entry: &Entry<'_>) -> Option<HeaderText> {
-        let Ok(template) = self.parse_template(text) else {
-            let fault = self.vocabulary().fault();
-            self.error(entry.value.span(), &entry.path, fault);
-            return None;
-        };
-        if template.is_harmless() {
-            self.report.layout().harmless.push(entry.value.span());
+        if is_credential(entry.key) && (below > nearest || is_set_by_a_key(reader, &name, &entry)) {
+            continue;
         }
-        let literal = template.literal();
-        let is_empty = literal.is_empty() && !template.has_placeholder();
-        let Some(fixed) = HeaderSecret::new("", &Secret::text(&literal)).filter(|_| !is_empty)
-        else {
+        let value = match entry.value.get_ref() {
+            DeValue::String(text) => header(reader, text, &entry),
+            _ => header_secret(&entry, "", reader.secrecy, reader.report).map(HeaderText::Fixed),
+        };
+        headers.extend(value.map(|value| (name, value)));
+    }
+    headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+    headers
+}
+
+/// Returns how far below the table itself the nearest credential of any kind stands. It
+/// displaces all that stand further below: they were written for another host.
+fn nearest_credential(reader: &Reader<'_, '_>, headers: &[(usize, Entry<'_>)]) -> usize {
+    let by_key = reader
+        .section
+        .nearest(&CREDENTIAL_KEYS)
+        .map(|(below, _)| below);
+    let by_header = headers
+        .iter()
+        .filter(|(_, entry)| is_credential(entry.key))
+        .map(|(below, _)| *below);
+    by_header.chain(by_key).min().unwrap_or(usize::MAX)
+}
+
+/// Reports a header that says what a key says as well.
+fn is_set_by_a_key(reader: &mut Reader<'_, '_>, name: &HeaderName, entry: &Entry<'_>) -> bool {
+    let keys = if *name == AUTHORIZATION {
+        &AUTHORIZATION_KEYS[..]
+    } else {
+        &["auth-token"]
+    };
+    let Some((_, key)) = reader.section.nearest(keys) else {
+        return false;
+    };
+    let text = format!("there is {key} already; only one of them can be sent");
+    reader.error(entry.key_span.clone(), &entry.path, text);
+    true
+}
+
+fn header(reader: &mut Reader<'_, '_>, text: &str, entry: &Entry<'_>) -> Option<HeaderText> {
+    let Ok(template) = reader.parse_template(text) else {
+        let fault = reader.vocabulary().fault();
+        reader.error(entry.value.span(), &entry.path, fault);
+        return None;
+    };
+    if template.is_harmless() {
+        reader.report.layout().harmless.push(entry.value.span());
+    }
+    let literal = template.literal();
+    let is_empty = literal.is_empty() && !template.has_placeholder();
+    let Some(fixed) = HeaderSecret::new("", &Secret::text(&literal)).filter(|_| !is_empty) else {
+        let text = "is empty or holds a character that no header can hold";
+        reader.error(entry.value.span(), &entry.path, text);
+        return None;
+    };
+    Some(if template.has_placeholder() {
+        HeaderText::Filled(template)
+    } else {
+        HeaderText::Fixed(fixed)
+    })
+}
+
+pub(super) fn user_agent(reader: &mut Reader<'_, '_>) -> HeaderValue {
+    let default = HeaderValue::from_static(concat!("postgate/", env!("CARGO_PKG_VERSION")));
+    let Some(entry) = reader.section.take("user-agent") else {
+        return default;
+    };
+    let Some(text) = values::string(&entry, reader.report) else {
+        return default;
+    };
+    match HeaderValue::from_str(text) {
+        Ok(value) if !value.is_empty() => value,
+        _ => {
             let text = "is empty or holds a character that no header can hold";
-            self.error(entry.value.span(), &entry.path, text);
-            return None;
-        };
-        Some(if template.has_placeholder() {
-            HeaderText::Filled(template)
-        } else {
-            HeaderText::Fixed(fixed)
-        })
-    }
-
-    pub(super) fn user_agent(&mut self) -> HeaderValue {
-        let default = HeaderValue::from_static(concat!("postgate/", env!("CARGO_PKG_VERSION")));
-        let Some(entry) = self.section.take("user-agent") else {
-            return default;
-        };
-        let Some(text) = values::string(&entry, self.report) else {
-            return default;
-        };
-        match HeaderValue::from_str(text) {
-            Ok(value) if !value.is_empty() => value,
-            _ => {
-                let text = "is empty or holds a character that no header can hold";
-                self.error(entry.value.span(), &entry.path, text);
-                default
-            }
+            reader.error(entry.value.span(), &entry.path, text);
+            default
         }
     }
+}
 
-    pub(super) fn auth_token(&mut self) -> Option<HeaderSecret> {
-        let entry = self.section.take("auth-token")?;
-        header_secret(&entry, "", self.secrecy, self.report)
-    }
+pub(super) fn auth_token(reader: &mut Reader<'_, '_>) -> Option<HeaderSecret> {
+    let entry = reader.section.take("auth-token")?;
+    header_secret(&entry, "", reader.secrecy, reader.report)
 }
 
 /// The keys that say who we are.

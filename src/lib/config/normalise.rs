@@ -29,46 +29,44 @@ impl PartialEq for Pattern {
     }
 }
 
-impl Reader<'_, '_> {
-    pub(super) fn normalise(&mut self) -> Normalise {
-        let Some(mut section) = self.section.take_members("normalise", self.report) else {
-            return Normalise::default();
-        };
-        let lowercase = section
-            .take_bool("lowercase")
-            .and_then(|entry| values::boolean(&entry, self.report))
-            .unwrap_or(false);
-        let delimiter = section.take("delimiter").and_then(|entry| {
-            let text = values::string(&entry, self.report)?;
-            if text.is_empty() || !text.is_ascii() || text.contains('@') {
-                let text = "must be one or more ASCII characters other than \"@\"";
-                self.report.error(entry.value.span(), &entry.path, text);
-            }
-            Some(text.to_owned())
-        });
-        let pattern = section.take("pattern").and_then(|entry| {
-            let text = values::string(&entry, self.report)?;
-            // The whole key, whatever alternatives the pattern has. Alone as well, since "a)|(b" is
-            // a pattern in brackets only.
-            let regex = regex_lite::Regex::new(text)
-                .and_then(|_| regex_lite::Regex::new(&format!("^(?:{text})$")));
-            match regex {
-                Ok(regex) => Some(Pattern {
-                    text: text.to_owned(),
-                    regex,
-                }),
-                Err(error) => {
-                    let text = format!("{text:?} is no regular expression: {error}");
-                    self.report.error(entry.value.span(), &entry.path, text);
-                    None
-                }
-            }
-        });
-        section.finish(self.report);
-        Normalise {
-            lowercase,
-            delimiter,
-            pattern,
+pub(super) fn read(reader: &mut Reader<'_, '_>) -> Normalise {
+    let Some(mut section) = reader.section.take_members("normalise", reader.report) else {
+        return Normalise::default();
+    };
+    let lowercase = section
+        .take_bool("lowercase")
+        .and_then(|entry| values::boolean(&entry, reader.report))
+        .unwrap_or(false);
+    let delimiter = section.take("delimiter").and_then(|entry| {
+        let text = values::string(&entry, reader.report)?;
+        if text.is_empty() || !text.is_ascii() || text.contains('@') {
+            let text = "must be one or more ASCII characters other than \"@\"";
+            reader.report.error(entry.value.span(), &entry.path, text);
         }
+        Some(text.to_owned())
+    });
+    let pattern = section.take("pattern").and_then(|entry| {
+        let text = values::string(&entry, reader.report)?;
+        // The whole key, whatever alternatives the pattern has. Alone as well, since "a)|(b" is
+        // a pattern in brackets only.
+        let regex = regex_lite::Regex::new(text)
+            .and_then(|_| regex_lite::Regex::new(&format!("^(?:{text})$")));
+        match regex {
+            Ok(regex) => Some(Pattern {
+                text: text.to_owned(),
+                regex,
+            }),
+            Err(error) => {
+                let text = format!("{text:?} is no regular expression: {error}");
+                reader.report.error(entry.value.span(), &entry.path, text);
+                None
+            }
+        }
+    });
+    section.finish(reader.report);
+    Normalise {
+        lowercase,
+        delimiter,
+        pattern,
     }
 }

@@ -9,7 +9,7 @@ use super::file::{Entry, Section, entries, table};
 use super::keys::OAUTH2;
 use super::reader::Reader;
 use super::secret::{Secret, Source, any_secret};
-use super::tls::Tls;
+use super::tls::{self, Tls};
 use super::values;
 
 /// What the form for a token has of its own (RFC 6749, section 4.4; RFC 7523, section 2.2).
@@ -84,155 +84,151 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-impl<'t> Reader<'_, 't> {
-    pub(super) fn oauth(&mut self, entry: &Entry<'t>, tls: &Tls) -> Option<OAuth> {
-        let table = table(entry, self.report)?;
-        let mut section = Section::new(&entry.path, entry.key_span.clone(), table, OAUTH2);
-        let token_url = section.take("token-url");
-        let issuer = section.take("issuer");
-        let client_id = section.take("client-id");
-        let secret = section.take("client-secret");
-        let key = section.take("private-key");
-        let scope = section.take("scope");
-        let method = section.take("auth-method");
-        let parameters = section.take("parameters");
-        let tls = if section.is_off("tls") {
-            section.take("tls");
-            Tls::default()
+pub(super) fn read<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>, tls: &Tls) -> Option<OAuth> {
+    let table = table(entry, reader.report)?;
+    let mut section = Section::new(&entry.path, entry.key_span.clone(), table, OAUTH2);
+    let token_url = section.take("token-url");
+    let issuer = section.take("issuer");
+    let client_id = section.take("client-id");
+    let secret = section.take("client-secret");
+    let key = section.take("private-key");
+    let scope = section.take("scope");
+    let method = section.take("auth-method");
+    let parameters = section.take("parameters");
+    let tls = if section.is_off("tls") {
+        section.take("tls");
+        Tls::default()
+    } else {
+        match section.take_members("tls", reader.report) {
+            Some(own) => tls::read_over(reader, tls.for_tokens(), own),
+            None => tls.for_tokens(),
+        }
+    };
+    section.finish(reader.report);
+    let server = match (token_url, issuer) {
+        (Some(url), None) => server_url(reader, &url).map(TokenServer::Token),
+        (None, Some(url)) => server_url(reader, &url).map(TokenServer::Issuer),
+        _ => {
+            let text = "must have one of the keys token-url and issuer";
+            reader.error(entry.value.span(), &entry.path, text);
+            None
+        }
+    };
+    let client_id = match client_id {
+        Some(id) => values::string(&id, reader.report).map(str::to_owned),
+        None => {
+            reader.error(
+                entry.value.span(),
+                &entry.path,
+                "must have the key client-id",
+            );
+            None
+        }
+    };
+    let scope = scope.and_then(|scope| {
+        let text = values::string(&scope, reader.report)?;
+        (!text.trim().is_empty()).then(|| text.trim().to_owned())
+    });
+    let parameters = parameters.map_or_else(Vec::new, |entry| token_parameters(reader, &entry));
+    let proof = client_auth(reader, entry, secret, key, method);
+    Some(OAuth {
+        server: server?,
+        client_id: client_id?,
+        proof: proof?,
+        scope,
+        parameters,
+        tls,
+    })
+}
+
+/// Reads what the form for a token has besides; any of it may be a secret.
+fn token_parameters<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Vec<(String, Secret)> {
+    let Some(table) = table(entry, reader.report) else {
+        return Vec::new();
+    };
+    let mut parameters = Vec::new();
+    for entry in entries(&entry.path, table) {
+        if entry.key == "scope" {
+            let text = "has a key of its own in oauth2";
+            reader.error(entry.key_span, &entry.path, text);
+        } else if entry.key.is_empty() || TOKEN_PARAMETERS.contains(&entry.key) {
+            let text = "is set by the program itself";
+            reader.error(entry.key_span, &entry.path, text);
         } else {
-            match section.take_members("tls", self.report) {
-                Some(own) => self.tls_over(tls.for_tokens(), own),
-                None => tls.for_tokens(),
-            }
-        };
-        section.finish(self.report);
-        let server = match (token_url, issuer) {
-            (Some(url), None) => self.server_url(&url).map(TokenServer::Token),
-            (None, Some(url)) => self.server_url(&url).map(TokenServer::Issuer),
-            _ => {
-                let text = "must have one of the keys token-url and issuer";
-                self.error(entry.value.span(), &entry.path, text);
-                None
-            }
-        };
-        let client_id = match client_id {
-            Some(id) => values::string(&id, self.report).map(str::to_owned),
-            None => {
-                self.error(
-                    entry.value.span(),
-                    &entry.path,
-                    "must have the key client-id",
-                );
-                None
-            }
-        };
-        let scope = scope.and_then(|scope| {
-            let text = values::string(&scope, self.report)?;
-            (!text.trim().is_empty()).then(|| text.trim().to_owned())
-        });
-        let parameters = parameters.map_or_else(Vec::new, |entry| self.token_parameters(&entry));
-        let proof = self.proof(entry, secret, key, method);
-        Some(OAuth {
-            server: server?,
-            client_id: client_id?,
-            proof: proof?,
-            scope,
-            parameters,
-            tls,
-        })
-    }
-
-    /// Reads what the form for a token has besides; any of it may be a secret.
-    fn token_parameters(&mut self, entry: &Entry<'t>) -> Vec<(String, Secret)> {
-        let Some(table) = table(entry, self.report) else {
-            return Vec::new();
-        };
-        let mut parameters = Vec::new();
-        for entry in entries(&entry.path, table) {
-            if entry.key == "scope" {
-                let text = "has a key of its own in oauth2";
-                self.error(entry.key_span, &entry.path, text);
-            } else if entry.key.is_empty() || TOKEN_PARAMETERS.contains(&entry.key) {
-                let text = "is set by the program itself";
-                self.error(entry.key_span, &entry.path, text);
-            } else {
-                let value = any_secret(&entry, self.secrecy, self.report);
-                parameters.extend(value.map(|value| (entry.key.to_owned(), value)));
-            }
-        }
-        parameters
-    }
-
-    fn server_url(&mut self, entry: &Entry<'_>) -> Option<Url> {
-        let text = values::private_string(entry, self.report)?;
-        let url = Url::parse(text).ok().filter(|url| {
-            let is_http = ["http", "https"].contains(&url.scheme());
-            let is_plain = url.username().is_empty() && url.password().is_none();
-            is_http && is_plain && url.has_host() && url.fragment().is_none()
-        });
-        if url.is_none() {
-            let text = "must be a URL of http or https, without a user or a fragment";
-            self.error(entry.value.span(), &entry.path, text);
-        } else {
-            self.report.layout().harmless.push(entry.value.span());
-        }
-        url
-    }
-
-    fn proof(
-        &mut self,
-        oauth: &Entry<'t>,
-        secret: Option<Entry<'t>>,
-        key: Option<Entry<'t>>,
-        method: Option<Entry<'t>>,
-    ) -> Option<ClientAuth> {
-        const METHODS: [(&str, usize); 3] = [("basic", 0), ("post", 1), ("private-key-jwt", 2)];
-        let chosen = match &method {
-            Some(entry) => Some(values::word(entry, &METHODS, self.report)?),
-            None => None,
-        };
-        let is_signed = chosen.map_or_else(|| key.is_some(), |method| method == 2);
-        let (wanted, other, name) = if is_signed {
-            (key, secret, "private-key")
-        } else {
-            (secret, key, "client-secret")
-        };
-        let (Some(entry), None) = (wanted, other) else {
-            let text = format!("must have the key {name}, and no other for its authentication");
-            self.error(oauth.value.span(), &oauth.path, text);
-            return None;
-        };
-        let value = any_secret(&entry, self.secrecy, self.report)?;
-        match (is_signed, chosen) {
-            (true, _) => self
-                .signing_key(&entry, &value)
-                .map(ClientAuth::PrivateKeyJwt),
-            (false, Some(1)) => Some(ClientAuth::Post(value)),
-            (false, _) => Some(ClientAuth::Basic(value)),
+            let value = any_secret(&entry, reader.secrecy, reader.report);
+            parameters.extend(value.map(|value| (entry.key.to_owned(), value)));
         }
     }
+    parameters
+}
 
-    fn signing_key(&mut self, entry: &Entry<'_>, pem: &Secret) -> Option<SigningKey> {
-        let key = signing_key(pem.expose());
-        if key.is_none() && !pem.is_absent() {
-            let text = if pem.expose().contains("-----BEGIN EC PRIVATE KEY-----") {
-                "is an EC key as SEC1; make PKCS #8 of it: openssl pkcs8 -topk8 -nocrypt \
-                 -in OLD.pem -out NEW.pem"
-            } else {
-                "is no private key as PEM: RSA, or as PKCS #8 EC (P-256, P-384) or Ed25519"
-            };
-            self.error(entry.value.span(), &entry.path, text);
-            return None;
-        }
-        Some(SigningKey {
-            source: pem.source().clone(),
-            key,
-        })
+fn server_url(reader: &mut Reader<'_, '_>, entry: &Entry<'_>) -> Option<Url> {
+    let text = values::private_string(entry, reader.report)?;
+    let url = Url::parse(text).ok().filter(|url| {
+        let is_http = ["http", "https"].contains(&url.scheme());
+        let is_plain = url.username().is_empty() && url.password().is_none();
+        is_http && is_plain && url.has_host() && url.fragment().is_none()
+    });
+    if url.is_none() {
+        let text = "must be a URL of http or https, without a user or a fragment";
+        reader.error(entry.value.span(), &entry.path, text);
+    } else {
+        reader.report.layout().harmless.push(entry.value.span());
+    }
+    url
+}
+
+fn client_auth<'t>(
+    reader: &mut Reader<'_, 't>,
+    oauth: &Entry<'t>,
+    secret: Option<Entry<'t>>,
+    key: Option<Entry<'t>>,
+    method: Option<Entry<'t>>,
+) -> Option<ClientAuth> {
+    const METHODS: [(&str, usize); 3] = [("basic", 0), ("post", 1), ("private-key-jwt", 2)];
+    let chosen = match &method {
+        Some(entry) => Some(values::word(entry, &METHODS, reader.report)?),
+        None => None,
+    };
+    let is_signed = chosen.map_or_else(|| key.is_some(), |method| method == 2);
+    let (wanted, other, name) = if is_signed {
+        (key, secret, "private-key")
+    } else {
+        (secret, key, "client-secret")
+    };
+    let (Some(entry), None) = (wanted, other) else {
+        let text = format!("must have the key {name}, and no other for its authentication");
+        reader.error(oauth.value.span(), &oauth.path, text);
+        return None;
+    };
+    let value = any_secret(&entry, reader.secrecy, reader.report)?;
+    match (is_signed, chosen) {
+        (true, _) => signing_key(reader, &entry, &value).map(ClientAuth::PrivateKeyJwt),
+        (false, Some(1)) => Some(ClientAuth::Post(value)),
+        (false, _) => Some(ClientAuth::Basic(value)),
     }
 }
 
+fn signing_key(reader: &mut Reader<'_, '_>, entry: &Entry<'_>, pem: &Secret) -> Option<SigningKey> {
+    let key = parse_key(pem.expose());
+    if key.is_none() && !pem.is_absent() {
+        let text = if pem.expose().contains("-----BEGIN EC PRIVATE KEY-----") {
+            "is an EC key as SEC1; make PKCS #8 of it: openssl pkcs8 -topk8 -nocrypt \
+             -in OLD.pem -out NEW.pem"
+        } else {
+            "is no private key as PEM: RSA, or as PKCS #8 EC (P-256, P-384) or Ed25519"
+        };
+        reader.error(entry.value.span(), &entry.path, text);
+        return None;
+    }
+    Some(SigningKey {
+        source: pem.source().clone(),
+        key,
+    })
+}
+
 /// Returns the key in a PEM text and the algorithm it signs with.
-fn signing_key(pem: &str) -> Option<(Algorithm, EncodingKey)> {
+fn parse_key(pem: &str) -> Option<(Algorithm, EncodingKey)> {
     type Read = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
     const KINDS: [(Algorithm, Read); 4] = [
         (Algorithm::RS256, EncodingKey::from_rsa_pem),

@@ -8,14 +8,13 @@ use super::problem::Report;
 use super::secret::SecretPolicy;
 use super::template::{Template, Vocabulary};
 use super::values;
-use crate::protocol::tcp_lookup::TcpLookup;
-use crate::protocol::{Facts, Protocol as _};
+use crate::protocol::{self, Facts};
 
 /// The keys of one endpoint. Those of the same kind are read in files of their own: headers,
 /// identity, transport, reading, actions, steady.
 pub(super) struct Reader<'r, 't> {
     /// The protocol of the table; for `[http]` all of them.
-    pub(super) protocols: &'r [&'static Facts],
+    protocols: &'r [&'static Facts],
     /// Whether the table itself, and not `[http]`, has `on-not-found`.
     pub(super) says_not_found: bool,
     pub(super) extra_attributes: Vec<String>,
@@ -26,10 +25,32 @@ pub(super) struct Reader<'r, 't> {
 
 type Place = Range<usize>;
 
-impl Reader<'_, '_> {
+impl<'r, 't> Reader<'r, 't> {
+    /// Makes a reader of a table for these protocols.
+    pub(super) fn new(
+        section: Section<'t>,
+        protocols: &'r [&'static Facts],
+        secrecy: SecretPolicy,
+        report: &'r mut Report,
+    ) -> Self {
+        Self {
+            protocols,
+            says_not_found: false,
+            extra_attributes: Vec::new(),
+            secrecy,
+            section,
+            report,
+        }
+    }
+
+    /// Returns whether this is `[http]`.
+    pub(super) fn is_default(&self) -> bool {
+        self.protocols.len() > 1
+    }
+
     /// Returns the facts that the defaults follow; those of `[http]` are only checked.
     pub(super) fn facts(&self) -> &'static Facts {
-        self.protocols.first().copied().unwrap_or(TcpLookup::FACTS)
+        self.protocols.first().copied().unwrap_or(protocol::ALL[0])
     }
 
     /// Returns whether a protocol that this section is for has a property.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 use tracing::level_filters::LevelFilter;
 
-use super::endpoint::{Endpoint, endpoint};
+use super::endpoint::{self, Endpoint};
 use super::file::{Entry, Section, entries, lay_out, table};
 use super::keys::{ENDPOINT, FILE, Key, LOG, SERVER};
 use super::problem::Report;
@@ -84,7 +84,7 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
         .and_then(|e| Some((e.clone(), table(&e, report)?)));
     if let Some((entry, http)) = &http {
         let section = Section::new("http", entry.key_span.clone(), http, ENDPOINT);
-        endpoint(section, &protocol::ALL, mode.secrecy(None), report);
+        endpoint::read(section, &protocol::ALL, mode.secrecy(None), report);
     }
     let server = take_section(&mut file, "server", SERVER, report)
         .map_or_else(Server::default, |section| server(section, report));
@@ -152,7 +152,7 @@ impl<'t> Tables<'t> {
             .of(protocol)
             .over(self.base);
         let socket = self.socket(protocol, &mut section, entry, report);
-        let Some(endpoint) = endpoint(
+        let Some(endpoint) = endpoint::read(
             section,
             &[protocol],
             self.mode.secrecy(Some(protocol)),

@@ -158,47 +158,50 @@ fn is_dots(segment: &Template) -> bool {
     plain == "." || plain == ".."
 }
 
-impl Reader<'_, '_> {
-    pub(super) fn targets(&mut self) -> Vec<Target> {
-        let Some(entry) = self.section.take("target") else {
-            let (place, path) = self.place();
-            self.error(place, &path, "has no target");
-            return Vec::new();
-        };
-        match entry.value.get_ref() {
-            DeValue::Array(array) if !array.is_empty() => {
-                let targets = array
-                    .iter()
-                    .filter_map(|value| self.target(value, &entry.path));
-                let targets: Vec<_> = targets.collect();
-                // Half a list would be another list.
-                if targets.len() < array.len() {
-                    Vec::new()
-                } else {
-                    targets
-                }
-            }
-            _ => self.target(entry.value, &entry.path).into_iter().collect(),
-        }
+pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<Target> {
+    if reader.is_default() {
+        return Vec::new();
     }
+    let Some(entry) = reader.section.take("target") else {
+        let (place, path) = reader.place();
+        reader.error(place, &path, "has no target");
+        return Vec::new();
+    };
+    match entry.value.get_ref() {
+        DeValue::Array(array) if !array.is_empty() => {
+            let targets = array
+                .iter()
+                .filter_map(|value| target(reader, value, &entry.path));
+            let targets: Vec<_> = targets.collect();
+            // Half a list would be another list.
+            if targets.len() < array.len() {
+                Vec::new()
+            } else {
+                targets
+            }
+        }
+        _ => target(reader, entry.value, &entry.path)
+            .into_iter()
+            .collect(),
+    }
+}
 
-    fn target(&mut self, value: &Spanned<DeValue<'_>>, path: &str) -> Option<Target> {
-        let DeValue::String(text) = value.get_ref() else {
-            self.error(value.span(), path, "must be a URL, or a list of URLs");
-            return None;
-        };
-        match Target::parse(text, self.vocabulary()) {
-            Ok(target) => {
-                self.report.layout().harmless.push(value.span());
-                Some(target)
+fn target(reader: &mut Reader<'_, '_>, value: &Spanned<DeValue<'_>>, path: &str) -> Option<Target> {
+    let DeValue::String(text) = value.get_ref() else {
+        reader.error(value.span(), path, "must be a URL, or a list of URLs");
+        return None;
+    };
+    match Target::parse(text, reader.vocabulary()) {
+        Ok(target) => {
+            reader.report.layout().harmless.push(value.span());
+            Some(target)
+        }
+        Err(fault) => {
+            if !fault.is_secret {
+                reader.report.layout().harmless.push(value.span());
             }
-            Err(fault) => {
-                if !fault.is_secret {
-                    self.report.layout().harmless.push(value.span());
-                }
-                self.error(value.span(), path, fault.text);
-                None
-            }
+            reader.error(value.span(), path, fault.text);
+            None
         }
     }
 }

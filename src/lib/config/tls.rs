@@ -103,94 +103,96 @@ pub enum TlsVersion {
     Tls13,
 }
 
-impl<'t> Reader<'_, 't> {
-    pub(super) fn tls(&mut self) -> Tls {
-        match self.section.take_members("tls", self.report) {
-            Some(section) => self.tls_over(Tls::default(), section),
-            None => Tls::default(),
+pub(super) fn read(reader: &mut Reader<'_, '_>) -> Tls {
+    match reader.section.take_members("tls", reader.report) {
+        Some(section) => read_over(reader, Tls::default(), section),
+        None => Tls::default(),
+    }
+}
+
+/// Reads what stands in a section; what does not is taken over.
+pub(super) fn read_over<'t>(
+    reader: &mut Reader<'_, 't>,
+    mut tls: Tls,
+    mut section: Section<'t>,
+) -> Tls {
+    const VERSIONS: [(&str, TlsVersion); 2] =
+        [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+    if section.is_off("ca") {
+        tls.ca = None;
+    }
+    if let Some(entry) = section.take("ca") {
+        tls.ca = ca(reader, &entry);
+    }
+    let (cert, key) = (section.take("client-cert"), section.take("client-key"));
+    tls.identity = identity(reader, &section, cert, key);
+    if section.is_off("min-version") {
+        tls.min_version = TlsVersion::Tls12;
+    }
+    if let Some(entry) = section.take("min-version") {
+        let version = values::word(&entry, &VERSIONS, reader.report);
+        tls.min_version = version.unwrap_or(tls.min_version);
+    }
+    if let Some(entry) = section.take_bool("verify") {
+        tls.verify = values::boolean(&entry, reader.report).unwrap_or(true);
+        if !tls.verify {
+            let text = "anybody on the way can be the backend, and read the secrets sent";
+            reader.report.warning(entry.value.span(), &entry.path, text);
         }
     }
+    section.finish(reader.report);
+    tls
+}
 
-    /// Reads what stands in a section; what does not is taken over.
-    pub(super) fn tls_over(&mut self, mut tls: Tls, mut section: Section<'t>) -> Tls {
-        const VERSIONS: [(&str, TlsVersion); 2] =
-            [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-        if section.is_off("ca") {
-            tls.ca = None;
-        }
-        if let Some(entry) = section.take("ca") {
-            tls.ca = self.ca(&entry);
-        }
-        let (cert, key) = (section.take("client-cert"), section.take("client-key"));
-        tls.identity = self.identity(&section, cert, key);
-        if section.is_off("min-version") {
-            tls.min_version = TlsVersion::Tls12;
-        }
-        if let Some(entry) = section.take("min-version") {
-            let version = values::word(&entry, &VERSIONS, self.report);
-            tls.min_version = version.unwrap_or(tls.min_version);
-        }
-        if let Some(entry) = section.take_bool("verify") {
-            tls.verify = values::boolean(&entry, self.report).unwrap_or(true);
-            if !tls.verify {
-                let text = "anybody on the way can be the backend, and read the secrets sent";
-                self.report.warning(entry.value.span(), &entry.path, text);
-            }
-        }
-        section.finish(self.report);
-        tls
+fn ca(reader: &mut Reader<'_, '_>, entry: &Entry<'_>) -> Option<Certificates> {
+    let (path, pem) = pem(entry, reader.report)?;
+    let chain = certificates(&pem).filter(|chain| are_authorities(chain));
+    if chain.is_none() {
+        let text = format!("{path:?} holds no certificates as PEM");
+        reader.error(entry.value.span(), &entry.path, text);
     }
+    Some(Certificates {
+        path,
+        chain: chain?,
+    })
+}
 
-    fn ca(&mut self, entry: &Entry<'_>) -> Option<Certificates> {
-        let (path, pem) = pem(entry, self.report)?;
-        let chain = certificates(&pem).filter(|chain| are_authorities(chain));
-        if chain.is_none() {
-            let text = format!("{path:?} holds no certificates as PEM");
-            self.error(entry.value.span(), &entry.path, text);
-        }
-        Some(Certificates {
-            path,
-            chain: chain?,
-        })
-    }
-
-    fn identity(
-        &mut self,
-        section: &Section<'_>,
-        cert: Option<Entry<'t>>,
-        key: Option<Entry<'t>>,
-    ) -> Option<ClientIdentity> {
-        let (cert_entry, key) = match (cert, key) {
-            (None, None) => return None,
-            (Some(cert), Some(key)) => (cert, key),
-            _ => {
-                let text = "client-cert and client-key are of use only together";
-                self.error(section.span.clone(), &section.path, text);
-                return None;
-            }
-        };
-        let cert = pem(&cert_entry, self.report);
-        let key_secret = match key.value.get_ref() {
-            DeValue::String(_) => secret_pem(&key, self.secrecy, self.report),
-            _ => any_secret(&key, self.secrecy, self.report),
-        };
-        let ((path, pem), key) = (cert?, key_secret?);
-        let chain = certificates(&pem);
-        let certified = chain.clone().and_then(|chain| certified(chain, &key));
-        if chain.is_none() || certified.is_none() && !key.is_absent() {
-            let text = "does not make a client certificate as PEM with client-key";
-            self.error(cert_entry.value.span(), &cert_entry.path, text);
+fn identity<'t>(
+    reader: &mut Reader<'_, 't>,
+    section: &Section<'_>,
+    cert: Option<Entry<'t>>,
+    key: Option<Entry<'t>>,
+) -> Option<ClientIdentity> {
+    let (cert_entry, key) = match (cert, key) {
+        (None, None) => return None,
+        (Some(cert), Some(key)) => (cert, key),
+        _ => {
+            let text = "client-cert and client-key are of use only together";
+            reader.error(section.span.clone(), &section.path, text);
             return None;
         }
-        Some(ClientIdentity {
-            certificates: Certificates {
-                path,
-                chain: chain?,
-            },
-            key: key.source().clone(),
-            certified,
-        })
+    };
+    let cert = pem(&cert_entry, reader.report);
+    let key_secret = match key.value.get_ref() {
+        DeValue::String(_) => secret_pem(&key, reader.secrecy, reader.report),
+        _ => any_secret(&key, reader.secrecy, reader.report),
+    };
+    let ((path, pem), key) = (cert?, key_secret?);
+    let chain = certificates(&pem);
+    let certified = chain.clone().and_then(|chain| certified(chain, &key));
+    if chain.is_none() || certified.is_none() && !key.is_absent() {
+        let text = "does not make a client certificate as PEM with client-key";
+        reader.error(cert_entry.value.span(), &cert_entry.path, text);
+        return None;
     }
+    Some(ClientIdentity {
+        certificates: Certificates {
+            path,
+            chain: chain?,
+        },
+        key: key.source().clone(),
+        certified,
+    })
 }
 
 /// Returns a secret that is kept in a PEM file.

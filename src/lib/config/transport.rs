@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::reader::Reader;
-use super::tls::Tls;
+use super::tls::{self, Tls};
 use super::values;
 
 /// How connections to a backend are made; endpoints that agree in it share them.
@@ -61,68 +61,67 @@ pub enum Compression {
     Both,
 }
 
-impl Reader<'_, '_> {
-    pub(super) fn transport(&mut self) -> Transport {
-        const COMPRESSIONS: [(&str, Compression); 2] = [
-            ("response", Compression::Response),
-            ("both", Compression::Both),
-        ];
-        const HTTP_VERSIONS: [(&str, HttpVersion); 3] = [
-            ("auto", HttpVersion::Auto),
-            ("1.1", HttpVersion::Http1),
-            ("2", HttpVersion::Http2),
-        ];
-        Transport {
-            connect_timeout: self.duration("connect-timeout", Duration::from_secs(2)),
-            pool_idle: self.duration("pool-idle", Duration::from_secs(30)),
-            tls: self.tls(),
-            proxy: self.proxy(),
-            unix_socket: self.unix_socket(),
-            compression: self
-                .word("compression", &COMPRESSIONS)
-                .unwrap_or(Compression::None),
-            http_version: self
-                .word("http-version", &HTTP_VERSIONS)
-                .unwrap_or(HttpVersion::Auto),
-        }
+pub(super) fn read(reader: &mut Reader<'_, '_>) -> Transport {
+    const COMPRESSIONS: [(&str, Compression); 2] = [
+        ("response", Compression::Response),
+        ("both", Compression::Both),
+    ];
+    const HTTP_VERSIONS: [(&str, HttpVersion); 3] = [
+        ("auto", HttpVersion::Auto),
+        ("1.1", HttpVersion::Http1),
+        ("2", HttpVersion::Http2),
+    ];
+    Transport {
+        connect_timeout: reader.duration("connect-timeout", Duration::from_secs(2)),
+        pool_idle: reader.duration("pool-idle", Duration::from_secs(30)),
+        tls: tls::read(reader),
+        proxy: proxy(reader),
+        unix_socket: unix_socket(reader),
+        compression: reader
+            .word("compression", &COMPRESSIONS)
+            .unwrap_or(Compression::None),
+        http_version: reader
+            .word("http-version", &HTTP_VERSIONS)
+            .unwrap_or(HttpVersion::Auto),
     }
+}
 
-    pub(super) fn follows_redirects(&mut self) -> bool {
-        self.word("redirects", &[("same-origin", true)])
-            .unwrap_or(false)
-    }
+pub(super) fn follows_redirects(reader: &mut Reader<'_, '_>) -> bool {
+    reader
+        .word("redirects", &[("same-origin", true)])
+        .unwrap_or(false)
+}
 
-    fn unix_socket(&mut self) -> Option<PathBuf> {
-        let entry = self.section.take("unix-socket")?;
-        let path = values::string(&entry, self.report)?;
-        if !path.starts_with('/') {
-            let text = format!("{path:?} is no absolute path");
-            self.error(entry.value.span(), &entry.path, text);
-        }
-        Some(path.into())
+fn unix_socket(reader: &mut Reader<'_, '_>) -> Option<PathBuf> {
+    let entry = reader.section.take("unix-socket")?;
+    let path = values::string(&entry, reader.report)?;
+    if !path.starts_with('/') {
+        let text = format!("{path:?} is no absolute path");
+        reader.error(entry.value.span(), &entry.path, text);
     }
+    Some(path.into())
+}
 
-    fn proxy(&mut self) -> Proxy {
-        let Some(entry) = self.section.take("proxy") else {
-            return Proxy::None;
-        };
-        let Some(text) = values::private_string(&entry, self.report) else {
-            return Proxy::None;
-        };
-        if text == "environment" {
-            self.report.layout().harmless.push(entry.value.span());
-            return Proxy::Environment;
-        }
-        let url = Url::parse(text).ok().filter(|url| {
-            let is_plain = url.username().is_empty() && url.password().is_none();
-            ["http", "https"].contains(&url.scheme()) && url.has_host() && is_plain
-        });
-        if url.is_none() {
-            let text = "must be \"environment\", or a URL of http or https without a user";
-            self.error(entry.value.span(), &entry.path, text);
-        } else {
-            self.report.layout().harmless.push(entry.value.span());
-        }
-        url.map_or(Proxy::None, Proxy::Url)
+fn proxy(reader: &mut Reader<'_, '_>) -> Proxy {
+    let Some(entry) = reader.section.take("proxy") else {
+        return Proxy::None;
+    };
+    let Some(text) = values::private_string(&entry, reader.report) else {
+        return Proxy::None;
+    };
+    if text == "environment" {
+        reader.report.layout().harmless.push(entry.value.span());
+        return Proxy::Environment;
     }
+    let url = Url::parse(text).ok().filter(|url| {
+        let is_plain = url.username().is_empty() && url.password().is_none();
+        ["http", "https"].contains(&url.scheme()) && url.has_host() && is_plain
+    });
+    if url.is_none() {
+        let text = "must be \"environment\", or a URL of http or https without a user";
+        reader.error(entry.value.span(), &entry.path, text);
+    } else {
+        reader.report.layout().harmless.push(entry.value.span());
+    }
+    url.map_or(Proxy::None, Proxy::Url)
 }
