@@ -156,7 +156,7 @@ fn answers(criterion: &mut Criterion) {
             r#"{"action":"PREPEND X-Spam-Score: 3.1","score":3.1}"#,
         ),
     ] {
-        let reading = table(program, keys).endpoint.reading;
+        let reading = table(program, keys).endpoint.response_rules;
         group.bench_function(name, |b| {
             b.iter(|| read(content_type, black_box(body.as_bytes()), &reading));
         });

@@ -373,11 +373,11 @@ fn a_table_takes_over_what_it_does_not_set() {
     assert_eq!(back.request_timeout.as_secs(), 5);
     assert!(!back.special_keys);
     assert!(back.auth_token.is_none() && back.credential.is_none());
-    assert_eq!(back.reading.status.verdict(404), None);
+    assert_eq!(back.response_rules.status.verdict(404), None);
     let own = table(Socketmap::FACTS, "own");
     assert!(format!("{:?}", own.credential).starts_with("Some(Basic"));
     assert!(own.auth_token.is_none());
-    let verdict = |status| format!("{:?}", own.reading.status.verdict(status));
+    let verdict = |status| format!("{:?}", own.response_rules.status.verdict(status));
     assert_eq!(verdict(404), "Some(Temporary)");
     assert_eq!(verdict(418), "Some(NotFound)");
     assert_eq!(verdict(503), "Some(Permanent)");

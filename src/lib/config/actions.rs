@@ -8,7 +8,7 @@ use crate::reply::{FallbackAction, PolicyActions};
 pub(super) fn read(reader: &mut Reader<'_, '_>) -> PolicyActions {
     let default = PolicyActions::default();
     let not_found = reader.section.nearest(&["on-not-found"]);
-    reader.says_not_found = not_found.is_some_and(|(below, _)| below == 0);
+    reader.has_own_not_found = not_found.is_some_and(|(below, _)| below == 0);
     let restriction_classes = restriction_classes(reader);
     let permit_actions = reader.boolean("permit-actions");
     let mut said = |name, default| action(reader, name, &restriction_classes).unwrap_or(default);

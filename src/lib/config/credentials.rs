@@ -51,9 +51,8 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential>
             .error(second.key_span.clone(), &second.path, text);
     }
     match entry.key {
-        "bearer-token" => {
-            header_secret(entry, "Bearer ", reader.secrecy, reader.report).map(Credential::Bearer)
-        }
+        "bearer-token" => header_secret(entry, "Bearer ", reader.secret_policy, reader.report)
+            .map(Credential::Bearer),
         "basic-auth" => basic(reader, entry),
         _ => {
             let settings = oauth::read(reader, entry, tls)?;
@@ -94,7 +93,7 @@ fn basic<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Option<Credentia
 
 /// Reads a user's name or password. RFC 7617 forbids control characters in both.
 fn basic_part(reader: &mut Reader<'_, '_>, entry: &Entry<'_>) -> Option<Secret> {
-    let secret = any_secret(entry, reader.secrecy, reader.report)?;
+    let secret = any_secret(entry, reader.secret_policy, reader.report)?;
     if HeaderSecret::new("", &secret).is_none() {
         let text = "holds a character that no header can hold";
         reader.error(entry.value.span(), &entry.path, text);

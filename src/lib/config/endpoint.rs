@@ -47,9 +47,9 @@ pub struct Endpoint {
     /// Attributes that placeholders may name besides Postfix's own.
     pub extra_attributes: Vec<String>,
     /// How the answer is read.
-    pub reading: ResponseRules,
+    pub response_rules: ResponseRules,
     /// What a policy table says for each outcome.
-    pub words: PolicyActions,
+    pub actions: PolicyActions,
     /// How connections are made.
     pub transport: Transport,
     /// Whether a redirect on the same origin is followed.
@@ -76,18 +76,18 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(90);
 pub(super) fn read(
     section: Section<'_>,
     protocols: &[&'static Facts],
-    secrecy: SecretPolicy,
+    secret_policy: SecretPolicy,
     report: &mut Report,
 ) -> Option<Endpoint> {
     let rejected_before = report.rejected();
-    let mut table = Reader::new(section, protocols, secrecy, report);
+    let mut table = Reader::new(section, protocols, secret_policy, report);
     let reader = &mut table;
     reader.extra_attributes = extra_attributes(reader);
     let targets = target::read(reader);
     let (method, query, body) = body::read(reader, &targets);
     let headers = headers::read(reader);
     let transport = transport::read(reader);
-    let words = actions::read(reader);
+    let actions = actions::read(reader);
     let endpoint = Endpoint {
         targets,
         method,
@@ -100,8 +100,8 @@ pub(super) fn read(
         special_keys: reader.boolean("special-keys"),
         normalise: normalise::read(reader),
         extra_attributes: reader.extra_attributes.clone(),
-        reading: response::read(reader, &words),
-        words,
+        response_rules: response::read(reader, &actions),
+        actions,
         transport,
         follows_redirects: transport::follows_redirects(reader),
         retries: reader.count("retries", 0..=10, 1),

@@ -39,7 +39,8 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<(HeaderName, HeaderText)>
         }
         let value = match entry.value.get_ref() {
             DeValue::String(text) => header(reader, text, &entry),
-            _ => header_secret(&entry, "", reader.secrecy, reader.report).map(HeaderText::Fixed),
+            _ => header_secret(&entry, "", reader.secret_policy, reader.report)
+                .map(HeaderText::Fixed),
         };
         headers.extend(value.map(|value| (name, value)));
     }
@@ -119,7 +120,7 @@ pub(super) fn user_agent(reader: &mut Reader<'_, '_>) -> HeaderValue {
 
 pub(super) fn auth_token(reader: &mut Reader<'_, '_>) -> Option<HeaderSecret> {
     let entry = reader.section.take("auth-token")?;
-    header_secret(&entry, "", reader.secrecy, reader.report)
+    header_secret(&entry, "", reader.secret_policy, reader.report)
 }
 
 /// The keys that say who we are.

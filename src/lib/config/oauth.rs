@@ -29,7 +29,7 @@ pub struct OAuth {
     /// Who we are there.
     pub client_id: String,
     /// How we prove it.
-    pub proof: ClientAuth,
+    pub client_auth: ClientAuth,
     /// What is asked for, names with blanks between them.
     pub scope: Option<String>,
     /// What the form for a token has besides.
@@ -130,11 +130,11 @@ pub(super) fn read<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>, tls: &Tls
         (!text.trim().is_empty()).then(|| text.trim().to_owned())
     });
     let parameters = parameters.map_or_else(Vec::new, |entry| token_parameters(reader, &entry));
-    let proof = client_auth(reader, entry, secret, key, method);
+    let client_auth = client_auth(reader, entry, secret, key, method);
     Some(OAuth {
         server: server?,
         client_id: client_id?,
-        proof: proof?,
+        client_auth: client_auth?,
         scope,
         parameters,
         tls,
@@ -155,7 +155,7 @@ fn token_parameters<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Vec<(
             let text = "is set by the program itself";
             reader.error(entry.key_span, &entry.path, text);
         } else {
-            let value = any_secret(&entry, reader.secrecy, reader.report);
+            let value = any_secret(&entry, reader.secret_policy, reader.report);
             parameters.extend(value.map(|value| (entry.key.to_owned(), value)));
         }
     }
@@ -201,7 +201,7 @@ fn client_auth<'t>(
         reader.error(oauth.value.span(), &oauth.path, text);
         return None;
     };
-    let value = any_secret(&entry, reader.secrecy, reader.report)?;
+    let value = any_secret(&entry, reader.secret_policy, reader.report)?;
     match (is_signed, chosen) {
         (true, _) => signing_key(reader, &entry, &value).map(ClientAuth::PrivateKeyJwt),
         (false, Some(1)) => Some(ClientAuth::Post(value)),

@@ -16,9 +16,9 @@ pub(super) struct Reader<'r, 't> {
     /// The protocol of the table; for `[http]` all of them.
     protocols: &'r [&'static Facts],
     /// Whether the table itself, and not `[http]`, has `on-not-found`.
-    pub(super) says_not_found: bool,
+    pub(super) has_own_not_found: bool,
     pub(super) extra_attributes: Vec<String>,
-    pub(super) secrecy: SecretPolicy,
+    pub(super) secret_policy: SecretPolicy,
     pub(super) section: Section<'t>,
     pub(super) report: &'r mut Report,
 }
@@ -30,14 +30,14 @@ impl<'r, 't> Reader<'r, 't> {
     pub(super) fn new(
         section: Section<'t>,
         protocols: &'r [&'static Facts],
-        secrecy: SecretPolicy,
+        secret_policy: SecretPolicy,
         report: &'r mut Report,
     ) -> Self {
         Self {
             protocols,
-            says_not_found: false,
+            has_own_not_found: false,
             extra_attributes: Vec::new(),
-            secrecy,
+            secret_policy,
             section,
             report,
         }

@@ -57,7 +57,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn secrecy(self, program: Option<&'static Facts>) -> SecretPolicy {
+    fn secret_policy(self, program: Option<&'static Facts>) -> SecretPolicy {
         match self {
             Self::Check => SecretPolicy::Warn,
             Self::Serve(serving) if program == Some(serving) => SecretPolicy::Required,
@@ -84,7 +84,7 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
         .and_then(|e| Some((e.clone(), table(&e, report)?)));
     if let Some((entry, http)) = &http {
         let section = Section::new("http", entry.key_span.clone(), http, ENDPOINT);
-        endpoint::read(section, &protocol::ALL, mode.secrecy(None), report);
+        endpoint::read(section, &protocol::ALL, mode.secret_policy(None), report);
     }
     let server = take_section(&mut file, "server", SERVER, report)
         .map_or_else(Server::default, |section| server(section, report));
@@ -155,7 +155,7 @@ impl<'t> Tables<'t> {
         let Some(endpoint) = endpoint::read(
             section,
             &[protocol],
-            self.mode.secrecy(Some(protocol)),
+            self.mode.secret_policy(Some(protocol)),
             report,
         ) else {
             return;

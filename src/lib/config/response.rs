@@ -87,7 +87,7 @@ impl Statuses {
     }
 }
 
-pub(super) fn read(reader: &mut Reader<'_, '_>, words: &PolicyActions) -> ResponseRules {
+pub(super) fn read(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> ResponseRules {
     const RESPONSES: [(&str, Response); 3] = [
         ("json", Response::Json),
         ("text", Response::Text),
@@ -102,7 +102,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, words: &PolicyActions) -> Respon
         protocol: reader.facts(),
         response,
         value: pointer(reader, "value"),
-        missing: missing(reader, response, words),
+        missing: missing(reader, response, actions),
         error: pointer(reader, "error"),
         no_error: reader
             .section
@@ -113,12 +113,12 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, words: &PolicyActions) -> Respon
         true_value: text(reader, "true-value", "1", |text| {
             !is_blank(text) && !text.contains(['\0', '\n'])
         }),
-        status: status(reader, words),
+        status: status(reader, actions),
         require_header: require_header(reader),
     }
 }
 
-fn missing(reader: &mut Reader<'_, '_>, response: Response, words: &PolicyActions) -> Missing {
+fn missing(reader: &mut Reader<'_, '_>, response: Response, actions: &PolicyActions) -> Missing {
     const MISSING: [(&str, Missing); 2] = [
         ("temporary", Missing::Temporary),
         ("not-found", Missing::NotFound),
@@ -136,7 +136,7 @@ fn missing(reader: &mut Reader<'_, '_>, response: Response, words: &PolicyAction
             &entry,
             "missing",
             "an answer without a value",
-            words,
+            actions,
         );
     }
     missing
@@ -148,12 +148,12 @@ fn warn_of_inherited(
     entry: &Entry<'_>,
     key: &str,
     what: &str,
-    words: &PolicyActions,
+    actions: &PolicyActions,
 ) {
-    if !reader.facts().has_actions || reader.says_not_found {
+    if !reader.facts().has_actions || reader.has_own_not_found {
         return;
     }
-    let said = match &words.on_not_found {
+    let said = match &actions.on_not_found {
         FallbackAction::Action(action) => action,
         FallbackAction::Disconnect => "disconnect",
     };
@@ -189,7 +189,7 @@ fn text(
     text.unwrap_or(default).to_owned()
 }
 
-fn status(reader: &mut Reader<'_, '_>, words: &PolicyActions) -> Statuses {
+fn status(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> Statuses {
     const VERDICTS: [(&str, Verdict); 4] = [
         ("found", Verdict::Found),
         ("not-found", Verdict::NotFound),
@@ -207,7 +207,7 @@ fn status(reader: &mut Reader<'_, '_>, words: &PolicyActions) -> Statuses {
         // 204 means that everywhere.
         if verdict == Verdict::NotFound && below > 0 && entry.key != "204" {
             let key = format!("status.{}", entry.key);
-            warn_of_inherited(reader, &entry, &key, "this status", words);
+            warn_of_inherited(reader, &entry, &key, "this status", actions);
         }
         let class = entry
             .key

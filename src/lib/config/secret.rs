@@ -177,10 +177,10 @@ pub(super) enum SecretPolicy {
 pub(super) fn header_secret(
     entry: &Entry<'_>,
     prefix: &str,
-    secrecy: SecretPolicy,
+    secret_policy: SecretPolicy,
     report: &mut Report,
 ) -> Option<HeaderSecret> {
-    let secret = any_secret(entry, secrecy, report)?;
+    let secret = any_secret(entry, secret_policy, report)?;
     let header = HeaderSecret::new(prefix, &secret);
     if header.is_none() {
         let text = "holds a character that no header can hold";
@@ -192,13 +192,13 @@ pub(super) fn header_secret(
 /// Returns a secret. For a look at a configuration it may be one that is not there.
 pub(super) fn any_secret(
     entry: &Entry<'_>,
-    secrecy: SecretPolicy,
+    secret_policy: SecretPolicy,
     report: &mut Report,
 ) -> Option<Secret> {
     let secret = match entry.value.get_ref() {
         DeValue::String(text) if text.is_empty() => Err("is empty"),
         DeValue::String(text) => Ok(Secret::text(text)),
-        DeValue::Table(_) => return fetched(entry, secrecy, report),
+        DeValue::Table(_) => return fetched(entry, secret_policy, report),
         _ => Err(
             "must be a string, { credential = \"NAME\" }, { file = \"/path\" } or { env = \"NAME\" }",
         ),
@@ -208,7 +208,7 @@ pub(super) fn any_secret(
         .ok()
 }
 
-fn fetched(entry: &Entry<'_>, secrecy: SecretPolicy, report: &mut Report) -> Option<Secret> {
+fn fetched(entry: &Entry<'_>, secret_policy: SecretPolicy, report: &mut Report) -> Option<Secret> {
     let mut section = Section::new(
         &entry.path,
         entry.value.span(),
@@ -240,16 +240,16 @@ fn fetched(entry: &Entry<'_>, secrecy: SecretPolicy, report: &mut Report) -> Opt
         report.error(entry.value.span(), &entry.path, text);
         return None;
     };
-    fetch(source, entry, secrecy, report)
+    fetch(source, entry, secret_policy, report)
 }
 
 pub(super) fn fetch(
     source: Source,
     entry: &Entry<'_>,
-    secrecy: SecretPolicy,
+    secret_policy: SecretPolicy,
     report: &mut Report,
 ) -> Option<Secret> {
-    let here = match secrecy {
+    let here = match secret_policy {
         SecretPolicy::Warn => " here",
         SecretPolicy::Required | SecretPolicy::Ignore => "",
     };
@@ -258,7 +258,7 @@ pub(super) fn fetch(
         Ok(_) => format!("{source:?} is empty"),
         Err(error) => format!("{source:?} cannot be read{here}: {}", plain(&error)),
     };
-    match secrecy {
+    match secret_policy {
         SecretPolicy::Ignore => {}
         SecretPolicy::Warn => report.warning(entry.value.span(), &entry.path, text),
         SecretPolicy::Required => {

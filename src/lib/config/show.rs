@@ -130,8 +130,8 @@ fn endpoint(table: &Table) -> Pairs<'_> {
         special_keys,
         normalise,
         extra_attributes,
-        reading,
-        words,
+        response_rules,
+        actions,
         transport,
         follows_redirects,
         retries,
@@ -153,26 +153,26 @@ fn endpoint(table: &Table) -> Pairs<'_> {
         "auth-token",
         auth_token.as_ref().map(|token| source(&token.source)),
     );
-    add("response", Some(text(response(reading.response))));
-    add("value", reading.value.as_ref().map(text));
-    add("missing", Some(text(missing(reading.missing))));
-    add("error", reading.error.as_ref().map(text));
-    add("no-error", some_list(&reading.no_error));
-    add("require-header", required(&reading.require_header));
-    add("list-separator", Some(text(&reading.list_separator)));
-    add("true-value", Some(text(&reading.true_value)));
+    add("response", Some(text(response(response_rules.response))));
+    add("value", response_rules.value.as_ref().map(text));
+    add("missing", Some(text(missing(response_rules.missing))));
+    add("error", response_rules.error.as_ref().map(text));
+    add("no-error", some_list(&response_rules.no_error));
+    add("require-header", required(&response_rules.require_header));
+    add("list-separator", Some(text(&response_rules.list_separator)));
+    add("true-value", Some(text(&response_rules.true_value)));
     add(
         "special-keys",
         facts.key.is_some().then_some(Shape::Flag(*special_keys)),
     );
     if facts.has_actions {
-        add("on-not-found", Some(said(&words.on_not_found)));
-        add("on-temporary", Some(said(&words.on_temporary)));
-        add("on-permanent", Some(said(&words.on_permanent)));
-        add("permit-actions", Some(Shape::Flag(words.permit_actions)));
+        add("on-not-found", Some(said(&actions.on_not_found)));
+        add("on-temporary", Some(said(&actions.on_temporary)));
+        add("on-permanent", Some(said(&actions.on_permanent)));
+        add("permit-actions", Some(Shape::Flag(actions.permit_actions)));
         add(
             "restriction-classes",
-            Some(Shape::List(&words.restriction_classes)),
+            Some(Shape::List(&actions.restriction_classes)),
         );
         add("extra-attributes", some_list(extra_attributes));
     }
@@ -240,7 +240,7 @@ fn endpoint(table: &Table) -> Pairs<'_> {
         .map(|(name, value)| (name.as_str(), header(value)))
         .collect();
     add("headers", some_table(headers));
-    add("status", some_table(statuses(&reading.status)));
+    add("status", some_table(statuses(&response_rules.status)));
     add("normalise", some_table(normalised(normalise)));
     add("tls", some_table(tls(&transport.tls, &Tls::default())));
     add(
@@ -312,7 +312,7 @@ fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
         TokenServer::Token(url) => ("token-url", url),
         TokenServer::Issuer(url) => ("issuer", url),
     };
-    let (key, value, method) = match &settings.proof {
+    let (key, value, method) = match &settings.client_auth {
         ClientAuth::Basic(value) => ("client-secret", secret(value), "basic"),
         ClientAuth::Post(value) => ("client-secret", secret(value), "post"),
         ClientAuth::PrivateKeyJwt(key) => ("private-key", source(&key.source), "private-key-jwt"),

@@ -174,8 +174,8 @@ fn identity<'t>(
     };
     let cert = pem(&cert_entry, reader.report);
     let key_secret = match key.value.get_ref() {
-        DeValue::String(_) => secret_pem(&key, reader.secrecy, reader.report),
-        _ => any_secret(&key, reader.secrecy, reader.report),
+        DeValue::String(_) => secret_pem(&key, reader.secret_policy, reader.report),
+        _ => any_secret(&key, reader.secret_policy, reader.report),
     };
     let ((path, pem), key) = (cert?, key_secret?);
     let chain = certificates(&pem);
@@ -196,9 +196,13 @@ fn identity<'t>(
 }
 
 /// Returns a secret that is kept in a PEM file.
-fn secret_pem(entry: &Entry<'_>, secrecy: SecretPolicy, report: &mut Report) -> Option<Secret> {
+fn secret_pem(
+    entry: &Entry<'_>,
+    secret_policy: SecretPolicy,
+    report: &mut Report,
+) -> Option<Secret> {
     let path = place(entry, NO_PEM_FILE, report)?;
-    fetch(Source::File(path.into()), entry, secrecy, report)
+    fetch(Source::File(path.into()), entry, secret_policy, report)
 }
 
 /// Returns the path of a PEM file and its text.

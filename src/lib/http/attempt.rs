@@ -43,7 +43,7 @@ impl Attempt {
             Ok(response) => response,
             Err(error) => return Self::unanswered(sender, error),
         };
-        let rules = &sender.table.endpoint.reading;
+        let rules = &sender.table.endpoint.response_rules;
         let status = response.status().as_u16();
         progress.status = Some(status);
         let lifetime = cache_lifetime(sender, &response);

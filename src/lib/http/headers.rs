@@ -8,7 +8,7 @@ use crate::config::{Body, Compression, Credential, Endpoint, HeaderSecret, Heade
 /// The headers that every call of an endpoint has.
 pub fn headers(endpoint: &Endpoint) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let accept = match endpoint.reading.response {
+    let accept = match endpoint.response_rules.response {
         Response::Json => "application/json",
         Response::Text => "text/plain",
         Response::Auto => "application/json, text/plain",

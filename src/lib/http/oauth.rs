@@ -301,7 +301,7 @@ impl Tokens {
             pairs.push((name, value.expose().to_owned()));
         }
         let mut authorization = None;
-        match &self.settings.proof {
+        match &self.settings.client_auth {
             ClientAuth::Basic(secret) => {
                 // Both are escaped before they are joined (RFC 6749, section 2.3.1).
                 let pair = format!("{}:{}", escape(id), escape(secret.expose()));

@@ -83,7 +83,7 @@ impl Table for Endpoint {
     }
 
     fn words(&self) -> &PolicyActions {
-        &self.table().endpoint.words
+        &self.table().endpoint.actions
     }
 
     fn meter(&self) -> Option<&Meter> {
@@ -105,7 +105,7 @@ impl Table for Endpoint {
             async move {
                 let fetched = caller.ask(&request, id).await;
                 // What cannot be said is a failure, and no failure is kept.
-                let words = &caller.table().endpoint.words;
+                let words = &caller.table().endpoint.actions;
                 Fetched {
                     outcome: check(fetched.outcome, words),
                     ..fetched
