@@ -9,7 +9,7 @@ use rustix::{
 
 use super::{NOWHERE, users};
 use crate::{
-    servers::certificates::{Authority, authority},
+    servers::certificates::authority,
     support::{
         Directory,
         backend::{Backend, good, json},
@@ -17,7 +17,6 @@ use crate::{
         program::{ALL, Binary, Launch},
         said::DUNNO,
         same,
-        tables::refused,
     },
 };
 
@@ -324,83 +323,6 @@ async fn show_prints_every_table_after_inheritance_and_hides_secrets() {
 }
 
 #[tokio::test]
-async fn bad_values_are_named_with_their_place() {
-    for (key, value) in [
-        ("target", "[]"),
-        ("target", "[\"htp://x/\"]"),
-        ("target", "[5]"),
-        ("tls.min-version", "\"1.1\""),
-        ("tls.min-version", "1.2"),
-        ("tls.verify", "\"no\""),
-        ("tls.bogus", "1"),
-        ("tls.ca", "5"),
-        ("proxy", "true"),
-        ("proxy", "\"htp://x\""),
-        ("redirects", "true"),
-        ("redirects", "\"always\""),
-        ("compression", "true"),
-        ("compression", "\"zip\""),
-        ("unix-socket", "5"),
-        ("unix-socket", "\"\""),
-        ("retries", "-1"),
-        ("retries", "\"1\""),
-        ("retries", "1.5"),
-        ("pool-idle", "30"),
-        ("connect-timeout", "\"fast\""),
-        ("request-timeout", "\"91s\""),
-        ("normalise", "true"),
-        ("normalise.lowercase", "\"yes\""),
-        ("normalise.delimiter", "5"),
-        ("normalise.pattern", "\"(\""),
-        ("normalise.bogus", "1"),
-        ("headers.X-Key", "\"{bogus}\""),
-        ("headers.X-Key", "\"a\\nb\""),
-        ("headers.Host", "\"x\""),
-        ("headers.Transfer-Encoding", "\"chunked\""),
-        ("json", "{ d = 1979-05-27 }"),
-        ("json", "{ f = nan }"),
-        ("json", "{ k = \"{bogus}\" }"),
-        ("json", "{ k = \"{*}\" }"),
-        ("form", "{ k = \"{bogus}\" }"),
-        ("bearer-token", "5"),
-        ("basic-auth", "{ user = \"u\" }"),
-    ] {
-        let target = match key {
-            "target" => "",
-            _ => "target = \"https://127.0.0.1/{key}\"\n",
-        };
-        let method = match key {
-            "json" | "form" => "method = \"POST\"\n",
-            _ => "",
-        };
-        let config = format!("[socketmap.t]\n{target}{method}{key} = {value}\n");
-        println!("{config}");
-        refused(config, &[&format!("socketmap.t.{key}")]).await;
-    }
-}
-
-#[tokio::test]
-async fn keys_that_contradict_each_other_are_named() {
-    let directory = Directory::new();
-    let (certificate, key) = Authority::new().client().files(directory.path(), "client");
-    for keys in [
-        "method = \"POST\"\nform = { k = \"{key}\" }\njson = \"{key}\"".to_owned(),
-        "bearer-token = \"a\"\nbasic-auth = { user = \"u\", password = \"p\" }".to_owned(),
-        format!("tls.client-cert = \"{}\"", certificate.display()),
-        format!("tls.client-key = \"{}\"", key.display()),
-        "target = \"http://user:pass@127.0.0.1/\"".to_owned(),
-    ] {
-        let target = match keys.contains("target") {
-            true => "",
-            false => "target = \"https://127.0.0.1/\"\n",
-        };
-        let config = format!("[socketmap.t]\n{target}{keys}\n");
-        println!("{config}");
-        refused(config, &["socketmap.t."]).await;
-    }
-}
-
-#[tokio::test]
 async fn show_prints_the_keys_of_transport() {
     let (_authority, directory, ca) = authority();
     let keys = format!(
@@ -434,71 +356,6 @@ async fn show_prints_the_keys_of_transport() {
     }
     assert!(!end.stdout.contains("s3cret"), "{end:#?}");
     assert!(!end.stdout.contains("BEGIN"), "{end:#?}");
-}
-
-#[tokio::test]
-async fn bad_values_of_oauth2_are_named_with_their_place() {
-    let url = "token-url = \"https://127.0.0.1/token\"";
-    let rest = "client-id = \"i\", client-secret = \"s\"";
-    for (value, subject) in [
-        ("true".to_owned(), ""),
-        ("\"x\"".to_owned(), ""),
-        (format!("{{ {rest} }}"), ""),
-        (
-            format!("{{ {url}, issuer = \"https://127.0.0.1\", {rest} }}"),
-            "",
-        ),
-        (format!("{{ {url}, client-secret = \"s\" }}"), ""),
-        (format!("{{ {url}, client-id = \"i\" }}"), ""),
-        (format!("{{ {url}, {rest}, private-key = \"k\" }}"), ""),
-        (format!("{{ {url}, {rest}, bogus = 1 }}"), ".bogus"),
-        (
-            format!("{{ {url}, {rest}, auth-method = \"tls\" }}"),
-            ".auth-method",
-        ),
-        (
-            format!("{{ {url}, {rest}, auth-method = \"private-key-jwt\" }}"),
-            "",
-        ),
-        (format!("{{ {url}, {rest}, scope = 5 }}"), ".scope"),
-        (
-            format!("{{ {url}, client-id = 5, client-secret = \"s\" }}"),
-            ".client-id",
-        ),
-        (
-            format!("{{ {url}, client-id = \"i\", client-secret = 5 }}"),
-            ".client-secret",
-        ),
-        (
-            format!("{{ {url}, client-id = \"i\", private-key = \"no key\" }}"),
-            ".private-key",
-        ),
-        (
-            format!("{{ token-url = \"ftp://x/\", {rest} }}"),
-            ".token-url",
-        ),
-        (
-            format!("{{ token-url = \"https://u:p@x/\", {rest} }}"),
-            ".token-url",
-        ),
-        (format!("{{ token-url = 5, {rest} }}"), ".token-url"),
-        (format!("{{ issuer = \"nowhere\", {rest} }}"), ".issuer"),
-    ] {
-        let config = format!("[socketmap.t]\ntarget = \"http://127.0.0.1/\"\noauth2 = {value}\n");
-        println!("{config}");
-        refused(config, &[&format!("socketmap.t.oauth2{subject}")]).await;
-    }
-    for other in [
-        "bearer-token = \"b\"",
-        "basic-auth = { user = \"u\", password = \"p\" }",
-    ] {
-        let config = format!(
-            "[socketmap.t]\ntarget = \"http://127.0.0.1/\"\n{other}\n\
-             oauth2 = {{ {url}, {rest} }}\n"
-        );
-        println!("{config}");
-        refused(config, &["socketmap.t."]).await;
-    }
 }
 
 #[tokio::test]
