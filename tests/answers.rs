@@ -129,9 +129,46 @@ fn json_answers_of_lookups() {
         (r#""\ud800""#, BAD),
         ("<html><body>502</body></html>", BAD),
         ("\u{feff}\"a\"", BAD),
+        (" \r\n\t\"v\"\n ", "found v"),
+        (r#""a b""#, "found a b"),
+        (r#""  x ""#, "found   x "),
+        (
+            r#""\u00e9\"\\\/\ud83d\ude00""#,
+            "found \u{e9}\"\\/\u{1f600}",
+        ),
+        (r#""50%20off%""#, "found 50%20off%"),
+        (r#""a\tb""#, "found a\tb"),
+        (
+            r#""smtp:[mx.example.com]:25""#,
+            "found smtp:[mx.example.com]:25",
+        ),
+        ("\"+ %&§ß\"", "found + %&§ß"),
+        ("0", "found 0"),
+        ("-1", "found -1"),
+        ("2.50", "found 2.50"),
+        (
+            "0.1234567890123456789012345678901234567890",
+            "found 0.1234567890123456789012345678901234567890",
+        ),
+        (r#"["0123456789"]"#, "found 0123456789"),
+        (r#"["a",1,true,2.50]"#, "found a,1,1,2.50"),
+        ("[false]", BAD),
+        (r#"["a",""]"#, BAD),
+        // serde_json's own mark of a number.
+        (r#"{"$serde_json::private::Number":"7"}"#, BAD),
+        ("alice@example.com", BAD),
+        ("007", BAD),
+        ("\"v\"\n\"w\"", BAD),
     ] {
         let outcome = read("application/json", body.as_bytes(), &lookup());
         assert_eq!(short(&outcome), expected, "{body}");
+        // Policy reads values alike, but has nothing to say of an empty one.
+        let expected = match expected {
+            "not found" => BAD,
+            other => other,
+        };
+        let outcome = read("application/json", body.as_bytes(), &policy());
+        assert_eq!(short(&outcome), expected, "policy: {body}");
     }
     assert_eq!(short(&read("", b"\"\xff\"", &lookup())), BAD);
     let deep = "[".repeat(500_000);
@@ -261,15 +298,24 @@ fn text_answers_are_one_line_and_no_page() {
         ("text/plain", "\u{feff}", "not found"),
         ("text/plain", "\u{feff} <html>", BAD),
         ("text/plain", " \u{feff}\n<html>", BAD),
+        ("text/plain", "a b\r\n", "found a b"),
+        ("text/plain", "\u{e9}", "found \u{e9}"),
+        ("text/plain", "12345", "found 12345"),
+        ("text/plain", " \n\n", "not found"),
+        ("text/plain", "a\nb\n", BAD),
+        ("text/plain", " <p>v", BAD),
+        ("text/plain", "a\0b", "found a\0b"),
     ] {
         let outcome = read(content_type, body.as_bytes(), &reading);
         assert_eq!(short(&outcome), expected, "{content_type}: {body:?}");
     }
-    let outcome = read("text/plain", b"\xfc", &reading);
-    assert_eq!(
-        short(&outcome),
-        format!("temporary: {}", Reason::ValueCannotBeSent)
-    );
+    for body in [&b"\xfc"[..], b"a\xffb"] {
+        let outcome = read("text/plain", body, &reading);
+        assert_eq!(
+            short(&outcome),
+            format!("temporary: {}", Reason::ValueCannotBeSent)
+        );
+    }
 }
 
 #[test]
@@ -312,9 +358,59 @@ fn policy_answers_are_read_by_their_content_type_and_never_empty() {
         ("text/html", "\n\u{feff} <html>", BAD),
         ("text/html", "DUNNO\n<p>", BAD),
         ("text/plain", "<html>", BAD),
+        ("text/plain", "action=DUNNO", "found action=DUNNO"),
+        ("text/plain", "  REJECT text \r\n", "found REJECT text"),
+        (
+            "application/json",
+            "\"action=REJECT text\"",
+            "found action=REJECT text",
+        ),
+        (
+            "application/json",
+            r#"{"other":[1],"action":"DUNNO"}"#,
+            "found DUNNO",
+        ),
+        (
+            "application/json; charset=utf-8",
+            r#"{"action":"DUNNO"}"#,
+            "found DUNNO",
+        ),
+        ("text/html; charset=utf-8", "<p>DUNNO</p>", BAD),
+        ("text/plain", "<html>DUNNO</html>", BAD),
+        ("text/plain", " \n\n", BAD),
+        ("application/json", r#"{"action":false}"#, BAD),
+        ("application/json", r#"{"action":450}"#, "found 450"),
+        ("application/json", r#"{"action":true}"#, "found 1"),
+        (
+            "application/json",
+            r#"{"action":["REJECT"],"action":{}}"#,
+            BAD,
+        ),
+        ("application/json", r#"{"Action":"DUNNO"}"#, BAD),
+        ("application/json", r#"{"result":{"action":"DUNNO"}}"#, BAD),
+        ("application/json", "450", "found 450"),
+        ("application/json", "\"450\"", "found 450"),
+        (
+            "application/json",
+            r#""DUNNO\nREJECT text""#,
+            "found DUNNO\nREJECT text",
+        ),
+        ("application/json", r#""DUNNO\u0000""#, "found DUNNO\0"),
+        (
+            "application/json",
+            r#""DUNNO\u2028REJECT""#,
+            "found DUNNO\u{2028}REJECT",
+        ),
     ] {
         let outcome = read(content_type, body.as_bytes(), &policy());
         assert_eq!(short(&outcome), expected, "{content_type}: {body:?}");
+    }
+    for body in [&b"REJECT \xff"[..], b"\xffDUNNO", b"REJECT caf\xe9"] {
+        let outcome = read("text/plain", body, &policy());
+        assert_eq!(
+            short(&outcome),
+            format!("temporary: {}", Reason::ValueCannotBeSent)
+        );
     }
 }
 

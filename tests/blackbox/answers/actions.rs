@@ -28,178 +28,60 @@ async fn actions(keys: &str, rows: &[(Script, Option<&str>)]) -> End {
     program.stop().await
 }
 
+/// Every action is in `tests/dialogs/policy`, every form of an answer in `tests/answers.rs`.
 #[tokio::test]
-async fn an_action_postfix_understands_is_said() {
-    let text = [
-        "DUNNO",
-        "dunno",
-        "DUNNO no opinion",
-        "REJECT",
-        "REJECT text",
-        "reject See https://example.com/why?a=b&c=d",
-        "REJECT Grüße",
-        "450 4.7.1 Try again later",
-        "450 later",
-        "550 5.1.1 No such user",
-        "421 4.7.0 Bye",
-        "521 5.7.1 Bye",
-        "DEFER",
-        "DEFER 4.7.1 text",
-        "DEFER_IF_PERMIT text",
-        "DEFER_IF_REJECT text",
-        "INFO text",
-        "WARN text",
-        "HOLD",
-        "HOLD text",
-        "DISCARD text",
-        "FILTER smtp:[127.0.0.1]:10025",
-        "FILTER scan:",
-        "REDIRECT postmaster@example.com",
-        "BCC archive@example.com",
-        "PREPEND X-Checked: yes",
-        "reject_unauth_destination",
-        "reject_unauth_destination, reject_unknown_sender_domain",
-        "reject_unauth_destination reject_unlisted_recipient",
-    ];
-    let mut rows = Vec::new();
-    for action in text {
-        rows.push((plain(action), Some(action)));
-    }
-    rows.extend([
-        (plain("action=DUNNO"), Some("DUNNO")),
+async fn an_action_is_said_in_whichever_form_it_comes() {
+    let rows = [
+        (plain("DUNNO"), Some("DUNNO")),
+        (plain("REJECT Grüße"), Some("REJECT Grüße")),
         (plain("action=DUNNO\n\n"), Some("DUNNO")),
-        (plain("  REJECT text \r\n"), Some("REJECT text")),
-        (json(r#""DUNNO""#), Some("DUNNO")),
         (json(r#""action=REJECT text""#), Some("REJECT text")),
-        (typed(200, "text/html", "DUNNO"), Some("DUNNO")),
         (json(r#"{"action":"REJECT text"}"#), Some("REJECT text")),
-        (json(r#"{"other":[1],"action":"DUNNO"}"#), Some("DUNNO")),
-        (
-            typed(
-                200,
-                "application/json; charset=utf-8",
-                r#"{"action":"DUNNO"}"#,
-            ),
-            Some("DUNNO"),
-        ),
-    ]);
+        (typed(200, "text/html", "DUNNO"), Some("DUNNO")),
+    ];
     actions("", &rows).await;
 }
 
 #[tokio::test]
 async fn what_is_no_action_is_a_temporary_failure() {
-    let text: [&[u8]; 48] = [
-        b"",
-        b" \n\n",
-        b"action=",
-        b"action= ",
-        b"action=\n\n",
-        b"action=action=DUNNO",
-        b"action = DUNNO",
-        b"450",
-        b"550",
-        b"450 ",
-        b"250",
-        b"12345",
-        b"200 fine",
-        b"250 hello",
-        b"350 hello",
-        b"600 hello",
-        b"4500 hello",
-        b"45 hello",
-        b"accept",
-        b"ACCEPT",
-        b"FOOBAR",
-        b"DELAY 10s",
-        b"250-hello",
-        b"450-4.7.1 hello",
-        b"Denied: see https://example.com",
-        b"hash:/etc/postfix/access",
-        b"check_policy_service unix:private/other",
-        b"FILTER",
-        b"FILTER nothing",
-        b"REDIRECT",
-        b"REDIRECT nobody",
-        b"BCC",
-        b"BCC nobody",
-        b"PREPEND",
-        b"PREPEND no header",
-        b"PREPEND : nothing",
-        b"DUNNO\nREJECT text",
-        b"DUNNO\n\naction=OK",
-        b"REJECT a\r\nb",
-        b"REJECT a\x07b",
-        b"REJECT a\0b",
-        b"REJECT a\x1bb",
-        b"REJECT a\x7fb",
-        b"REJECT \xff",
-        b"\xffDUNNO",
-        b"REJECT caf\xe9",
-        b"reject_unauth_destination, FOOBAR",
-        b"<html>DUNNO</html>",
-    ];
-    let mut rows = Vec::new();
-    for action in text {
-        rows.push((plain(action), None));
-    }
-    rows.extend([
+    let rows = [
+        (plain(""), None),
+        (plain("450"), None),
+        (plain("FOOBAR"), None),
+        (plain("DUNNO\n\naction=OK"), None),
+        (plain(b"REJECT \xff"), None),
         (typed(200, "text/html; charset=utf-8", "<p>DUNNO</p>"), None),
-        (json(r#"{"action":""}"#), None),
         (json(r#"{"action":null}"#), None),
-        (json(r#"{"action":false}"#), None),
         (json(r#"{"action":450}"#), None),
         (json(r#"{"action":true}"#), None),
-        (json(r#"{"action":["REJECT"],"action":{}}"#), None),
-        (json(r#"{"Action":"DUNNO"}"#), None),
-        (json(r#"{"result":{"action":"DUNNO"}}"#), None),
-        (json("450"), None),
-        (json(r#""450""#), None),
         (json(r#""DUNNO\nREJECT text""#), None),
         (json(r#""DUNNO\u0000""#), None),
-        (json(r#""DUNNO\u2028REJECT""#), None),
-        (json("DUNNO"), None),
-    ]);
+    ];
     actions("", &rows).await;
 }
 
 /// What lets a message through without further checks is the operator's to allow.
-const PERMITS: [&str; 8] = [
-    "OK",
-    "ok",
-    "OK text",
-    "RELAY",
-    "permit",
-    "permit_mynetworks",
-    "reject_unauth_destination, permit",
-    "PERMIT_SASL_AUTHENTICATED, reject",
-];
-
 #[tokio::test]
 async fn a_stray_permission_is_a_temporary_failure() {
-    let mut rows = Vec::new();
-    for action in PERMITS {
-        rows.push((plain(action), None));
-        rows.push((json(format!("\"{action}\"")), None));
-        rows.push((json(format!(r#"{{"action":"{action}"}}"#)), None));
-        rows.push((plain(format!("action={action}")), None));
-    }
+    let rows = [
+        (plain("OK"), None),
+        (plain("action=OK"), None),
+        (json("\"permit\""), None),
+        (json(r#"{"action":"RELAY"}"#), None),
+    ];
     let end = actions("", &rows).await;
     end.says("permit-actions");
 }
 
 #[tokio::test]
 async fn a_permission_the_operator_allows_is_said() {
-    let mut rows = Vec::new();
-    for action in PERMITS {
-        rows.push((plain(action), Some(action)));
-        rows.push((json(format!(r#"{{"action":"{action}"}}"#)), Some(action)));
-    }
-    // Bare digits and nothing at all permit as well, but nobody means them.
-    rows.extend([
+    let rows = [
+        (plain("OK"), Some("OK")),
+        (json(r#"{"action":"permit"}"#), Some("permit")),
+        // Bare digits and nothing at all permit as well, but nobody means them.
         (plain("450"), None),
-        (plain("250"), None),
         (plain(""), None),
-    ]);
+    ];
     actions("permit-actions = true", &rows).await;
 }
 

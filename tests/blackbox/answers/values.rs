@@ -1,16 +1,14 @@
-//! Values in JSON and text, and how long they may be.
+//! Values in JSON and text.
 
 use super::{Row, play, row};
 use crate::support::{
-    Wrong,
-    backend::{Backend, Script, json, plain, response, typed},
-    peer::{framed, question},
-    program::{Binary, LOOKUPS},
+    backend::{json, plain, response, typed},
+    program::{ALL, Binary, LOOKUPS},
     said::{CANNOT_BE_SENT, DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, said},
-    tables::{serve, table},
 };
 
-fn shapes() -> Vec<Row> {
+/// An answer of each kind; `tests/answers.rs` has every shape, `tests/dialogs` every reply.
+fn kinds() -> Vec<Row> {
     // None of these is an action, so policy defers throughout.
     let value =
         |name, body: &str, tcp, socketmap| row(name, json(body), said(tcp, socketmap, LATER));
@@ -23,102 +21,26 @@ fn shapes() -> Vec<Row> {
     };
     let senseless = |name, body: &str| row(name, json(body), NOT_UNDERSTOOD);
     vec![
-        value("a string", r#""v""#, "200 v", "OK v"),
         value(
-            "a string with blanks around it",
-            " \r\n\t\"v\"\n ",
-            "200 v",
-            "OK v",
+            "a string",
+            r#""\u00e9 50%20off%""#,
+            "200 %C3%A9%2050%2520off%25",
+            "OK é 50%20off%",
         ),
-        value("a string with a blank", r#""a b""#, "200 a%20b", "OK a b"),
-        value(
-            "a string of blanks keeps them",
-            r#""  x ""#,
-            "200 %20%20x%20",
-            "OK   x ",
-        ),
-        value(
-            "escapes",
-            r#""\u00e9\"\\\/\ud83d\ude00""#,
-            "200 %C3%A9\"\\/%F0%9F%98%80",
-            "OK é\"\\/😀",
-        ),
-        value(
-            "percent signs stay what they are",
-            r#""50%20off%""#,
-            "200 50%2520off%25",
-            "OK 50%20off%",
-        ),
-        value("a tab", r#""a\tb""#, "200 a%09b", "OK a\tb"),
-        value(
-            "a route",
-            r#""smtp:[mx.example.com]:25""#,
-            "200 smtp:[mx.example.com]:25",
-            "OK smtp:[mx.example.com]:25",
-        ),
-        value(
-            "the characters of a query",
-            "\"+ %&§ß\"",
-            "200 +%20%25&%C2%A7%C3%9F",
-            "OK + %&§ß",
-        ),
-        value("0", "0", "200 0", "OK 0"),
-        value("-1", "-1", "200 -1", "OK -1"),
-        value("1.0", "1.0", "200 1.0", "OK 1.0"),
-        value("1e3", "1e3", "200 1e3", "OK 1e3"),
-        value("1E+3", "1E+3", "200 1E+3", "OK 1E+3"),
-        value("2.50", "2.50", "200 2.50", "OK 2.50"),
-        value(
-            "a long number",
-            "12345678901234567890",
-            "200 12345678901234567890",
-            "OK 12345678901234567890",
-        ),
-        value(
-            "a longer number",
-            "0.1234567890123456789012345678901234567890",
-            "200 0.1234567890123456789012345678901234567890",
-            "OK 0.1234567890123456789012345678901234567890",
-        ),
+        value("a number", "1E+3", "200 1E+3", "OK 1E+3"),
         value("true", "true", "200 1", "OK 1"),
-        value("a list", r#"["r1","r2"]"#, "200 r1,r2", "OK r1,r2"),
         value(
-            "a list of one",
-            r#"["0123456789"]"#,
-            "200 0123456789",
-            "OK 0123456789",
-        ),
-        value(
-            "a list of mixed scalars",
+            "a list",
             r#"["a",1,true,2.50]"#,
             "200 a,1,1,2.50",
             "OK a,1,1,2.50",
         ),
-        nothing("false", "false"),
         nothing("null", "null"),
-        nothing("an empty string", r#""""#),
         nothing("an empty list", "[]"),
         senseless("a list of an empty string", r#"[""]"#),
-        senseless("a list of null", "[null]"),
-        senseless("a list of false", "[false]"),
-        senseless("a list with an empty string", r#"["a",""]"#),
-        senseless("a nested list", r#"[["a"]]"#),
-        senseless("a list of objects", r#"[{"a":1}]"#),
         senseless("an object", r#"{"a":1}"#),
-        senseless("an empty object", "{}"),
-        senseless(
-            "an object like serde's own for a number",
-            r#"{"$serde_json::private::Number":"7"}"#,
-        ),
         senseless("no JSON", "alice@example.com"),
-        senseless("an open string", "\"v"),
-        senseless("a leading zero", "007"),
-        senseless("not a number", "NaN"),
-        senseless("JSON and garbage", "\"v\" x"),
-        senseless("two documents", "\"v\"\n\"w\""),
         senseless("an empty body", ""),
-        senseless("a blank body", " \n"),
-        senseless("half a surrogate", r#""\ud800""#),
         senseless("deep nesting", &"[".repeat(100_000)),
         row(
             "HTML",
@@ -143,36 +65,19 @@ fn shapes() -> Vec<Row> {
             NOT_UNDERSTOOD,
         ),
         row("a NUL", json(r#""a\u0000b""#), CANNOT_BE_SENT),
+        row(
+            "a value that is too long",
+            json(format!("\"{}\"", "a".repeat(1_000_000))),
+            CANNOT_BE_SENT,
+        ),
     ]
 }
 
 #[tokio::test]
-async fn tcp_lookup_says_each_shape_of_json() {
-    let mut rows = shapes();
-    rows.push(row(
-        "a newline",
-        json(r#""a\nb""#),
-        said("200 a%0Ab", "", ""),
-    ));
-    rows.push(row(
-        "a carriage return",
-        json(r#""a\rb""#),
-        said("200 a%0Db", "", ""),
-    ));
-    play(Binary::TcpLookup, "", rows).await;
-}
-
-#[tokio::test]
-async fn socketmap_says_each_shape_of_json() {
-    let mut rows = shapes();
-    rows.push(row("a newline", json(r#""a\nb""#), CANNOT_BE_SENT));
-    play(Binary::Socketmap, "", rows).await;
-}
-
-/// None of these is an action, so none may come out as one.
-#[tokio::test]
-async fn policy_takes_no_shape_of_json_for_an_action() {
-    play(Binary::Policy, "", shapes()).await;
+async fn each_kind_of_answer_is_said_and_policy_takes_none_for_an_action() {
+    for binary in ALL {
+        play(binary, "", kinds()).await;
+    }
 }
 
 #[tokio::test]
@@ -180,144 +85,12 @@ async fn lookups_read_one_line_of_text() {
     for binary in LOOKUPS {
         let rows = vec![
             row("a line", plain("a b\r\n"), said("200 a%20b", "OK a b", "")),
-            row("8-bit", plain("é"), said("200 %C3%A9", "OK é", "")),
-            row("digits", plain("12345"), said("200 12345", "OK 12345", "")),
-            row(
-                "an empty body",
-                plain(""),
-                said("500 not%20found", "NOTFOUND ", ""),
-            ),
-            row(
-                "blank lines",
-                plain(" \n\n"),
-                said("500 not%20found", "NOTFOUND ", ""),
-            ),
+            row("an empty body", plain(""), NOT_FOUND),
             row("two lines", plain("a\nb\n"), NOT_UNDERSTOOD),
-            row(
-                "a page of HTML",
-                typed(200, "text/plain", " <p>v"),
-                NOT_UNDERSTOOD,
-            ),
-            row("a NUL", plain("a\0b"), CANNOT_BE_SENT),
             row("bytes that are not UTF-8", plain(b"a\xffb"), CANNOT_BE_SENT),
         ];
         play(binary, "response = \"text\"", rows).await;
     }
-}
-
-#[tokio::test]
-async fn tcp_lookup_fills_a_line_of_4096_bytes_and_no_more() {
-    let text = |length: usize| json(format!("\"{}\"", "a".repeat(length)));
-    let percents = |count: usize| json(format!("\"{}\"", "%".repeat(count)));
-    edges(
-        Binary::TcpLookup,
-        vec![
-            (
-                "4096 bytes",
-                text(4091),
-                format!("200 {}", "a".repeat(4091)),
-            ),
-            ("4097 bytes", text(4092), CANNOT_BE_SENT.tcp.to_owned()),
-            (
-                "4094 bytes, encoded",
-                percents(1363),
-                format!("200 {}", "%25".repeat(1363)),
-            ),
-            (
-                "4097 bytes, encoded",
-                percents(1364),
-                CANNOT_BE_SENT.tcp.to_owned(),
-            ),
-            (
-                "a million bytes",
-                text(1_000_000),
-                CANNOT_BE_SENT.tcp.to_owned(),
-            ),
-            ("a short one after all that", text(1), "200 a".to_owned()),
-        ],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn socketmap_fills_a_payload_of_100000_bytes_and_no_more() {
-    let text = |length: usize| json(format!("\"{}\"", "a".repeat(length)));
-    let umlauts = |count: usize| json(format!("\"{}\"", "ü".repeat(count)));
-    edges(
-        Binary::Socketmap,
-        vec![
-            (
-                "100000 bytes",
-                text(99_997),
-                format!("OK {}", "a".repeat(99_997)),
-            ),
-            (
-                "100001 bytes",
-                text(99_998),
-                CANNOT_BE_SENT.socketmap.to_owned(),
-            ),
-            (
-                "99999 bytes of UTF-8",
-                umlauts(49_998),
-                format!("OK {}", "ü".repeat(49_998)),
-            ),
-            (
-                "100001 bytes of UTF-8",
-                umlauts(49_999),
-                CANNOT_BE_SENT.socketmap.to_owned(),
-            ),
-            (
-                "more than 16 bits of length",
-                text(65_536),
-                format!("OK {}", "a".repeat(65_536)),
-            ),
-            ("a short one after all that", text(1), "OK a".to_owned()),
-        ],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn policy_says_an_action_of_500_bytes_and_no_more() {
-    let reject = |length: usize| format!("REJECT {}", "a".repeat(length - "REJECT ".len()));
-    let umlauts = format!("REJECT {}", "ü".repeat(246));
-    edges(
-        Binary::Policy,
-        vec![
-            ("500 bytes", plain(reject(500)), reject(500)),
-            ("501 bytes", plain(reject(501)), LATER.to_owned()),
-            ("499 bytes of UTF-8", plain(&umlauts), umlauts.clone()),
-            (
-                "501 bytes of UTF-8",
-                plain(format!("{umlauts}ü")),
-                LATER.to_owned(),
-            ),
-            (
-                "500 bytes after action=",
-                plain(format!("action={}", reject(500))),
-                reject(500),
-            ),
-            (
-                "a short one after all that",
-                plain("DUNNO"),
-                "DUNNO".to_owned(),
-            ),
-        ],
-    )
-    .await;
-}
-
-async fn edges(binary: Binary, rows: Vec<(&str, Script, String)>) {
-    let backend = Backend::always(Script::new());
-    let program = serve(binary, table(binary, &backend.url("/ask"), "")).await;
-    let mut peer = program.peer().await;
-    let mut wrong = Wrong::default();
-    for (row, script, said) in rows {
-        backend.set(script);
-        let reply = peer.ask(question(binary, "t", "key")).await;
-        wrong.compare(row, &reply, &framed(binary, said));
-    }
-    wrong.none();
 }
 
 #[tokio::test]
