@@ -1,7 +1,8 @@
 //! Requests into HTTP calls: each value escaped for where it stands, or no call at all.
 
+use percent_encoding::utf8_percent_encode;
 use postgate::config::{Mode, Table, load};
-use postgate::http::call::compose;
+use postgate::http::call::{ESCAPED, compose};
 use postgate::outcome::Outcome;
 use postgate::protocol::policy::Policy;
 use postgate::protocol::socketmap::Socketmap;
@@ -9,6 +10,7 @@ use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::protocol::{Facts, Protocol as _};
 use postgate::request::{Attributes, Request};
 use postgate::table::keys;
+use serde_json::{Value, json};
 
 /// Makes the one table of a configuration.
 fn table(program: &'static Facts, keys: &str) -> Table {
@@ -359,5 +361,228 @@ fn a_path_stays_as_it_is_written() {
     ] {
         let table = table(TcpLookup::FACTS, &format!("target = \"{target}\""));
         assert_eq!(call(&table, &lookup(b"k")), expected, "{target}");
+    }
+}
+
+/// Makes the call for each key; `None` is one that is not asked for.
+fn normalised(keys: &str, rows: &[(&str, Option<&str>)]) {
+    let keys = format!("target = \"http://h\"\nquery = {{ k = \"{{key}}\" }}\n{keys}");
+    let table = table(TcpLookup::FACTS, &keys);
+    for (key, asked) in rows {
+        let expected = match asked {
+            Some(asked) => format!("http://h/?k={}", utf8_percent_encode(asked, ESCAPED)),
+            None => "not found".to_owned(),
+        };
+        assert_eq!(call(&table, &lookup(key.as_bytes())), expected, "{key:?}");
+    }
+}
+
+#[test]
+fn a_key_is_asked_in_lower_case() {
+    normalised(
+        "normalise = { lowercase = true }",
+        &[
+            ("Alice@EXAMPLE.Com", Some("alice@example.com")),
+            ("A+B", Some("a+b")),
+            ("[]^_`@Z", Some("[]^_`@z")),
+            ("ÄÖ@Example.com", Some("äö@example.com")),
+        ],
+    );
+    normalised("", &[("Alice@EXAMPLE.Com", Some("Alice@EXAMPLE.Com"))]);
+}
+
+#[test]
+fn a_local_part_is_cut_at_the_delimiter_as_postfix_cuts_it() {
+    normalised(
+        "normalise = { delimiter = \"+\" }",
+        &[
+            ("alice+x@example.com", Some("alice@example.com")),
+            ("alice+x+y@example.com", Some("alice@example.com")),
+            ("alice+@example.com", Some("alice@example.com")),
+            ("+x@example.com", Some("+x@example.com")),
+            ("+@example.com", Some("+@example.com")),
+            ("+a+b@example.com", Some("+a+b@example.com")),
+            ("alice@ex+ample.com", Some("alice@ex+ample.com")),
+            ("alice+x@y@example.com", Some("alice@example.com")),
+            ("alice+x", Some("alice+x")),
+            ("alice", Some("alice")),
+            ("@example.com", Some("@example.com")),
+            ("example.com", Some("example.com")),
+            ("owner-list+x@example.com", Some("owner-list@example.com")),
+            ("alice-x@example.com", Some("alice-x@example.com")),
+        ],
+    );
+    normalised(
+        "normalise = { delimiter = \"-\" }",
+        &[
+            ("alice-x@example.com", Some("alice@example.com")),
+            ("owner-list@example.com", Some("owner-list@example.com")),
+            ("Owner-list@example.com", Some("Owner-list@example.com")),
+            ("list-request@example.com", Some("list-request@example.com")),
+            ("list-REQUEST@example.com", Some("list-REQUEST@example.com")),
+            (
+                "mailer-daemon@example.com",
+                Some("mailer-daemon@example.com"),
+            ),
+            (
+                "MAILER-DAEMON@example.com",
+                Some("MAILER-DAEMON@example.com"),
+            ),
+            (
+                "double-bounce@example.com",
+                Some("double-bounce@example.com"),
+            ),
+            ("postmaster@example.com", Some("postmaster@example.com")),
+            ("-request@example.com", Some("-request@example.com")),
+            ("my-owner-list@example.com", Some("my@example.com")),
+            ("list-requests@example.com", Some("list@example.com")),
+            ("double-bounces@example.com", Some("double@example.com")),
+        ],
+    );
+    normalised(
+        "normalise = { delimiter = \"+-\" }",
+        &[
+            ("alice-x+y@example.com", Some("alice@example.com")),
+            ("alice+x-y@example.com", Some("alice@example.com")),
+            ("owner-list+x@example.com", Some("owner-list+x@example.com")),
+            (
+                "list+x-request@example.com",
+                Some("list+x-request@example.com"),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_key_that_the_pattern_does_not_match_as_a_whole_is_not_found_without_a_call() {
+    normalised(
+        "normalise = { pattern = \"[a-z]+@example\\\\.com\" }",
+        &[
+            ("alice@example.com", Some("alice@example.com")),
+            ("Alice@example.com", None),
+            ("xalice@example.com.evil", None),
+            ("1alice@example.com", None),
+            ("alice@exampleXcom", None),
+            ("alice@example.com\n", None),
+            ("\nalice@example.com", None),
+            ("alice", None),
+        ],
+    );
+    normalised(
+        "normalise = { pattern = \"a|b\" }",
+        &[
+            ("a", Some("a")),
+            ("b", Some("b")),
+            ("ab", None),
+            ("ax", None),
+            ("xb", None),
+        ],
+    );
+    normalised(
+        "normalise = { pattern = \"^(?m)a$\" }",
+        &[("a", Some("a")), ("a\nb", None), ("b\na", None)],
+    );
+}
+
+#[test]
+fn a_key_is_lower_cased_then_cut_then_compared() {
+    normalised(
+        "normalise = { lowercase = true, delimiter = \"+\", pattern = \"[a-z]+@example\\\\.com\" }",
+        &[
+            ("Alice+News@Example.COM", Some("alice@example.com")),
+            ("alice2@example.com", None),
+            ("+alice@example.com", None),
+        ],
+    );
+}
+
+/// The JSON of the call for a key.
+fn body(keys: &str, key: &str) -> Value {
+    let keys = format!("target = \"http://h\"\nmethod = \"POST\"\n{keys}");
+    let call = call(&table(TcpLookup::FACTS, &keys), &lookup(key.as_bytes()));
+    let (_, body) = call.split_once(' ').expect("a body");
+    serde_json::from_str(body).expect("JSON")
+}
+
+#[test]
+fn a_key_in_json_is_a_string_whatever_it_holds() {
+    let keys = "json = { q = \"{key}\", in = [\"<{key}>\", { name = \"{name}\" }] }";
+    for key in [
+        "key",
+        "\"",
+        "\",\"q\":\"x",
+        "\\",
+        "\\u0041\\n",
+        "\r\n\t\u{8}\u{c}\u{1}\u{1f}\u{7f}",
+        "a\0b",
+        "ü€😀\u{2028}\u{feff}",
+        "{name}",
+        "{*}",
+        "{{key}}",
+        "}]},{\"a\":[",
+        "</script>",
+    ] {
+        let expected = json!({ "q": key, "in": [format!("<{key}>"), { "name": "users" }] });
+        assert_eq!(body(keys, key), expected, "{key:?}");
+    }
+}
+
+#[test]
+fn json_holds_whatever_toml_holds() {
+    for (json_in_toml, expected) in [
+        ("\"{key}\"", json!("key")),
+        ("[\"{key}\"]", json!(["key"])),
+        (
+            "{ k = \"{key}\", n = 9007199254740993, neg = -1, f = 1.5, yes = true, no = false }",
+            json!({ "k": "key", "n": 9_007_199_254_740_993_i64, "neg": -1, "f": 1.5,
+                    "yes": true, "no": false }),
+        ),
+        (
+            "{ a = { b = [[\"{key}\"], [], {}] }, brace = \"{{key}\", empty = \"\" }",
+            json!({ "a": { "b": [["key"], [], {}] }, "brace": "{key}", "empty": "" }),
+        ),
+    ] {
+        let keys = format!("json = {json_in_toml}");
+        assert_eq!(body(&keys, "key"), expected, "{json_in_toml}");
+    }
+}
+
+#[test]
+fn the_members_of_json_stand_in_the_order_written() {
+    let keys = "target = \"http://h\"\nmethod = \"POST\"\n\
+                json = { z = \"{key}\", a = 1, m = { y = 1, b = 2 } }";
+    let expected = r#"http://h/ {"z":"key","a":1,"m":{"y":1,"b":2}}"#;
+    assert_eq!(
+        call(&table(TcpLookup::FACTS, keys), &lookup(b"key")),
+        expected
+    );
+}
+
+#[test]
+fn a_key_in_a_header_is_visible_ascii() {
+    let keys = "target = \"http://h\"\nquery = { k = \"\" }\n\
+                headers = { X-Key = \"<{key}>\", X-Parts = \"{local} at {domain}; {name}\" }";
+    let table = table(TcpLookup::FACTS, keys);
+    let all: String = (b'!'..=b'~').map(char::from).collect();
+    let all_seen = all.replace('%', "%25");
+    let rows: [(&[u8], &str); 8] = [
+        (b"key", "key"),
+        (all.as_bytes(), &all_seen),
+        (b"a b", "a%20b"),
+        (
+            b"\r\nX-Evil: 1\r\n\r\nGET / HTTP/1.1",
+            "%0D%0AX-Evil:%201%0D%0A%0D%0AGET%20/%20HTTP/1.1",
+        ),
+        (b"%41", "%2541"),
+        ("é😀".as_bytes(), "%C3%A9%F0%9F%98%80"),
+        (b"\xff\x80\x7f\x1b\t", "%FF%80%7F%1B%09"),
+        (b"{name}", "{name}"),
+    ];
+    for (key, seen) in rows {
+        let key = [key, b"@example.com"].concat();
+        let expected = format!(
+            "http://h/?k= x-key: <{seen}@example.com> x-parts: {seen} at example.com; users"
+        );
+        assert_eq!(call(&table, &lookup(&key)), expected);
     }
 }
