@@ -1,10 +1,12 @@
-//! Every metric there is, and the page that shows them.
+//! The metrics of a program, and the page that shows them.
 //!
-//! Labels come from the configuration, or are words of ours; nothing from outside becomes one.
+//! Labels are names from the configuration or words of this crate. Text from outside is never one:
+//! any client could make as many series as it likes.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -14,25 +16,27 @@ use prometheus::{
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Requests by table and outcome, and how long they took.
-    requests: IntCounterVec,
-    request_duration: HistogramVec,
-    /// Calls by table and class of status, and how long they took.
-    backend_calls: IntCounterVec,
-    backend_duration: HistogramVec,
-    /// Answers of the caches by table and kind, set when somebody looks.
-    cache_answers: IntCounterVec,
-    /// Connections taken.
+    by_table: ByTable,
+    /// Connections accepted from Postfix.
     pub connections_accepted: IntCounter,
-    /// Connections that had to leave for others.
+    /// Idle connections closed to make room for others.
     pub connections_evicted: IntCounter,
-    /// What is set when somebody looks.
     gauges: Gauges,
     reloads: IntCounterVec,
     reloaded_at: Gauge,
 }
 
-/// What is counted by looking.
+/// The counters of requests and calls, with the table as their first label.
+#[derive(Clone, Debug)]
+struct ByTable {
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    backend_calls: IntCounterVec,
+    backend_duration: HistogramVec,
+    cache_answers: IntCounterVec,
+}
+
+/// The metrics that are set when the page is asked for.
 #[derive(Clone, Debug)]
 struct Gauges {
     connections: IntGauge,
@@ -41,213 +45,157 @@ struct Gauges {
     target_up: IntGaugeVec,
 }
 
-/// The counters of one table, each found once: to find one takes longer than to count.
+/// The counters of one table.
 #[derive(Debug)]
 pub struct Meter {
     table: String,
-    metrics: Metrics,
-    requests: [OnceLock<(IntCounter, Histogram)>; OUTCOMES.len()],
-    calls: [OnceLock<(IntCounter, Histogram)>; CLASSES.len()],
+    by_table: ByTable,
+    requests: Series<{ OUTCOMES.len() }>,
+    calls: Series<{ CLASSES.len() }>,
 }
 
-/// The words for outcomes, and for classes of status; "none" is no answer.
+/// A counter and a histogram for each value of a label, looked up once: the lookup takes a lock and
+/// costs more than counting.
+#[derive(Debug)]
+struct Series<const N: usize>([OnceLock<(IntCounter, Histogram)>; N]);
+
+/// The values of the label `outcome`.
 const OUTCOMES: [&str; 4] = ["found", "not-found", "temporary", "permanent"];
+
+/// The values of the label `status`; "none" stands for a call without an answer.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl Meter {
     /// Counts a request.
     pub fn request(&self, outcome: &str, duration: Duration) {
-        let at = OUTCOMES.iter().position(|word| *word == outcome);
-        let (counters, durations) = (&self.metrics.requests, &self.metrics.request_duration);
-        self.count(at, &self.requests, &OUTCOMES, counters, durations, duration);
+        if let Some(at) = OUTCOMES.iter().position(|word| *word == outcome) {
+            let metrics = &self.by_table;
+            self.requests.observe(at, duration, || {
+                let labels = [self.table.as_str(), OUTCOMES[at]];
+                (
+                    metrics.requests.with_label_values(&labels),
+                    metrics.request_duration.with_label_values(&labels),
+                )
+            });
+        }
     }
 
-    /// Counts a call; without a status it has brought no answer.
+    /// Counts a call, by the status of its answer if it has one.
     pub fn call(&self, status: Option<u16>, duration: Duration) {
-        let class = status.map_or(0, |status| usize::from(status / 100).clamp(1, 5));
-        let (counters, durations) = (&self.metrics.backend_calls, &self.metrics.backend_duration);
-        self.count(
-            Some(class),
-            &self.calls,
-            &CLASSES,
-            counters,
-            durations,
-            duration,
-        );
-    }
-
-    fn count(
-        &self,
-        at: Option<usize>,
-        found: &[OnceLock<(IntCounter, Histogram)>],
-        words: &[&str],
-        counters: &IntCounterVec,
-        durations: &HistogramVec,
-        duration: Duration,
-    ) {
-        let Some((slot, word)) = at.and_then(|at| Some((found.get(at)?, words.get(at)?))) else {
-            return;
-        };
-        let (counter, durations) = slot.get_or_init(|| {
-            let labels = [self.table.as_str(), word];
+        let at = status.map_or(0, |status| usize::from(status / 100).clamp(1, 5));
+        let metrics = &self.by_table;
+        self.calls.observe(at, duration, || {
+            let labels = [self.table.as_str(), CLASSES[at]];
             (
-                counters.with_label_values(&labels),
-                durations.with_label_values(&labels),
+                metrics.backend_calls.with_label_values(&labels),
+                metrics.backend_duration.with_label_values(&labels),
             )
         });
+    }
+}
+
+impl<const N: usize> Series<N> {
+    fn new() -> Self {
+        Self([const { OnceLock::new() }; N])
+    }
+
+    fn observe(
+        &self,
+        at: usize,
+        duration: Duration,
+        look_up: impl FnOnce() -> (IntCounter, Histogram),
+    ) {
+        let (counter, durations) = self.0[at].get_or_init(look_up);
         counter.inc();
         durations.observe(duration.as_secs_f64());
     }
 }
 
-/// What one table looks like at this moment.
+/// The state of one table at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The table's name.
+    /// The name of the table.
     pub table: String,
-    /// Calls under way.
+    /// Calls in flight.
     pub in_flight: usize,
-    /// Its cache, if it has one.
+    /// The state of its cache, if it has one.
     pub cache: Option<CacheState>,
-    /// Each target, and whether it is asked.
+    /// The name of each target, and whether it is up.
     pub targets: Vec<(String, bool)>,
 }
 
-/// What a cache looks like at this moment.
+/// The state of a cache at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheState {
-    /// Answers kept.
+    /// Cached answers.
     pub entries: usize,
-    /// Requests answered with what was kept.
+    /// Requests answered from the cache.
     pub hits: u64,
-    /// Requests that had to ask, or to wait for who asks the same.
+    /// Requests that made a call or joined one.
     pub misses: u64,
-    /// Requests answered with what was too old, as no better was to be had.
+    /// Requests answered with a stale entry in place of a failure.
     pub stale: u64,
 }
 
-/// From a millisecond to what a request may take.
+/// Bucket bounds in seconds.
 const BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0,
 ];
 
 impl Metrics {
-    /// Makes the metrics of a program. Fails only if two of them had one name.
+    /// Makes the metrics of a program. Fails only if two of them have the same name.
     pub fn new(program: &str) -> Result<Self, prometheus::Error> {
         let labels = [("program".to_owned(), program.to_owned())].into();
         let registry = Registry::new_custom(Some("postgate".to_owned()), Some(labels))?;
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let histograms = |name: &str, help: &str, labels: &[&str]| {
-            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-            let metric = HistogramVec::new(options, labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let counter = |name: &str, help: &str| {
-            let metric = IntCounter::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let connections = IntGauge::new("connections", "Open connections from Postfix.")?;
-        registry.register(Box::new(connections.clone()))?;
-        let reloaded_at = Gauge::new(
-            "config_loaded_timestamp_seconds",
-            "Time at which the configuration in use was read.",
-        )?;
-        registry.register(Box::new(reloaded_at.clone()))?;
-        let build = gauges(
+        let register = Register(&registry);
+        let build = register.gauges(
             "build_info",
             "Always 1; the version is a label.",
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let by_outcome = ["table", "outcome"];
-        let by_status = ["table", "status"];
-        let metrics = Self {
-            requests: counters(
-                "requests_total",
-                "Requests from Postfix, by outcome.",
-                &by_outcome,
-            )?,
-            request_duration: histograms(
-                "request_duration_seconds",
-                "Time from a complete request to its reply.",
-                &by_outcome,
-            )?,
-            backend_calls: counters(
-                "backend_calls_total",
-                "HTTP calls to a backend, by class of status; none: no answer.",
-                &by_status,
-            )?,
-            backend_duration: histograms(
-                "backend_call_duration_seconds",
-                "Time from the start of an HTTP call to the end of its answer.",
-                &by_status,
-            )?,
-            cache_answers: counters(
-                "cache_answers_total",
-                "Requests to a cache, by kind: hit, miss, or stale in place of a failure.",
-                &["table", "kind"],
-            )?,
-            connections_accepted: counter(
+        let reloads = register.counters(
+            "reloads_total",
+            "Reloads of the configuration, by result.",
+            &["result"],
+        )?;
+        // A series has to exist before its first event, or its rise from nothing to one is not seen.
+        for result in ["done", "refused"] {
+            reloads.with_label_values(&[result]);
+        }
+        let reloaded_at = register.metric(Gauge::new(
+            "config_loaded_timestamp_seconds",
+            "Time at which the configuration in use was read.",
+        ))?;
+        reloaded_at.set(now());
+        Ok(Self {
+            by_table: ByTable::new(&register)?,
+            connections_accepted: register.metric(IntCounter::new(
                 "connections_accepted_total",
                 "Connections accepted from Postfix.",
-            )?,
-            connections_evicted: counter(
+            ))?,
+            connections_evicted: register.metric(IntCounter::new(
                 "connections_evicted_total",
                 "Idle connections closed to make room for another at max-connections.",
-            )?,
-            gauges: Gauges {
-                connections,
-                in_flight: gauges(
-                    "backend_calls_in_flight",
-                    "HTTP calls to a backend in flight.",
-                    &["table"],
-                )?,
-                cache_entries: gauges("cache_entries", "Answers in the cache.", &["table"])?,
-                target_up: gauges(
-                    "target_up",
-                    "Whether a target is up (1) or down and skipped (0); targets of one origin are \
-                     numbered.",
-                    &["table", "target"],
-                )?,
-            },
-            reloads: counters(
-                "reloads_total",
-                "Reloads of the configuration, by result.",
-                &["result"],
-            )?,
+            ))?,
+            gauges: Gauges::new(&register)?,
+            reloads,
             reloaded_at,
             registry,
-        };
-        // A counter that is not there yet cannot be seen to rise.
-        for result in ["done", "refused"] {
-            metrics.reloads.with_label_values(&[result]);
-        }
-        metrics.reloaded_at.set(now());
-        Ok(metrics)
+        })
     }
 
     /// Returns the counters of one table.
     pub fn meter(&self, table: &str) -> Meter {
-        // A counter that is not there yet cannot be seen to rise.
+        // As with the reloads: each series exists before its first event.
         for outcome in OUTCOMES {
-            self.requests.with_label_values(&[table, outcome]);
+            self.by_table.requests.with_label_values(&[table, outcome]);
         }
         Meter {
             table: table.to_owned(),
-            metrics: self.clone(),
-            requests: Default::default(),
-            calls: Default::default(),
+            by_table: self.by_table.clone(),
+            requests: Series::new(),
+            calls: Series::new(),
         }
     }
 
@@ -260,12 +208,12 @@ impl Metrics {
         }
     }
 
-    /// Writes the page, with what there is at this moment.
+    /// Returns the page that Prometheus reads, with the state of this moment.
     pub fn page(&self, connections: usize, states: &[State]) -> Vec<u8> {
         let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let gauges = &self.gauges;
         gauges.connections.set(whole(connections));
-        // A table may be gone since the last look.
+        // A reload may have removed a table, whose values must not stay on the page.
         gauges.in_flight.reset();
         gauges.cache_entries.reset();
         gauges.target_up.reset();
@@ -286,7 +234,11 @@ impl Metrics {
                     ("stale", cache.stale),
                 ];
                 for (kind, count) in kinds {
-                    let answers = self.cache_answers.with_label_values(&[table, kind]);
+                    // The cache counts; a counter can take over a value only by a reset.
+                    let answers = self
+                        .by_table
+                        .cache_answers
+                        .with_label_values(&[table, kind]);
                     answers.reset();
                     answers.inc_by(count);
                 }
@@ -300,9 +252,108 @@ impl Metrics {
             }
         }
         let mut page = Vec::new();
-        // What it can fail on, a metric without values, it leaves out.
+        // `gather` leaves out metrics without values, the only ones that cannot be encoded.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut page);
         page
+    }
+}
+
+impl ByTable {
+    fn new(register: &Register<'_>) -> Result<Self, prometheus::Error> {
+        let by_outcome = ["table", "outcome"];
+        let by_status = ["table", "status"];
+        Ok(Self {
+            requests: register.counters(
+                "requests_total",
+                "Requests from Postfix, by outcome.",
+                &by_outcome,
+            )?,
+            request_duration: register.histograms(
+                "request_duration_seconds",
+                "Time from a complete request to its reply.",
+                &by_outcome,
+            )?,
+            backend_calls: register.counters(
+                "backend_calls_total",
+                "HTTP calls to a backend, by class of status; none: no answer.",
+                &by_status,
+            )?,
+            backend_duration: register.histograms(
+                "backend_call_duration_seconds",
+                "Time from the start of an HTTP call to the end of its answer.",
+                &by_status,
+            )?,
+            cache_answers: register.counters(
+                "cache_answers_total",
+                "Requests to a cache, by kind: hit, miss, or stale in place of a failure.",
+                &["table", "kind"],
+            )?,
+        })
+    }
+}
+
+impl Gauges {
+    fn new(register: &Register<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            connections: register.metric(IntGauge::new(
+                "connections",
+                "Open connections from Postfix.",
+            ))?,
+            in_flight: register.gauges(
+                "backend_calls_in_flight",
+                "HTTP calls to a backend in flight.",
+                &["table"],
+            )?,
+            cache_entries: register.gauges("cache_entries", "Answers in the cache.", &["table"])?,
+            target_up: register.gauges(
+                "target_up",
+                "Whether a target is up (1) or down and skipped (0); targets of one origin are \
+                 numbered.",
+                &["table", "target"],
+            )?,
+        })
+    }
+}
+
+/// Makes metrics and registers them.
+struct Register<'r>(&'r Registry);
+
+impl Register<'_> {
+    fn metric<M>(&self, metric: Result<M, prometheus::Error>) -> Result<M, prometheus::Error>
+    where
+        M: Collector + Clone + 'static,
+    {
+        let metric = metric?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.metric(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.metric(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+        self.metric(HistogramVec::new(options, labels))
     }
 }
 
