@@ -1,6 +1,7 @@
-//! The log: the journal where it listens, readable lines on stderr elsewhere.
+//! The log: records in the journal where stderr leads there, readable lines on stderr elsewhere.
 //!
-//! Nothing above debug is written per request, and text from outside is escaped and cut.
+//! No line above debug is written for each request, and text from outside is escaped and cut, so
+//! that a remote sender can neither fill the journal nor forge its lines.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -28,24 +29,24 @@ use crate::sync::Mutex;
 pub struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
-    /// Changes it.
+    /// Sets the level.
     pub fn set(&self, level: LevelFilter) {
-        // It fails only when there is no log any more.
-        let _ = self.0.modify(|current| *current = own(level));
+        // This fails only after the log has ended.
+        let _ = self.0.modify(|current| *current = own_lines(level));
     }
 }
 
-/// What is said at a level, by this crate alone: libraries have lines for every connection and
-/// frame.
-fn own(level: LevelFilter) -> Targets {
+/// Returns a filter that passes the lines of this crate alone. Those of libraries come for each
+/// connection and frame, and may hold keys and secrets.
+fn own_lines(level: LevelFilter) -> Targets {
     Targets::new().with_target(env!("CARGO_CRATE_NAME"), level)
 }
 
 /// Starts the log of a program.
 pub fn start(program: &str, level: LevelFilter) -> Level {
-    let (level, handle) = reload::Layer::new(own(level));
+    let (level, handle) = reload::Layer::new(own_lines(level));
     let registry = tracing_subscriber::registry().with(level);
-    // A second start in one process, as tests have it, keeps the first log.
+    // Tests start more than one program in a process; the first log stays.
     let _ = match journal(program) {
         Some(journal) => registry.with(journal).try_init(),
         None => registry.with(lines()).try_init(),
@@ -74,38 +75,39 @@ fn journal(program: &str) -> Option<tracing_journald::Layer> {
     Some(
         layer
             .with_field_prefix(Some("POSTGATE".to_owned()))
-            .with_syslog_identifier(format!("postgate-{}", program))
+            .with_syslog_identifier(format!("postgate-{program}"))
             .with_priority_mappings(priorities),
     )
 }
 
-/// Tells whether what is written to stderr arrives in the journal (systemd.exec(5)).
+/// Returns whether stderr leads to the journal (JOURNAL_STREAM in systemd.exec(5)).
 pub fn is_stderr_the_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
     };
+    // The variable is inherited, so stderr may have been redirected since it was set.
     rustix::fs::fstat(io::stderr())
         .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// Returns text from outside as it may stand in a log: escaped, and not longer than 100 bytes.
+/// Returns text from outside, escaped and cut at 100 bytes for the log.
 pub fn printable(bytes: &[u8]) -> String {
-    const MOST: usize = 100;
-    let cut = bytes.get(..MOST).unwrap_or(bytes);
+    const MAX: usize = 100;
+    let cut = bytes.get(..MAX).unwrap_or(bytes);
     let ellipsis = if cut.len() < bytes.len() { "..." } else { "" };
     format!("{}{ellipsis}", cut.escape_ascii())
 }
 
-/// A name for one request, the same in the log and in `X-Request-Id`.
+/// The id of one request, the same in the log and in `X-Request-Id`.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestId(u64);
 
-/// What this process's names begin with.
+/// The first part of each id, different in each process.
 static PROCESS: LazyLock<String> =
     LazyLock::new(|| format!("{:016x}-", RandomState::new().hash_one(0)));
 
 impl RequestId {
-    /// Makes a name that no other request has: of this process, or most likely of any other.
+    /// Returns an id that no other request of this process has, nor most likely of any other one.
     pub fn next() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         Self(COUNT.fetch_add(1, Ordering::Relaxed))
@@ -119,48 +121,50 @@ impl std::fmt::Display for RequestId {
     }
 }
 
-/// What is known of a request besides its outcome.
+/// A request as the log shows it, besides its outcome.
 #[derive(Debug)]
 pub struct Record<'r> {
-    /// The request, if it was one.
+    /// The request, unless its bytes were not understood.
     pub request: Option<&'r Request>,
-    /// Its name, if the backend was to be asked.
+    /// Its id, unless it was answered without a backend.
     pub id: Option<RequestId>,
-    /// When it was complete.
+    /// When its last byte had arrived.
     pub started: Instant,
 }
 
-/// Writes every request's end, and sees to it that no stranger can fill the journal.
+/// Counts and logs the end of each request.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    /// Where requests are counted that reach no table.
-    strays: Option<Meter>,
-    warned: Mutex<HashMap<(Box<str>, Reason), Warned>>,
+    /// Counts the requests that reach no table.
+    without_table: Option<Meter>,
+    /// Grows with the configuration only: its keys are names of tables and reasons.
+    warnings: Mutex<HashMap<(Box<str>, Reason), LastWarning>>,
 }
 
-/// The last warning of a kind, and how many were left out since.
+/// The last warning for a table and a reason.
 #[derive(Debug)]
-struct Warned {
+struct LastWarning {
     at: Instant,
-    left_out: u64,
+    /// How many were suppressed since.
+    suppressed: u64,
 }
 
-/// What stands for a table where there is none.
+/// The table of a request that reaches none.
 const NO_TABLE: &str = "-";
 
-/// How often the same thing is warned about.
+/// The interval in which the same warning is logged once.
 pub const WARN_EVERY: Duration = Duration::from_secs(10);
 
 impl Recorder {
-    /// Makes one that counts what it writes.
+    /// Makes a recorder that also counts the requests.
     pub fn new(metrics: &Metrics) -> Self {
         Self {
-            strays: Some(metrics.meter(NO_TABLE)),
+            without_table: Some(metrics.meter(NO_TABLE)),
             ..Self::default()
         }
     }
 
-    /// Records how a request ended: once for each, and here only.
+    /// Records the end of a request. Each request is counted and logged here, once, and nowhere else.
     pub fn record(
         &self,
         table: Option<&str>,
@@ -170,10 +174,11 @@ impl Recorder {
     ) {
         let table = table.unwrap_or(NO_TABLE);
         let duration = record.started.elapsed();
-        if let Some(meter) = meter.or(self.strays.as_ref()) {
+        if let Some(meter) = meter.or(self.without_table.as_ref()) {
             meter.request(outcome.name(), duration);
         }
         let is_debug = tracing::enabled!(tracing::Level::DEBUG);
+        // Nearly all requests end here, before any text is made for the log.
         if !is_debug && outcome.failure().is_none() {
             return;
         }
@@ -197,14 +202,14 @@ impl Recorder {
         let Some(failure) = outcome.failure() else {
             return;
         };
-        let Some(left_out) = self.may_warn(table, failure.reason) else {
+        let Some(suppressed) = self.may_warn(table, failure.reason) else {
             return;
         };
         let detail = match failure.detail.as_ref() {
             "" => String::new(),
             detail => format!(": {}", printable_text(detail)),
         };
-        let others = match left_out {
+        let others = match suppressed {
             0 => String::new(),
             n => format!(" ({n} more like this)"),
         };
@@ -220,32 +225,32 @@ impl Recorder {
         );
     }
 
-    /// Tells whether a warning is due, and how many were left out before it.
+    /// Returns how many warnings were suppressed before this one, or nothing if this one is to be.
     fn may_warn(&self, table: &str, reason: Reason) -> Option<u64> {
         let now = Instant::now();
-        let mut warned = self.warned.lock();
-        match warned.get_mut(&(Box::from(table), reason)) {
+        let mut warnings = self.warnings.lock();
+        match warnings.get_mut(&(Box::from(table), reason)) {
             Some(last) if now.duration_since(last.at) < WARN_EVERY => {
-                last.left_out += 1;
+                last.suppressed += 1;
                 None
             }
             Some(last) => {
                 last.at = now;
-                Some(std::mem::take(&mut last.left_out))
+                Some(std::mem::take(&mut last.suppressed))
             }
             None => {
-                let first = Warned {
+                let first = LastWarning {
                     at: now,
-                    left_out: 0,
+                    suppressed: 0,
                 };
-                warned.insert((table.into(), reason), first);
+                warnings.insert((table.into(), reason), first);
                 Some(0)
             }
         }
     }
 }
 
-/// What a request was about, for the debug line alone.
+/// Returns the key or the addresses of a request, which only a debug line may hold.
 fn subject(request: &Request) -> String {
     match request {
         Request::Lookup { map: None, key } => printable(key),
