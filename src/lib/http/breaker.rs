@@ -1,5 +1,5 @@
-//! The circuit breaker of a target: after so many failures in a row it is down, and asked again only
-//! now and then, by one call at a time.
+//! The circuit breaker of a target: after a number of failures in a row it is open, the target is
+//! down, and only one call at a time probes whether it answers again.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::config;
 use crate::sync::Mutex;
 
-/// What is known of one target.
+/// The circuit breaker of one target.
 #[derive(Debug, Default)]
 pub struct Breaker {
     settings: Option<config::Breaker>,
@@ -17,53 +17,53 @@ pub struct Breaker {
 
 #[derive(Debug, Default)]
 struct State {
-    /// In a row.
+    /// Failures in a row.
     failures: usize,
-    /// Since the target is down: when it may be asked again.
+    /// While the target is down: when the next probe may be sent.
     down_until: Option<Instant>,
-    /// Since the target is down: for how long it is not asked.
+    /// While the target is down: the pause before the next probe.
     pause: Duration,
-    /// Whether a call is finding out if it is up again.
+    /// Whether a probe is in flight.
     is_probing: bool,
-    /// Since it has failed: until when other targets come first.
+    /// After a failure: until when other targets are tried first.
     deferred_until: Option<Instant>,
-    /// When it has last answered anybody.
+    /// When any call last had an answer.
     answered_at: Option<Instant>,
-    /// When a connection that other calls may have shared was last lost.
+    /// When a connection that several calls may have shared was last lost.
     lost_at: Option<Instant>,
     log: ChangeLog,
 }
 
-/// Keeps a target that goes down and up again and again from filling the log.
+/// Decides which changes are logged, so that a target that goes up and down does not fill the log.
 #[derive(Debug, Default)]
 struct ChangeLog {
-    /// When the last line said that the target is down.
+    /// When a line last said that the target is down.
     down_at: Option<Instant>,
-    /// Whether the log says that it is down.
+    /// Whether the last line said so.
     logged_down: bool,
-    /// How often it has gone down since, without a line.
+    /// How often it has gone down since that line.
     suppressed: usize,
 }
 
-/// How long other targets come first where no pause is configured.
-const PAUSE: Duration = Duration::from_secs(5);
+/// How long other targets are tried first where no pause is configured.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 
-/// The first pause of a target that is down; it doubles up to what is configured. A restart of the
-/// backend takes no longer, and mail should not wait longer than that.
+/// The first pause of a target that is down. It doubles up to the configured one. A restart of a
+/// backend takes about as long, and mail must not wait longer than the restart.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The log says at most once in this time that a target is down.
+/// The interval in which the log says once that a target is down.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A change that is worth a line in the log.
+/// A change of state to be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It has failed too often.
+    /// The target is down: it has failed too often.
     Down {
-        /// How often it has gone down since the last such line, without a line.
+        /// How often it has gone down since the last such line.
         suppressed: usize,
     },
-    /// It answers again.
+    /// The target answers again.
     Up,
 }
 
@@ -80,7 +80,8 @@ impl ChangeLog {
         Some(Change::Down { suppressed })
     }
 
-    /// Says what a line was left out for, while the target stays down.
+    /// Returns the line that was suppressed, once its interval is over, if the target has stayed down:
+    /// otherwise the log would say "up" of a target that is down for good.
     fn still_down(&mut self) -> Option<Change> {
         let is_logged = self.logged_down || self.suppressed == 0;
         let change = if is_logged { None } else { self.down() };
@@ -89,21 +90,21 @@ impl ChangeLog {
                 suppressed: suppressed - 1,
             }),
             _ => {
-                // This was no further time.
+                // `down` has counted a change that is none.
                 self.suppressed -= usize::from(!is_logged);
                 None
             }
         }
     }
 
-    /// Every line that says "down" gets its "up", so that the last line is right.
+    /// Returns an "up" for each "down" that was logged, so that the last line is always right.
     fn up(&mut self) -> Option<Change> {
         std::mem::take(&mut self.logged_down).then_some(Change::Up)
     }
 }
 
 impl Breaker {
-    /// Makes one that knows nothing yet; without settings it never interferes.
+    /// Makes a closed breaker. Without settings it never opens.
     pub fn new(settings: Option<config::Breaker>) -> Self {
         Self {
             settings,
@@ -111,7 +112,8 @@ impl Breaker {
         }
     }
 
-    /// Returns leave for a call, unless the target is down.
+    /// Returns the permit for a call, unless the target is down. While it is down, the permit is that
+    /// of the one probe, and the next one is given out only after this one is dropped.
     pub fn permit(&self) -> Option<Permit<'_>> {
         let mut state = self.state.lock();
         let is_probe = match state.down_until {
@@ -126,15 +128,17 @@ impl Breaker {
         })
     }
 
-    /// Tells whether a call would be refused at this moment.
+    /// Returns whether there is no permit for a call at this moment.
     pub fn would_reject(&self) -> bool {
         let state = self.state.lock();
         let is_down = |until| state.is_probing || Instant::now() < until;
         state.down_until.is_some_and(is_down)
     }
 
-    /// Tells whether other targets are to be asked first: it has failed lately. When that is long
-    /// enough ago, one call is logged to try.
+    /// Returns whether other targets are to be tried first, because this one has failed lately.
+    ///
+    /// After the pause one call is told to try it first; the pause begins again for all others, so
+    /// that they do not all wait for a target that may still be failing.
     pub fn is_deferred(&self) -> bool {
         let mut state = self.state.lock();
         let Some(until) = state.deferred_until else {
@@ -147,23 +151,25 @@ impl Breaker {
         now < until
     }
 
-    /// Tells whether the target has answered anybody within this time.
+    /// Returns whether any call had an answer within this time.
     pub fn has_answered_within(&self, time: Duration) -> bool {
         let answered_at = self.state.lock().answered_at;
         answered_at.is_some_and(|answered_at| answered_at.elapsed() < time)
     }
 
-    /// Returns whether the target is asked, and not down.
+    /// Returns whether the target is up.
     pub fn is_up(&self) -> bool {
         self.state.lock().down_until.is_none()
     }
 
     fn pause(&self) -> Duration {
-        self.settings.map_or(PAUSE, |settings| settings.pause)
+        self.settings
+            .map_or(DEFAULT_PAUSE, |settings| settings.pause)
     }
 }
 
-/// Leave for one call. If it is dropped without a word, nothing was learnt.
+/// The permit for one call. Dropped without a record, as when Postfix goes away during the call, it
+/// leaves the breaker as it is.
 #[derive(Debug)]
 pub struct Permit<'b> {
     breaker: &'b Breaker,
@@ -171,7 +177,8 @@ pub struct Permit<'b> {
 }
 
 impl Permit<'_> {
-    /// Says that the target has answered. A change is logged before the next one can come about.
+    /// Records an answer. A change is logged under the lock, so that lines come in the order of the
+    /// changes.
     pub fn record_success(self, on_change: impl FnOnce(Change)) {
         let mut state = self.breaker.state.lock();
         state.failures = 0;
@@ -184,8 +191,9 @@ impl Permit<'_> {
         }
     }
 
-    /// Says that the target has lost a connection that other calls may have shared. Those that had
-    /// begun by then are one failure, since they say the same of the target.
+    /// Records the loss of a connection that other calls may have shared. All calls that began before
+    /// it was lost count as one failure: with HTTP/2, one lost connection can end more calls than the
+    /// number of failures that opens the breaker.
     pub fn record_lost_connection(self, began: Instant, on_change: impl FnOnce(Change)) {
         let mut state = self.breaker.state.lock();
         if !self.is_probe && state.lost_at.is_some_and(|lost_at| began <= lost_at) {
@@ -196,7 +204,7 @@ impl Permit<'_> {
         self.record_failure(on_change);
     }
 
-    /// Says that it has not. A change is logged before the next one can come about.
+    /// Records a failure, and logs a change as `record_success` does.
     pub fn record_failure(self, on_change: impl FnOnce(Change)) {
         let mut state = self.breaker.state.lock();
         state.deferred_until = Some(Instant::now() + self.breaker.pause());
@@ -208,7 +216,8 @@ impl Permit<'_> {
             return;
         }
         let was_up = state.down_until.is_none();
-        // Calls that began before it was down do not prolong the pause.
+        // Calls that began before the target went down fail for the same cause as those that opened
+        // the breaker, so only a probe makes the pause longer.
         if was_up || self.is_probe {
             let pause = if was_up { FIRST_PAUSE } else { state.pause * 2 };
             state.pause = pause.min(settings.pause);

@@ -1,4 +1,6 @@
-//! How many connections to backends there may be: each takes a descriptor, in use or idle.
+//! The clients of a table, and the share of idle connections that each may keep.
+//!
+//! Each connection takes a descriptor, in use or idle, and descriptors have a limit.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,19 +15,19 @@ use crate::config::{Credential, Endpoint, TokenServer, Transport};
 use crate::serve::workers::{PerWorker, count};
 use crate::sync::Mutex;
 
-/// The room for the connections of all tables together.
+/// The limits of the connections to backends, for all tables together.
 #[derive(Clone, Debug)]
-pub struct Room {
-    /// Calls at once.
+pub struct ConnectionBudget {
+    /// The calls in flight.
     pub calls: Arc<Semaphore>,
-    /// Idle connections.
+    /// The number of idle connections.
     pub idle: usize,
-    /// Finds their hosts.
+    /// Looks up the hosts of all connections.
     pub resolver: Resolver,
 }
 
-impl Room {
-    /// Room for so many.
+impl ConnectionBudget {
+    /// Makes a budget of calls in flight and of idle connections.
     pub fn new(calls: usize, idle: usize) -> Self {
         Self {
             calls: Arc::new(Semaphore::new(calls.min(Semaphore::MAX_PERMITS))),
@@ -34,36 +36,36 @@ impl Room {
         }
     }
 
-    /// Room without an end.
+    /// Makes a budget without limits.
     pub fn unlimited() -> Self {
         Self::new(usize::MAX, usize::MAX)
     }
 }
 
-/// The clients for one way to connect, one in each thread that serves. Each keeps idle connections
-/// of its own for every host.
+/// The clients for one set of transport settings, one in each thread that serves. Each client keeps
+/// idle connections of its own for each host.
 #[derive(Debug)]
 pub struct Pool {
-    /// The clients.
+    /// The clients that reuse connections.
     pub clients: PerWorker<Client>,
-    /// How many idle connections each of them keeps for a host.
+    /// The most idle connections that each of them keeps for a host.
     pub idle: usize,
-    /// Clients that use a connection for one call only.
+    /// The clients that open a connection for each call.
     single_use: PerWorker<SingleUse>,
 }
 
-/// How long a connection may take to be closed after a 5xx. Servers that do so close it at once.
-const CLOSING: Duration = Duration::from_millis(200);
+/// How long after a 5xx a connection may still be closed by the server, which then does it at once.
+const CLOSING_TIME: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 struct SingleUse {
     client: Client,
-    /// The origins that may be about to close an idle connection, and until when.
+    /// The origins that may be closing an idle connection, and until when.
     closing: Mutex<Vec<(String, Instant)>>,
 }
 
 impl Pool {
-    /// Makes the clients of a pool, each with the most idle connections that are given.
+    /// Makes the clients of a pool with this limit of idle connections.
     pub fn new<E>(build: impl Fn(usize) -> Result<Client, E>, idle: usize) -> Result<Self, E> {
         let single_use = || {
             Ok(SingleUse {
@@ -78,20 +80,22 @@ impl Pool {
         })
     }
 
-    /// Notes that a server of HTTP/1 has answered 5xx. Many close the connection then without saying
-    /// so in the answer (uvicorn), and a call that is sent meanwhile is lost.
+    /// Notes that an HTTP/1 server has answered 5xx. Many servers then close the connection without
+    /// "Connection: close" in the answer (uvicorn does), and a call sent over it meanwhile is lost.
     pub fn may_be_closing(&self, url: &Url) {
-        let (origin, until) = (origin(url), Instant::now() + CLOSING);
+        let (origin, until) = (origin(url), Instant::now() + CLOSING_TIME);
         let mut closing = self.single_use.local().closing.lock();
         closing.retain(|(other, _)| *other != origin);
         closing.push((origin, until));
     }
 
-    /// Returns the client for a call. One that cannot be sent again if its connection breaks gets a
-    /// connection of its own while an idle one may be about to be closed.
-    pub fn client(&self, url: &Url, can_be_sent_again: bool) -> &Client {
+    /// Returns the client for a call.
+    ///
+    /// A call that must not be sent twice gets a connection of its own for a short time after a 5xx:
+    /// if it were lost with an idle connection, nothing would tell whether the server processed it.
+    pub fn client(&self, url: &Url, may_be_resent: bool) -> &Client {
         let single_use = self.single_use.local();
-        match !can_be_sent_again && single_use.has_one_closing(url) {
+        match !may_be_resent && single_use.has_closing(url) {
             true => &single_use.client,
             false => self.clients.local(),
         }
@@ -99,7 +103,7 @@ impl Pool {
 }
 
 impl SingleUse {
-    fn has_one_closing(&self, url: &Url) -> bool {
+    fn has_closing(&self, url: &Url) -> bool {
         let mut closing = self.closing.lock();
         if closing.is_empty() {
             return false;
@@ -115,26 +119,36 @@ fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
-/// The pools of the tables that a reload leaves as they are, each with a host.
+/// The pools of tables that a reload does not change, which keep their idle connections.
 #[derive(Debug, Default)]
-pub struct Kept<'p>(HashSet<(*const Pool, &'p str)>, usize);
+pub struct RetainedPools<'p> {
+    seen: HashSet<(*const Pool, &'p str)>,
+    /// The idle connections that they may hold in each thread.
+    idle: usize,
+}
 
-impl<'p> Kept<'p> {
-    /// Adds what one table has; tables that share pool and host share the idle connections.
+impl<'p> RetainedPools<'p> {
+    /// Adds the pool of a table. Tables that share a pool and a host share the idle connections.
     pub fn add(&mut self, pool: &'p Pool, hosts: impl IntoIterator<Item = Host<'p>>) {
         for host in hosts {
-            if self.0.insert((pool, host.name)) {
+            if self.seen.insert((pool, host.name)) {
                 let idle = pool.idle.saturating_mul(host.count);
-                self.1 = self.1.saturating_add(idle);
+                self.idle = self.idle.saturating_add(idle);
             }
         }
     }
 
-    /// Returns how many idle connections a client may keep for each host of these tables, which
-    /// have no pools yet. None at all is slow, but each call gets a connection.
-    pub fn share<'e>(&self, room: &Room, tables: impl Iterator<Item = &'e Endpoint>) -> usize {
+    /// Returns the most idle connections that a client of the other tables may keep for each host.
+    ///
+    /// Zero is possible, and only costs time: each call then opens a connection, for which the
+    /// limit of calls in flight reserves a descriptor.
+    pub fn idle_per_host<'e>(
+        &self,
+        budget: &ConnectionBudget,
+        others: impl Iterator<Item = &'e Endpoint>,
+    ) -> usize {
         let mut hosts: Vec<(Host<'_>, &Transport)> = Vec::new();
-        for endpoint in tables {
+        for endpoint in others {
             for host in hosts_of(endpoint) {
                 let pair = (host, &endpoint.transport);
                 if !hosts.contains(&pair) {
@@ -143,19 +157,19 @@ impl<'p> Kept<'p> {
             }
         }
         let hosts: usize = hosts.iter().map(|(host, _)| host.count).sum();
-        let in_each_thread = room.idle / count();
-        in_each_thread.saturating_sub(self.1) / hosts.max(1)
+        let per_worker = budget.idle / count();
+        per_worker.saturating_sub(self.idle) / hosts.max(1)
     }
 }
 
-/// A host, or some that belong together.
+/// A host that calls go to, or a group of hosts under one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host<'e> {
     name: &'e str,
     count: usize,
 }
 
-/// Returns the hosts that calls of this table go to.
+/// Returns the hosts that the calls of a table go to.
 pub fn hosts_of(endpoint: &Endpoint) -> impl Iterator<Item = Host<'_>> {
     let targets = endpoint.targets.iter().map(|target| Host {
         name: &target.origin,
@@ -167,7 +181,7 @@ pub fn hosts_of(endpoint: &Endpoint) -> impl Iterator<Item = Host<'_>> {
                 name: url.as_str(),
                 count: 1,
             },
-            // The tokens may be had from another host.
+            // The token endpoint that the issuer names may be on another host.
             TokenServer::Issuer(url) => Host {
                 name: url.as_str(),
                 count: 2,

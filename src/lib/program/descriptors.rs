@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use crate::http::pool::Room;
+use crate::http::pool::ConnectionBudget;
 
 /// How many descriptors there may be of each kind, for as long as the program runs.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct Descriptors {
     /// Connections from Postfix.
     connections: usize,
     /// Connections to backends: a connection from Postfix has one call at a time.
-    pub(crate) room: Room,
+    pub(crate) budget: ConnectionBudget,
     /// Connections to the metrics sockets.
     pub(crate) pages: Arc<Semaphore>,
 }
@@ -32,7 +32,7 @@ impl Descriptors {
         Self {
             limit,
             connections: shares.connections,
-            room: Room::new(shares.calls, shares.idle),
+            budget: ConnectionBudget::new(shares.calls, shares.idle),
             pages: Arc::new(Semaphore::new(shares.pages)),
         }
     }

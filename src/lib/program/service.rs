@@ -160,7 +160,7 @@ impl Service {
     async fn read_again<P: Protocol>(&self) -> Result<(), Vec<String>> {
         let (program, path) = (P::FACTS, self.path.clone());
         let (before, metrics) = (self.live.routes(), Arc::clone(&self.metrics));
-        let (names, room) = (self.names.clone(), self.descriptors.room.clone());
+        let (names, budget) = (self.names.clone(), self.descriptors.budget.clone());
         // Files may be slow, and connections are not to wait for them.
         let reading = tokio::task::spawn_blocking(move || {
             let (config, report) = load(program, &path, Mode::Serve(program));
@@ -168,7 +168,7 @@ impl Service {
             let Some(config) = config else {
                 return Err(problems);
             };
-            let routes = routes::<P>(&config, Some(&before), &metrics, &room)
+            let routes = routes::<P>(&config, Some(&before), &metrics, &budget)
                 .map_err(|(_, text)| vec![text])?;
             let unmatched_sockets = routes.unmatched_sockets(names.iter().map(String::as_str));
             match unmatched_sockets.as_slice() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, Mode, Report, Severity};
-use crate::http::pool::Room;
+use crate::http::pool::ConnectionBudget;
 use crate::http::shared::Check;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
@@ -169,7 +169,7 @@ fn ask<P: Protocol>(
 ) -> Result<Exit, Failure> {
     let program = P::FACTS;
     let metrics = metrics(program)?;
-    let routes = routes::<P>(config, None, &metrics, &Room::unlimited())?;
+    let routes = routes::<P>(config, None, &metrics, &ConnectionBudget::unlimited())?;
     let answer = runtime()?
         .block_on(query::ask::<P>(&routes, name, key))
         .map_err(|text| (Exit::Usage, text))?;
@@ -195,10 +195,10 @@ pub(crate) fn routes<P: Protocol>(
     config: &Config,
     before: Option<&Routes>,
     metrics: &Arc<Metrics>,
-    room: &Room,
+    budget: &ConnectionBudget,
 ) -> Result<Routes, Failure> {
     let check: Check = |outcome, actions| protocol::say::<P>(outcome, actions).0;
-    Routes::new(P::FACTS, config, before, check, metrics, room).map_err(|cause| {
+    Routes::new(P::FACTS, config, before, check, metrics, budget).map_err(|cause| {
         let text = format!("the HTTP client cannot be set up: {cause}");
         (Exit::Config, text)
     })
@@ -234,8 +234,8 @@ fn serve<P: Protocol>(path: &Path, addresses: &[Address]) -> Result<Exit, Failur
     }
     let metrics = metrics(program)?;
     let descriptors = Descriptors::share_out(inherited.len().max(addresses.len()));
-    let room = &descriptors.room;
-    let (config, routes, sockets) = start::<P>(path, addresses, inherited, &metrics, room)?;
+    let budget = &descriptors.budget;
+    let (config, routes, sockets) = start::<P>(path, addresses, inherited, &metrics, budget)?;
     let (metrics_sockets, sockets): (Vec<_>, Vec<_>) = sockets
         .into_iter()
         .partition(|socket| socket.name == METRICS_SOCKET);
@@ -275,11 +275,11 @@ fn start<P: Protocol>(
     addresses: &[Address],
     inherited: Vec<Socket>,
     metrics: &Arc<Metrics>,
-    room: &Room,
+    budget: &ConnectionBudget,
 ) -> Result<(Config, Routes, Vec<Socket>), Failure> {
     let program = P::FACTS;
     let config = read(program, path, Mode::Serve(program))?;
-    let routes = routes::<P>(&config, None, metrics, room)?;
+    let routes = routes::<P>(&config, None, metrics, budget)?;
     let is_served = |name: &str| name != METRICS_SOCKET;
     let is_any = inherited.iter().any(|socket| is_served(&socket.name))
         || addresses.iter().any(|address| is_served(&address.name));

@@ -7,7 +7,7 @@ use super::endpoint::Endpoint;
 use super::{Backend, Timeouts};
 use crate::config::{self, Config, Server};
 use crate::http::client::Clients;
-use crate::http::pool::{Kept, Room, hosts_of};
+use crate::http::pool::{ConnectionBudget, RetainedPools, hosts_of};
 use crate::http::shared::{Check, Shared};
 use crate::http::tls::Authorities;
 use crate::observe::metrics::{Metrics, State};
@@ -33,7 +33,7 @@ impl Routes {
         before: Option<&Self>,
         check: Check,
         metrics: &Arc<Metrics>,
-        room: &Room,
+        budget: &ConnectionBudget,
     ) -> Result<Self, String> {
         let mut authorities = Authorities::default();
         let tables: Vec<_> = config
@@ -45,13 +45,13 @@ impl Routes {
                 )
             })
             .collect();
-        let idle = share(&tables, room);
-        let calls = Arc::clone(&room.calls);
+        let idle = idle_per_host(&tables, budget);
+        let calls = Arc::clone(&budget.calls);
         let mut shared = Shared::new(
             check,
             Arc::clone(metrics),
             calls,
-            Clients::new(idle, authorities, room.resolver.clone()),
+            Clients::new(idle, authorities, budget.resolver.clone()),
         );
         let mut by_name = HashMap::new();
         let mut by_socket = HashMap::new();
@@ -172,13 +172,16 @@ impl Routes {
 }
 
 /// Returns how many idle connections there may be for each host of the tables that are made anew.
-fn share(tables: &[(&config::Table, Option<&Arc<Endpoint>>)], room: &Room) -> usize {
-    let mut kept = Kept::default();
+fn idle_per_host(
+    tables: &[(&config::Table, Option<&Arc<Endpoint>>)],
+    budget: &ConnectionBudget,
+) -> usize {
+    let mut retained = RetainedPools::default();
     for endpoint in tables.iter().filter_map(|(_, kept)| *kept) {
-        kept.add(endpoint.pool(), hosts_of(&endpoint.table().endpoint));
+        retained.add(endpoint.pool(), hosts_of(&endpoint.table().endpoint));
     }
     let others = tables.iter().filter(|(_, kept)| kept.is_none());
-    kept.share(room, others.map(|(table, _)| &table.endpoint))
+    retained.idle_per_host(budget, others.map(|(table, _)| &table.endpoint))
 }
 
 /// The routes of the moment, which a reload exchanges.
