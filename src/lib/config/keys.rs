@@ -133,9 +133,9 @@ pub(super) const OAUTH2: &[Key] = &[
     key("tls").with(TLS),
 ];
 
-const NORMALISE: &[Key] = &[key("lowercase"), key("delimiter"), key("pattern")];
+pub(super) const NORMALISE: &[Key] = &[key("lowercase"), key("delimiter"), key("pattern")];
 
-const TLS: &[Key] = &[
+pub(super) const TLS: &[Key] = &[
     key("ca"),
     key("client-cert"),
     key("client-key").with(SECRET),
@@ -143,7 +143,7 @@ const TLS: &[Key] = &[
     key("verify"),
 ];
 
-const CACHE: &[Key] = &[
+pub(super) const CACHE: &[Key] = &[
     key("ttl"),
     key("negative-ttl"),
     key("stale-if-error"),
@@ -154,7 +154,7 @@ const CACHE: &[Key] = &[
     key("by").of(Owner::Open),
 ];
 
-const BREAKER: &[Key] = &[key("failures"), key("pause")];
+pub(super) const BREAKER: &[Key] = &[key("failures"), key("pause")];
 
 const fn key(name: &'static str) -> Key {
     Key {

@@ -19,6 +19,7 @@ mod resolve;
 mod response;
 mod secret;
 mod server;
+mod shape;
 mod show;
 mod target;
 mod template;

@@ -46,6 +46,14 @@ pub enum Response {
     Auto,
 }
 
+impl Response {
+    pub(super) const WORDS: [(&'static str, Self); 3] = [
+        ("json", Self::Json),
+        ("text", Self::Text),
+        ("auto", Self::Auto),
+    ];
+}
+
 /// What a `value` that points nowhere means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
@@ -53,6 +61,13 @@ pub enum Missing {
     Temporary,
     /// There is no such key.
     NotFound,
+}
+
+impl Missing {
+    pub(super) const WORDS: [(&'static str, Self); 2] = [
+        ("temporary", Self::Temporary),
+        ("not-found", Self::NotFound),
+    ];
 }
 
 /// What a status means.
@@ -66,6 +81,15 @@ pub enum Verdict {
     Temporary,
     /// Somebody must mend a setting.
     Permanent,
+}
+
+impl Verdict {
+    pub(super) const WORDS: [(&'static str, Self); 4] = [
+        ("found", Self::Found),
+        ("not-found", Self::NotFound),
+        ("temporary", Self::Temporary),
+        ("permanent", Self::Permanent),
+    ];
 }
 
 /// The operator's `status`, which wins over the built-in table; exact ones win over classes.
@@ -88,16 +112,11 @@ impl Statuses {
 }
 
 pub(super) fn read(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> ResponseRules {
-    const RESPONSES: [(&str, Response); 3] = [
-        ("json", Response::Json),
-        ("text", Response::Text),
-        ("auto", Response::Auto),
-    ];
     let default = match reader.facts().object_value {
         None => Response::Json,
         Some(_) => Response::Auto,
     };
-    let response = reader.word("response", &RESPONSES).unwrap_or(default);
+    let response = reader.word("response", &Response::WORDS).unwrap_or(default);
     ResponseRules {
         protocol: reader.facts(),
         response,
@@ -119,15 +138,12 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> Resp
 }
 
 fn missing(reader: &mut Reader<'_, '_>, response: Response, actions: &PolicyActions) -> Missing {
-    const MISSING: [(&str, Missing); 2] = [
-        ("temporary", Missing::Temporary),
-        ("not-found", Missing::NotFound),
-    ];
     let below = reader.section.nearest(&["missing"]).map_or(0, |(b, _)| b);
     let Some(entry) = reader.section.take("missing") else {
         return Missing::Temporary;
     };
-    let missing = values::word(&entry, &MISSING, reader.report).unwrap_or(Missing::Temporary);
+    let missing =
+        values::word(&entry, &Missing::WORDS, reader.report).unwrap_or(Missing::Temporary);
     // A text always has a value.
     let is_used = response != Response::Text;
     if missing == Missing::NotFound && below > 0 && is_used {
@@ -190,18 +206,12 @@ fn text(
 }
 
 fn status(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> Statuses {
-    const VERDICTS: [(&str, Verdict); 4] = [
-        ("found", Verdict::Found),
-        ("not-found", Verdict::NotFound),
-        ("temporary", Verdict::Temporary),
-        ("permanent", Verdict::Permanent),
-    ];
     let mut statuses = Statuses::default();
     let Some(section) = reader.section.take_members("status", reader.report) else {
         return statuses;
     };
     for (below, entry) in section.rest() {
-        let Some(verdict) = values::word(&entry, &VERDICTS, reader.report) else {
+        let Some(verdict) = values::word(&entry, &Verdict::WORDS, reader.report) else {
             continue;
         };
         // 204 means that everywhere.

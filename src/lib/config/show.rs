@@ -1,6 +1,5 @@
 //! The configuration as it is after inheritance, as TOML that means the same; no secret is shown.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use reqwest::header::{HeaderName, HeaderValue};
@@ -12,20 +11,22 @@ use super::body::{Body, Json, Parameters};
 use super::credentials::Credential;
 use super::endpoint::Endpoint;
 use super::headers::HeaderText;
+use super::keys::{BASIC_AUTH, BREAKER, CACHE, ENDPOINT, LOG, NORMALISE, OAUTH2, SERVER, TLS};
 use super::normalise::Normalise;
 use super::oauth::{ClientAuth, OAuth, TokenServer};
-use super::resilience::Cache;
+use super::resilience::{Breaker, Cache};
 use super::resolve::{Config, Table};
-use super::response::{Missing, Response, Statuses, Verdict};
-use super::secret::{Secret, Source};
+use super::response::{Missing, Response, ResponseRules, Statuses, Verdict};
+use super::secret::Source;
 use super::server::Server;
+use super::shape::{
+    Pairs, Shape, duration, hidden, some_strings, some_table, source, table, template, text, word,
+};
 use super::target::Target;
-use super::template::Template;
 use super::tls::{Tls, TlsVersion};
-use super::transport::{Compression, HttpVersion, Proxy};
+use super::transport::{Compression, HttpVersion, Proxy, Transport};
 use crate::protocol;
-use crate::protocol::facts::PickedBy;
-use crate::reply::FallbackAction;
+use crate::reply::{FallbackAction, PolicyActions};
 
 /// Writes the whole configuration.
 pub fn show(config: &Config) -> Result<String, toml::ser::Error> {
@@ -37,13 +38,11 @@ struct Shown<'c>(&'c Config);
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        let log: Pairs<'_> = [("level", text(level(self.0.level)))].into_iter().collect();
-        map.serialize_entry("log", &log)?;
+        map.serialize_entry("log", &log(self.0.level))?;
         map.serialize_entry("server", &server(&self.0.server))?;
         for protocol in protocol::ALL {
-            let tables: Pairs<'_> = self
-                .0
-                .tables_of(protocol)
+            let tables = self.0.tables_of(protocol);
+            let tables: Pairs<'_> = tables
                 .map(|table| (table.name.as_str(), Shape::Table(endpoint(table))))
                 .collect();
             if !tables.0.is_empty() {
@@ -54,242 +53,94 @@ impl Serialize for Shown<'_> {
     }
 }
 
-/// A table, its members in the order given.
-struct Pairs<'c>(Vec<(Cow<'c, str>, Shape<'c>)>);
-
-impl<'c, N: Into<Cow<'c, str>>> FromIterator<(N, Shape<'c>)> for Pairs<'c> {
-    fn from_iter<I: IntoIterator<Item = (N, Shape<'c>)>>(pairs: I) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (name.into(), value))
-                .collect(),
-        )
-    }
-}
-
-impl Serialize for Pairs<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
-
-/// The few shapes a value can have.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Shape<'c> {
-    Text(String),
-    Number(usize),
-    Flag(bool),
-    List(&'c [String]),
-    Shapes(Vec<Self>),
-    Table(Pairs<'c>),
-}
-
-fn text(value: impl ToString) -> Shape<'static> {
-    Shape::Text(value.to_string())
-}
-
-fn level(level: LevelFilter) -> String {
-    level.to_string().to_lowercase()
-}
-
-fn duration(duration: Duration) -> Shape<'static> {
-    let millis = duration.as_millis();
-    text(if millis.is_multiple_of(1_000) {
-        format!("{}s", millis / 1_000)
-    } else {
-        format!("{millis}ms")
-    })
+fn log(level: LevelFilter) -> Pairs<'static> {
+    let level = level.to_string().to_lowercase();
+    table(LOG, None, vec![("level", Some(text(level)))])
 }
 
 fn server(server: &Server) -> Pairs<'static> {
-    [
-        ("max-connections", Shape::Number(server.max_connections)),
-        ("read-timeout", duration(server.read_timeout)),
+    let idle_timeout = server.idle_timeout.map_or(Shape::Flag(false), duration);
+    let values = vec![
         (
-            "idle-timeout",
-            server.idle_timeout.map_or(Shape::Flag(false), duration),
+            "max-connections",
+            Some(Shape::Number(server.max_connections)),
         ),
-        ("drain-timeout", duration(server.drain_timeout)),
+        ("read-timeout", Some(duration(server.read_timeout))),
+        ("idle-timeout", Some(idle_timeout)),
+        ("drain-timeout", Some(duration(server.drain_timeout))),
+    ];
+    table(SERVER, None, values)
+}
+
+/// The values of keys, in any order.
+type Values<'c> = Vec<(&'static str, Option<Shape<'c>>)>;
+
+fn endpoint(of: &Table) -> Pairs<'_> {
+    let endpoint = &of.endpoint;
+    let kinds = [
+        vec![("socket", Some(text(&of.socket)))],
+        call(endpoint),
+        credentials(endpoint),
+        response(&endpoint.response_rules),
+        actions(&endpoint.actions),
+        limits(endpoint),
+        transport(&endpoint.transport),
+    ];
+    let values = kinds.into_iter().flatten().collect();
+    table(ENDPOINT, Some(of.protocol), values)
+}
+
+fn call(endpoint: &Endpoint) -> Values<'_> {
+    let (form, json) = match &endpoint.body {
+        Body::None => (None, None),
+        Body::Form(form) => (parameters(form), None),
+        Body::Json(value) => (None, Some(json(value))),
+    };
+    let headers = endpoint.headers.iter();
+    let headers = headers.map(|(name, value)| (name.as_str(), header(value)));
+    vec![
+        ("target", Some(targets(&endpoint.targets))),
+        ("method", Some(text(&endpoint.method))),
+        ("query", parameters(&endpoint.query)),
+        ("form", form),
+        ("json", json),
+        ("headers", some_table(headers.collect())),
+        ("user-agent", Some(header_value(&endpoint.user_agent))),
+        ("extra-attributes", some_strings(&endpoint.extra_attributes)),
+        ("special-keys", Some(Shape::Flag(endpoint.special_keys))),
+        ("normalise", some_table(normalise(&endpoint.normalise))),
     ]
-    .into_iter()
-    .collect()
 }
 
-fn endpoint(table: &Table) -> Pairs<'_> {
-    let Endpoint {
-        targets,
-        method,
-        query,
-        body,
-        headers,
-        auth_token,
-        credential,
-        user_agent,
-        special_keys,
-        normalise,
-        extra_attributes,
-        response_rules,
-        actions,
-        transport,
-        follows_redirects,
-        retries,
-        request_timeout,
-        max_response,
-        max_in_flight,
-        cache,
-        breaker,
-    } = &table.endpoint;
-    let facts = table.protocol;
-    let mut pairs = vec![("target", one_or_list(targets)), ("method", text(method))];
-    let mut add = |name, value| pairs.extend(value_of(name, value));
-    add(
-        "socket",
-        (facts.picked_by == PickedBy::Socket).then(|| text(&table.socket)),
-    );
-    add("user-agent", Some(header_text(user_agent)));
-    add(
-        "auth-token",
-        auth_token.as_ref().map(|token| source(&token.source)),
-    );
-    add("response", Some(text(response(response_rules.response))));
-    add("value", response_rules.value.as_ref().map(text));
-    add("missing", Some(text(missing(response_rules.missing))));
-    add("error", response_rules.error.as_ref().map(text));
-    add("no-error", some_list(&response_rules.no_error));
-    add("require-header", required(&response_rules.require_header));
-    add("list-separator", Some(text(&response_rules.list_separator)));
-    add("true-value", Some(text(&response_rules.true_value)));
-    add(
-        "special-keys",
-        facts.key.is_some().then_some(Shape::Flag(*special_keys)),
-    );
-    if facts.has_actions {
-        add("on-not-found", Some(said(&actions.on_not_found)));
-        add("on-temporary", Some(said(&actions.on_temporary)));
-        add("on-permanent", Some(said(&actions.on_permanent)));
-        add("permit-actions", Some(Shape::Flag(actions.permit_actions)));
-        add(
-            "restriction-classes",
-            Some(Shape::List(&actions.restriction_classes)),
-        );
-        add("extra-attributes", some_list(extra_attributes));
-    }
-    add("request-timeout", Some(duration(*request_timeout)));
-    add("connect-timeout", Some(duration(transport.connect_timeout)));
-    add("retries", Some(Shape::Number(*retries)));
-    add("pool-idle", Some(duration(transport.pool_idle)));
-    add("max-response", Some(Shape::Number(*max_response)));
-    add("max-in-flight", Some(Shape::Number(*max_in_flight)));
-    add(
-        "proxy",
-        match &transport.proxy {
-            Proxy::None => Some(Shape::Flag(false)),
-            Proxy::Environment => Some(text("environment")),
-            Proxy::Url(url) => Some(text(url)),
-        },
-    );
-    add(
-        "redirects",
-        Some(word_or_false(follows_redirects.then_some("same-origin"))),
-    );
-    add(
-        "compression",
-        Some(word_or_false(match transport.compression {
-            Compression::None => None,
-            Compression::Response => Some("response"),
-            Compression::Both => Some("both"),
-        })),
-    );
-    add(
-        "http-version",
-        Some(text(match transport.http_version {
-            HttpVersion::Auto => "auto",
-            HttpVersion::Http1 => "1.1",
-            HttpVersion::Http2 => "2",
-        })),
-    );
-    add(
-        "unix-socket",
-        transport
-            .unix_socket
-            .as_ref()
-            .map(|path| text(path.display())),
-    );
-    add("query", parameters(query));
-    match body {
-        Body::None => {}
-        Body::Form(form) => add("form", parameters(form)),
-        Body::Json(value) => add("json", Some(json(value))),
-    }
-    match credential {
-        None => {}
-        Some(Credential::Bearer(token)) => add("bearer-token", Some(source(&token.source))),
-        Some(Credential::Basic { user, password, .. }) => {
-            let pair = [("user", source(user)), ("password", source(password))];
-            add("basic-auth", Some(Shape::Table(pair.into_iter().collect())));
-        }
-        Some(Credential::OAuth(settings)) => add(
-            "oauth2",
-            Some(Shape::Table(oauth(settings, &transport.tls))),
-        ),
-    }
-    let headers: Pairs<'_> = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), header(value)))
-        .collect();
-    add("headers", some_table(headers));
-    add("status", some_table(statuses(&response_rules.status)));
-    add("normalise", some_table(normalised(normalise)));
-    add("tls", some_table(tls(&transport.tls, &Tls::default())));
-    add(
-        "cache",
-        cache.as_ref().map(|settings| Shape::Table(kept(settings))),
-    );
-    add(
-        "breaker",
-        Some(breaker.as_ref().map_or(Shape::Flag(false), |settings| {
-            let pairs = [
-                ("failures", Shape::Number(settings.failures)),
-                ("pause", duration(settings.pause)),
-            ];
-            Shape::Table(pairs.into_iter().collect())
-        })),
-    );
-    pairs.into_iter().collect()
-}
-
-fn one_or_list(targets: &[Target]) -> Shape<'static> {
+fn targets(targets: &[Target]) -> Shape<'static> {
     match targets {
         [target] => text(target),
-        targets => Shape::Shapes(targets.iter().map(text).collect()),
+        targets => Shape::List(targets.iter().map(text).collect()),
     }
 }
 
-fn some_list(list: &[String]) -> Option<Shape<'_>> {
-    (!list.is_empty()).then_some(Shape::List(list))
-}
-
-fn some_table(table: Pairs<'_>) -> Option<Shape<'_>> {
-    (!table.0.is_empty()).then_some(Shape::Table(table))
-}
-
-fn word_or_false(word: Option<&str>) -> Shape<'static> {
-    word.map_or(Shape::Flag(false), text)
+fn parameters(parameters: &Parameters) -> Option<Shape<'_>> {
+    match parameters {
+        Parameters::None => None,
+        Parameters::All => Some(text("{*}")),
+        Parameters::Each(pairs) => {
+            let pairs = pairs.iter();
+            let pairs = pairs.map(|(name, value)| (name.as_str(), template(value)));
+            Some(Shape::Table(pairs.collect()))
+        }
+    }
 }
 
 fn json(value: &Json) -> Shape<'_> {
     match value {
         Json::Flag(flag) => Shape::Flag(*flag),
-        Json::Number(_) => text(HIDDEN),
-        Json::Text(template) => filled(template),
+        Json::Number(_) => hidden(),
+        Json::Text(text) => template(text),
         Json::All => text("{*}"),
-        Json::List(list) => Shape::Shapes(list.iter().map(json).collect()),
+        Json::List(list) => Shape::List(list.iter().map(json).collect()),
         Json::Object(members) => {
-            let members = members
-                .iter()
-                .map(|(name, value)| (name.as_str(), json(value)));
+            let members = members.iter();
+            let members = members.map(|(name, value)| (name.as_str(), json(value)));
             Shape::Table(members.collect())
         }
     }
@@ -298,59 +149,152 @@ fn json(value: &Json) -> Shape<'_> {
 fn header(value: &HeaderText) -> Shape<'_> {
     match value {
         HeaderText::Fixed(value) => source(&value.source),
-        HeaderText::Filled(template) => filled(template),
+        HeaderText::Filled(value) => template(value),
     }
 }
 
-/// Hides what stands between the placeholders, as a quoted line does.
-fn filled(template: &Template) -> Shape<'static> {
-    text(template.without_constants(HIDDEN))
+fn header_value(value: &HeaderValue) -> Shape<'static> {
+    text(String::from_utf8_lossy(value.as_bytes()))
+}
+
+fn normalise(normalise: &Normalise) -> Pairs<'_> {
+    let pattern = normalise.pattern.as_ref();
+    let values = vec![
+        (
+            "lowercase",
+            normalise.lowercase.then_some(Shape::Flag(true)),
+        ),
+        ("delimiter", normalise.delimiter.as_ref().map(text)),
+        ("pattern", pattern.map(|pattern| text(&pattern.text))),
+    ];
+    table(NORMALISE, None, values)
+}
+
+fn credentials(endpoint: &Endpoint) -> Values<'_> {
+    let auth_token = endpoint.auth_token.as_ref();
+    let (mut bearer_token, mut basic_auth, mut oauth2) = (None, None, None);
+    match &endpoint.credential {
+        None => {}
+        Some(Credential::Bearer(token)) => bearer_token = Some(source(&token.source)),
+        Some(Credential::Basic { user, password, .. }) => {
+            let values = vec![
+                ("user", Some(source(user))),
+                ("password", Some(source(password))),
+            ];
+            basic_auth = Some(Shape::Table(table(BASIC_AUTH, None, values)));
+        }
+        Some(Credential::OAuth(settings)) => {
+            oauth2 = Some(Shape::Table(oauth(settings, &endpoint.transport.tls)));
+        }
+    }
+    vec![
+        ("auth-token", auth_token.map(|token| source(&token.source))),
+        ("bearer-token", bearer_token),
+        ("basic-auth", basic_auth),
+        ("oauth2", oauth2),
+    ]
 }
 
 fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
-    let (server, url) = match &settings.server {
-        TokenServer::Token(url) => ("token-url", url),
-        TokenServer::Issuer(url) => ("issuer", url),
+    let (token_url, issuer) = match &settings.server {
+        TokenServer::Token(url) => (Some(text(url)), None),
+        TokenServer::Issuer(url) => (None, Some(text(url))),
     };
-    let (key, value, method) = match &settings.client_auth {
-        ClientAuth::Basic(value) => ("client-secret", secret(value), "basic"),
-        ClientAuth::Post(value) => ("client-secret", secret(value), "post"),
-        ClientAuth::PrivateKeyJwt(key) => ("private-key", source(&key.source), "private-key-jwt"),
+    let (secret, key, method) = match &settings.client_auth {
+        ClientAuth::Basic(secret) => (Some(source(secret.source())), None, "basic"),
+        ClientAuth::Post(secret) => (Some(source(secret.source())), None, "post"),
+        ClientAuth::PrivateKeyJwt(key) => (None, Some(source(&key.source)), "private-key-jwt"),
     };
-    let scope = settings.scope.as_ref().map(|scope| ("scope", text(scope)));
     let parameters = settings.parameters.iter();
-    let parameters = parameters.map(|(name, value)| (name.as_str(), secret(value)));
-    let parameters: Pairs<'_> = parameters.collect();
-    [
-        (server, text(url)),
-        ("client-id", text(&settings.client_id)),
-        ("auth-method", text(method)),
-        (key, value),
-    ]
-    .into_iter()
-    .chain(scope)
-    .chain(some_table(parameters).map(|parameters| ("parameters", parameters)))
-    .chain(some_table(tls(&settings.tls, &backend.for_tokens())).map(|tls| ("tls", tls)))
-    .collect()
+    let parameters = parameters.map(|(name, value)| (name.as_str(), source(value.source())));
+    let values = vec![
+        ("token-url", token_url),
+        ("issuer", issuer),
+        ("client-id", Some(text(&settings.client_id))),
+        ("client-secret", secret),
+        ("private-key", key),
+        ("auth-method", Some(text(method))),
+        ("scope", settings.scope.as_ref().map(text)),
+        ("parameters", some_table(parameters.collect())),
+        ("tls", some_table(tls(&settings.tls, &backend.for_tokens()))),
+    ];
+    table(OAUTH2, None, values)
 }
 
-fn normalised(normalise: &Normalise) -> Pairs<'_> {
-    let lowercase = normalise
-        .lowercase
-        .then_some(("lowercase", Shape::Flag(true)));
-    let delimiter = normalise.delimiter.as_ref().map(|d| ("delimiter", text(d)));
-    let pattern = normalise
-        .pattern
-        .as_ref()
-        .map(|p| ("pattern", text(&p.text)));
-    lowercase
-        .into_iter()
-        .chain(delimiter)
-        .chain(pattern)
+fn response(rules: &ResponseRules) -> Values<'_> {
+    vec![
+        ("response", Some(word(&Response::WORDS, &rules.response))),
+        ("value", rules.value.as_ref().map(text)),
+        ("missing", Some(word(&Missing::WORDS, &rules.missing))),
+        ("error", rules.error.as_ref().map(text)),
+        ("no-error", some_strings(&rules.no_error)),
+        ("list-separator", Some(text(&rules.list_separator))),
+        ("true-value", Some(text(&rules.true_value))),
+        (
+            "require-header",
+            some_table(require_header(&rules.require_header)),
+        ),
+        ("status", some_table(status(&rules.status))),
+    ]
+}
+
+fn require_header(headers: &[(HeaderName, HeaderValue)]) -> Pairs<'_> {
+    let pairs = headers.iter();
+    pairs
+        .map(|(name, value)| (name.as_str(), header_value(value)))
         .collect()
 }
 
-fn kept(cache: &Cache) -> Pairs<'_> {
+fn status(statuses: &Statuses) -> Pairs<'static> {
+    let exact = statuses.exact.iter().map(|(n, v)| (n.to_string(), v));
+    let classes = statuses.classes.iter().map(|(n, v)| (format!("{n}xx"), v));
+    let all = exact.chain(classes);
+    all.map(|(name, verdict)| (name, word(&Verdict::WORDS, verdict)))
+        .collect()
+}
+
+fn actions(actions: &PolicyActions) -> Values<'_> {
+    let classes = Shape::Strings(&actions.restriction_classes);
+    vec![
+        ("on-not-found", Some(action(&actions.on_not_found))),
+        ("on-temporary", Some(action(&actions.on_temporary))),
+        ("on-permanent", Some(action(&actions.on_permanent))),
+        ("permit-actions", Some(Shape::Flag(actions.permit_actions))),
+        ("restriction-classes", Some(classes)),
+    ]
+}
+
+fn action(action: &FallbackAction) -> Shape<'_> {
+    match action {
+        FallbackAction::Action(action) => text(action),
+        FallbackAction::Disconnect => text("disconnect"),
+    }
+}
+
+fn limits(endpoint: &Endpoint) -> Values<'_> {
+    let redirects = endpoint.follows_redirects.then_some("same-origin");
+    let breaker = endpoint.breaker.as_ref().map(breaker);
+    vec![
+        ("request-timeout", Some(duration(endpoint.request_timeout))),
+        ("retries", Some(Shape::Number(endpoint.retries))),
+        ("max-response", Some(Shape::Number(endpoint.max_response))),
+        ("max-in-flight", Some(Shape::Number(endpoint.max_in_flight))),
+        (
+            "redirects",
+            Some(redirects.map_or(Shape::Flag(false), text)),
+        ),
+        (
+            "cache",
+            endpoint.cache.as_ref().map(|c| Shape::Table(cache(c))),
+        ),
+        (
+            "breaker",
+            Some(breaker.map_or(Shape::Flag(false), Shape::Table)),
+        ),
+    ]
+}
+
+fn cache(cache: &Cache) -> Pairs<'_> {
     let lifetime = |ttl: Duration| {
         if ttl.is_zero() {
             Shape::Flag(false)
@@ -358,140 +302,73 @@ fn kept(cache: &Cache) -> Pairs<'_> {
             duration(ttl)
         }
     };
-    let some = |name, value: Option<Duration>| value.map(|value| (name, duration(value)));
-    [
-        ("ttl", lifetime(cache.ttl)),
-        ("negative-ttl", lifetime(cache.negative_ttl)),
-        ("honour-http", Shape::Flag(cache.honour_http)),
-        ("max-entries", Shape::Number(cache.max_entries)),
-        ("max-bytes", Shape::Number(cache.max_bytes)),
-    ]
-    .into_iter()
-    .chain(some("stale-if-error", cache.stale_if_error))
-    .chain(some("refresh-ahead", cache.refresh_ahead))
-    .chain((!cache.by.is_empty()).then_some(("by", Shape::List(&cache.by))))
-    .collect()
+    let values = vec![
+        ("ttl", Some(lifetime(cache.ttl))),
+        ("negative-ttl", Some(lifetime(cache.negative_ttl))),
+        ("stale-if-error", cache.stale_if_error.map(duration)),
+        ("refresh-ahead", cache.refresh_ahead.map(duration)),
+        ("honour-http", Some(Shape::Flag(cache.honour_http))),
+        ("max-entries", Some(Shape::Number(cache.max_entries))),
+        ("max-bytes", Some(Shape::Number(cache.max_bytes))),
+        ("by", some_strings(&cache.by)),
+    ];
+    table(CACHE, None, values)
 }
 
-/// Shows what differs from the settings that would be taken over.
-fn tls<'c>(tls: &'c Tls, inherited: &Tls) -> Pairs<'c> {
-    let mut pairs = Vec::new();
-    match &tls.ca {
-        ca if *ca == inherited.ca => {}
-        Some(ca) => pairs.push(("ca", text(ca.path.display()))),
-        None => pairs.push(("ca", Shape::Flag(false))),
-    }
-    if let Some(identity) = &tls.identity {
-        let path = &identity.certificates.path;
-        pairs.push(("client-cert", text(path.display())));
-        pairs.push((
-            "client-key",
-            match &identity.key {
-                Source::File(path) => text(path.display()),
-                elsewhere => source(elsewhere),
-            },
-        ));
-    }
-    if tls.min_version != inherited.min_version {
-        let version = match tls.min_version {
-            TlsVersion::Tls12 => "1.2",
-            TlsVersion::Tls13 => "1.3",
-        };
-        pairs.push(("min-version", text(version)));
-    }
-    if !tls.verify {
-        pairs.push(("verify", Shape::Flag(false)));
-    }
-    pairs.into_iter().collect()
+fn breaker(breaker: &Breaker) -> Pairs<'static> {
+    let values = vec![
+        ("failures", Some(Shape::Number(breaker.failures))),
+        ("pause", Some(duration(breaker.pause))),
+    ];
+    table(BREAKER, None, values)
 }
 
-fn value_of<'c>(name: &'static str, value: Option<Shape<'c>>) -> Option<(&'static str, Shape<'c>)> {
-    value.map(|value| (name, value))
-}
-
-/// What is shown for what is hidden.
-const HIDDEN: &str = "(hidden)";
-
-fn secret(value: &Secret) -> Shape<'_> {
-    source(value.source())
-}
-
-/// A secret in the configuration itself is hidden; of any other its place is shown.
-fn source(source: &Source) -> Shape<'_> {
-    let (kind, place) = match source {
-        Source::Text => return text(HIDDEN),
-        Source::Credential(name) => ("credential", name.clone()),
-        Source::File(path) => ("file", path.display().to_string()),
-        Source::Environment(name) => ("env", name.clone()),
+fn transport(transport: &Transport) -> Values<'_> {
+    let proxy = match &transport.proxy {
+        Proxy::None => Shape::Flag(false),
+        Proxy::Environment => text("environment"),
+        Proxy::Url(url) => text(url),
     };
-    Shape::Table([(kind, Shape::Text(place))].into_iter().collect())
+    let unix_socket = transport.unix_socket.as_ref();
+    vec![
+        ("connect-timeout", Some(duration(transport.connect_timeout))),
+        ("pool-idle", Some(duration(transport.pool_idle))),
+        ("tls", some_table(tls(&transport.tls, &Tls::default()))),
+        (
+            "http-version",
+            Some(word(&HttpVersion::WORDS, &transport.http_version)),
+        ),
+        ("proxy", Some(proxy)),
+        (
+            "compression",
+            Some(word(&Compression::WORDS, &transport.compression)),
+        ),
+        ("unix-socket", unix_socket.map(|path| text(path.display()))),
+    ]
 }
 
-fn parameters(parameters: &Parameters) -> Option<Shape<'_>> {
-    match parameters {
-        Parameters::None => None,
-        Parameters::All => Some(text("{*}")),
-        Parameters::Each(pairs) => {
-            let pairs = pairs
-                .iter()
-                .map(|(name, value)| (name.as_str(), filled(value)));
-            Some(Shape::Table(pairs.collect()))
-        }
-    }
-}
-
-fn required(headers: &[(HeaderName, HeaderValue)]) -> Option<Shape<'_>> {
-    let pairs = headers.iter();
-    let pairs = pairs.map(|(name, value)| (name.as_str(), header_text(value)));
-    (!headers.is_empty()).then(|| Shape::Table(pairs.collect()))
-}
-
-fn header_text(value: &HeaderValue) -> Shape<'static> {
-    text(String::from_utf8_lossy(value.as_bytes()))
-}
-
-fn said(said: &FallbackAction) -> Shape<'_> {
-    match said {
-        FallbackAction::Action(action) => text(action),
-        FallbackAction::Disconnect => text("disconnect"),
-    }
-}
-
-fn statuses(statuses: &Statuses) -> Pairs<'static> {
-    let exact = statuses
-        .exact
-        .iter()
-        .map(|(status, v)| (status.to_string(), *v));
-    let classes = statuses
-        .classes
-        .iter()
-        .map(|(class, v)| (format!("{class}xx"), *v));
-    exact
-        .chain(classes)
-        .map(|(name, v)| (name, text(verdict(v))))
-        .collect()
-}
-
-fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Found => "found",
-        Verdict::NotFound => "not-found",
-        Verdict::Temporary => "temporary",
-        Verdict::Permanent => "permanent",
-    }
-}
-
-fn response(response: Response) -> &'static str {
-    match response {
-        Response::Json => "json",
-        Response::Text => "text",
-        Response::Auto => "auto",
-    }
-}
-
-fn missing(missing: Missing) -> &'static str {
-    match missing {
-        Missing::Temporary => "temporary",
-        Missing::NotFound => "not-found",
-    }
+/// Shows what differs from the settings that would be inherited.
+fn tls<'c>(tls: &'c Tls, inherited: &Tls) -> Pairs<'c> {
+    let ca = match &tls.ca {
+        Some(ca) => text(ca.path.display()),
+        None => Shape::Flag(false),
+    };
+    let identity = tls.identity.as_ref();
+    let cert = identity.map(|identity| text(identity.certificates.path.display()));
+    let key = identity.map(|identity| match &identity.key {
+        Source::File(path) => text(path.display()),
+        elsewhere => source(elsewhere),
+    });
+    let version = word(&TlsVersion::WORDS, &tls.min_version);
+    let values = vec![
+        ("ca", (tls.ca != inherited.ca).then_some(ca)),
+        ("client-cert", cert),
+        ("client-key", key),
+        (
+            "min-version",
+            (tls.min_version != inherited.min_version).then_some(version),
+        ),
+        ("verify", (!tls.verify).then_some(Shape::Flag(false))),
+    ];
+    table(TLS, None, values)
 }

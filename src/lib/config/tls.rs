@@ -103,6 +103,11 @@ pub enum TlsVersion {
     Tls13,
 }
 
+impl TlsVersion {
+    pub(super) const WORDS: [(&'static str, Self); 2] =
+        [("1.2", Self::Tls12), ("1.3", Self::Tls13)];
+}
+
 pub(super) fn read(reader: &mut Reader<'_, '_>) -> Tls {
     match reader.section.take_members("tls", reader.report) {
         Some(section) => read_over(reader, Tls::default(), section),
@@ -116,8 +121,6 @@ pub(super) fn read_over<'t>(
     mut tls: Tls,
     mut section: Section<'t>,
 ) -> Tls {
-    const VERSIONS: [(&str, TlsVersion); 2] =
-        [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
     if section.is_off("ca") {
         tls.ca = None;
     }
@@ -130,7 +133,7 @@ pub(super) fn read_over<'t>(
         tls.min_version = TlsVersion::Tls12;
     }
     if let Some(entry) = section.take("min-version") {
-        let version = values::word(&entry, &VERSIONS, reader.report);
+        let version = values::word(&entry, &TlsVersion::WORDS, reader.report);
         tls.min_version = version.unwrap_or(tls.min_version);
     }
     if let Some(entry) = section.take_bool("verify") {

@@ -50,6 +50,14 @@ pub enum HttpVersion {
     Http2,
 }
 
+impl HttpVersion {
+    pub(super) const WORDS: [(&'static str, Self); 3] = [
+        ("auto", Self::Auto),
+        ("1.1", Self::Http1),
+        ("2", Self::Http2),
+    ];
+}
+
 /// What is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -61,16 +69,12 @@ pub enum Compression {
     Both,
 }
 
+impl Compression {
+    pub(super) const WORDS: [(&'static str, Self); 2] =
+        [("response", Self::Response), ("both", Self::Both)];
+}
+
 pub(super) fn read(reader: &mut Reader<'_, '_>) -> Transport {
-    const COMPRESSIONS: [(&str, Compression); 2] = [
-        ("response", Compression::Response),
-        ("both", Compression::Both),
-    ];
-    const HTTP_VERSIONS: [(&str, HttpVersion); 3] = [
-        ("auto", HttpVersion::Auto),
-        ("1.1", HttpVersion::Http1),
-        ("2", HttpVersion::Http2),
-    ];
     Transport {
         connect_timeout: reader.duration("connect-timeout", Duration::from_secs(2)),
         pool_idle: reader.duration("pool-idle", Duration::from_secs(30)),
@@ -78,10 +82,10 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Transport {
         proxy: proxy(reader),
         unix_socket: unix_socket(reader),
         compression: reader
-            .word("compression", &COMPRESSIONS)
+            .word("compression", &Compression::WORDS)
             .unwrap_or(Compression::None),
         http_version: reader
-            .word("http-version", &HTTP_VERSIONS)
+            .word("http-version", &HttpVersion::WORDS)
             .unwrap_or(HttpVersion::Auto),
     }
 }
