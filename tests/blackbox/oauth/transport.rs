@@ -11,7 +11,7 @@ use crate::{
     support::{
         backend::{Backend, dunno, response},
         peer::netstring,
-        program::{ALL, Binary, Launch},
+        program::{Binary, Launch},
         said::{DUNNO, NO_CREDENTIALS},
         same,
         tables::{ask, expect, expect_of, serve, table},
@@ -58,19 +58,18 @@ async fn a_redirect_of_the_backend_takes_the_token_nowhere_else() {
 #[tokio::test]
 async fn a_token_comes_over_the_tls_of_the_table() {
     let (authority, _directory, ca) = authority();
-    for binary in ALL {
-        let tls = authority.server().tls().offering(&["h2"]).config();
-        let tokens = Web::secure(tls, |_| {
-            Answer::json(r#"{"access_token":"token-1","token_type":"Bearer","expires_in":3600}"#)
-        });
-        let backend = taking("token-1");
-        let keys = format!("{ca}{}", oauth(&tokens.url("https", "/token"), ""));
-        expect(binary, table(binary, &backend.url("/"), &keys), DUNNO).await;
-        let asked = tokens.only();
-        let basic = format!("Basic {}", BASE64.encode(format!("{ID}:{SECRET}")));
-        assert_eq!(asked.header("authorization"), Some(basic.as_str()));
-        same("the form", &asked.body, b"grant_type=client_credentials");
-    }
+    let binary = Binary::Socketmap;
+    let tls = authority.server().tls().offering(&["h2"]).config();
+    let tokens = Web::secure(tls, |_| {
+        Answer::json(r#"{"access_token":"token-1","token_type":"Bearer","expires_in":3600}"#)
+    });
+    let backend = taking("token-1");
+    let keys = format!("{ca}{}", oauth(&tokens.url("https", "/token"), ""));
+    expect(binary, table(binary, &backend.url("/"), &keys), DUNNO).await;
+    let asked = tokens.only();
+    let basic = format!("Basic {}", BASE64.encode(format!("{ID}:{SECRET}")));
+    assert_eq!(asked.header("authorization"), Some(basic.as_str()));
+    same("the form", &asked.body, b"grant_type=client_credentials");
 }
 
 /// The secret for a token is worth more than one answer.
@@ -197,44 +196,42 @@ async fn a_token_endpoint_nobody_vouches_for_gets_no_secret() {
 
 #[tokio::test]
 async fn a_token_endpoint_is_not_behind_the_unix_socket_of_the_backend() {
-    for binary in ALL {
-        let directory = crate::support::Directory::new();
-        let path = directory.join("backend.sock");
-        let backend = Web::unix(&path, |_| Answer::dunno());
-        let tokens = endpoint();
-        let keys = format!(
-            "{}unix-socket = \"{}\"\n",
-            oauth(&tokens.url("/"), ""),
-            path.display()
-        );
-        let config = table(binary, "http://backend.invalid/", &keys);
-        expect(binary, config, DUNNO).await;
-        assert_eq!(tokens.count(), 1, "{binary:?}");
-        let bearer = Some("Bearer token-1");
-        assert_eq!(backend.only().header("authorization"), bearer);
-    }
+    let binary = Binary::Socketmap;
+    let directory = crate::support::Directory::new();
+    let path = directory.join("backend.sock");
+    let backend = Web::unix(&path, |_| Answer::dunno());
+    let tokens = endpoint();
+    let keys = format!(
+        "{}unix-socket = \"{}\"\n",
+        oauth(&tokens.url("/"), ""),
+        path.display()
+    );
+    let config = table(binary, "http://backend.invalid/", &keys);
+    expect(binary, config, DUNNO).await;
+    assert_eq!(tokens.count(), 1, "{binary:?}");
+    let bearer = Some("Bearer token-1");
+    assert_eq!(backend.only().header("authorization"), bearer);
 }
 
 #[tokio::test]
 async fn a_token_comes_through_the_proxy_of_the_table() {
-    for binary in ALL {
-        let proxy = Backend::new(|request| match request.target.as_str() {
-            "http://tokens.invalid/token" => token("token-1"),
-            _ => dunno(),
-        });
-        let keys = format!(
-            "{}proxy = \"{}\"\n",
-            oauth("http://tokens.invalid/token", ""),
-            proxy.url("")
-        );
-        let config = table(binary, "http://backend.invalid/", &keys);
-        expect(binary, config, DUNNO).await;
-        let requests = proxy.requests();
-        assert_eq!(requests.len(), 2, "{requests:?}");
-        assert_eq!(
-            form(&requests[0]),
-            pairs(&[("grant_type", "client_credentials")])
-        );
-        assert_eq!(requests[1].header("authorization"), Some("Bearer token-1"));
-    }
+    let binary = Binary::Socketmap;
+    let proxy = Backend::new(|request| match request.target.as_str() {
+        "http://tokens.invalid/token" => token("token-1"),
+        _ => dunno(),
+    });
+    let keys = format!(
+        "{}proxy = \"{}\"\n",
+        oauth("http://tokens.invalid/token", ""),
+        proxy.url("")
+    );
+    let config = table(binary, "http://backend.invalid/", &keys);
+    expect(binary, config, DUNNO).await;
+    let requests = proxy.requests();
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    assert_eq!(
+        form(&requests[0]),
+        pairs(&[("grant_type", "client_credentials")])
+    );
+    assert_eq!(requests[1].header("authorization"), Some("Bearer token-1"));
 }

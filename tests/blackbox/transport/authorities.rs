@@ -34,29 +34,27 @@ async fn the_authority_of_the_configuration_is_trusted() {
 #[tokio::test]
 async fn the_systems_authorities_are_trusted_where_none_is_configured() {
     let (authority, directory, _) = authority();
-    for binary in ALL {
-        let server = Web::secure(authority.server().tls().config(), |_| Answer::dunno());
-        let config = table(binary, &server.url("https", "/"), "");
-        let launch = Launch::new(binary)
-            .config(config)
-            .environment("SSL_CERT_FILE", directory.join("ca.pem"));
-        expect_of(launch, binary, DUNNO).await;
-        assert_eq!(server.count(), 1, "{binary:?}");
-    }
+    let binary = Binary::Socketmap;
+    let server = Web::secure(authority.server().tls().config(), |_| Answer::dunno());
+    let config = table(binary, &server.url("https", "/"), "");
+    let launch = Launch::new(binary)
+        .config(config)
+        .environment("SSL_CERT_FILE", directory.join("ca.pem"));
+    expect_of(launch, binary, DUNNO).await;
+    assert_eq!(server.count(), 1, "{binary:?}");
 }
 
 #[tokio::test]
 async fn a_configured_authority_stands_in_place_of_the_systems() {
     let (system, directory, _) = authority();
     let (_other, _its_directory, ca) = authority();
-    for binary in ALL {
-        let server = Web::secure(system.server().tls().config(), |_| Answer::dunno());
-        let launch = Launch::new(binary)
-            .config(table(binary, &server.url("https", "/"), &ca))
-            .environment("SSL_CERT_FILE", directory.join("ca.pem"));
-        expect_of(launch, binary, UNREACHABLE).await;
-        assert_eq!(server.count(), 0, "{binary:?}");
-    }
+    let binary = Binary::Socketmap;
+    let server = Web::secure(system.server().tls().config(), |_| Answer::dunno());
+    let launch = Launch::new(binary)
+        .config(table(binary, &server.url("https", "/"), &ca))
+        .environment("SSL_CERT_FILE", directory.join("ca.pem"));
+    expect_of(launch, binary, UNREACHABLE).await;
+    assert_eq!(server.count(), 0, "{binary:?}");
 }
 
 #[tokio::test]
@@ -98,13 +96,12 @@ async fn a_certificate_that_does_not_hold_is_unreachable() {
         authority.server_named("other.example", Validity::Now),
         authority.client(),
     ] {
-        for binary in ALL {
-            let server = Web::secure(identity.tls().config(), |_| Answer::dunno());
-            let config = table(binary, &server.url("https", "/"), &ca);
-            expect(binary, config, UNREACHABLE).await;
-            server.refusals(1).await;
-            assert_eq!(server.count(), 0, "{binary:?}");
-        }
+        let binary = Binary::Socketmap;
+        let server = Web::secure(identity.tls().config(), |_| Answer::dunno());
+        let config = table(binary, &server.url("https", "/"), &ca);
+        expect(binary, config, UNREACHABLE).await;
+        server.refusals(1).await;
+        assert_eq!(server.count(), 0, "{binary:?}");
     }
 }
 

@@ -15,12 +15,11 @@ use crate::{
 #[tokio::test]
 async fn connecting_takes_no_longer_than_its_own_deadline() {
     let hole = Hole::new().await;
-    for binary in ALL {
-        for scheme in ["http", "https"] {
-            let keys = "connect-timeout = \"200ms\"\nrequest-timeout = \"90s\"";
-            let config = table(binary, &hole.url(scheme, "/"), keys);
-            expect(binary, config, TIMED_OUT).await;
-        }
+    let binary = Binary::Socketmap;
+    for scheme in ["http", "https"] {
+        let keys = "connect-timeout = \"200ms\"\nrequest-timeout = \"90s\"";
+        let config = table(binary, &hole.url(scheme, "/"), keys);
+        expect(binary, config, TIMED_OUT).await;
     }
 }
 
@@ -41,56 +40,42 @@ async fn the_whole_answer_has_one_deadline() {
         false => vec![Act::Hang],
     });
     let proxy = format!("proxy = \"{}\"", silent.url(""));
-    for binary in ALL {
-        for (row, target, keys) in [
-            ("silence", silent.url("/"), ""),
-            ("a slow head", slow_head.url("/"), ""),
-            ("a slow body", slow_body.url("/"), ""),
-            ("interim answers", interim.url("/"), ""),
-            (
-                "a redirect",
-                redirect.url("/ask"),
-                "redirects = \"same-origin\"",
-            ),
-            (
-                "the connection",
-                hole.url("http", "/"),
-                "connect-timeout = \"80s\"",
-            ),
-            (
-                "the handshake",
-                format!("https://{}/", deaf.address()),
-                "connect-timeout = \"80s\"",
-            ),
-            (
-                "a proxy",
-                "http://backend.invalid/".to_owned(),
-                proxy.as_str(),
-            ),
-            (
-                "a tunnel",
-                "https://backend.invalid/".to_owned(),
-                proxy.as_str(),
-            ),
-        ] {
-            let keys = format!("request-timeout = \"300ms\"\n{keys}");
-            let program = serve(binary, table(binary, &target, &keys)).await;
-            let reply = ask(&program, binary, "key").await;
-            same(row, &reply, &TIMED_OUT.by(binary));
-        }
-    }
-}
-
-#[tokio::test]
-async fn connecting_has_a_deadline_of_its_own() {
-    for binary in ALL {
-        // It takes the connection and says nothing, so that TLS never begins.
-        let silent = Backend::always(Script::new());
-        let target = format!("https://{}/", silent.address());
-        let keys = "connect-timeout = \"300ms\"\nrequest-timeout = \"80s\"";
-        let program = serve(binary, table(binary, &target, keys)).await;
-        let reply = program.peer().await.ask(question(binary, "t", "key")).await;
-        same(binary.name(), &reply, &TIMED_OUT.by(binary));
+    let binary = Binary::Socketmap;
+    for (row, target, keys) in [
+        ("silence", silent.url("/"), ""),
+        ("a slow head", slow_head.url("/"), ""),
+        ("a slow body", slow_body.url("/"), ""),
+        ("interim answers", interim.url("/"), ""),
+        (
+            "a redirect",
+            redirect.url("/ask"),
+            "redirects = \"same-origin\"",
+        ),
+        (
+            "the connection",
+            hole.url("http", "/"),
+            "connect-timeout = \"80s\"",
+        ),
+        (
+            "the handshake",
+            format!("https://{}/", deaf.address()),
+            "connect-timeout = \"80s\"",
+        ),
+        (
+            "a proxy",
+            "http://backend.invalid/".to_owned(),
+            proxy.as_str(),
+        ),
+        (
+            "a tunnel",
+            "https://backend.invalid/".to_owned(),
+            proxy.as_str(),
+        ),
+    ] {
+        let keys = format!("request-timeout = \"300ms\"\n{keys}");
+        let program = serve(binary, table(binary, &target, &keys)).await;
+        let reply = ask(&program, binary, "key").await;
+        same(row, &reply, &TIMED_OUT.by(binary));
     }
 }
 

@@ -110,17 +110,3 @@ async fn policy_notices_that_a_kept_connection_was_closed() {
     }
     assert_eq!(backend.count(), 5);
 }
-
-#[tokio::test]
-async fn a_backend_connection_is_kept_for_the_next_call() {
-    for binary in ALL {
-        let backend = Backend::always(good(binary, "DUNNO"));
-        let program = serve(binary, table(binary, &backend.url("/"), "")).await;
-        let mut peer = program.peer().await;
-        for _ in 0..10 {
-            peer.ask(question(binary, "t", "key")).await;
-        }
-        let connections: Vec<_> = backend.requests().iter().map(|r| r.connection).collect();
-        assert_eq!(connections, [0; 10], "{binary:?}");
-    }
-}

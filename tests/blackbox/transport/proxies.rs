@@ -46,18 +46,17 @@ async fn the_environment_names_a_proxy_only_when_it_is_asked_to() {
         ("proxy = false", false),
         ("", false),
     ] {
-        for binary in ALL {
-            for name in ["HTTP_PROXY", "http_proxy"] {
-                let proxy = Backend::always(dunno());
-                let backend = Backend::always(dunno());
-                let launch = Launch::new(binary)
-                    .config(table(binary, &backend.url("/"), keys))
-                    .environment(name, proxy.url(""));
-                expect_of(launch, binary, DUNNO).await;
-                let calls = (proxy.count(), backend.count());
-                let expected = if is_asked { (1, 0) } else { (0, 1) };
-                assert_eq!(calls, expected, "{binary:?} {keys:?} {name}");
-            }
+        let binary = Binary::Socketmap;
+        for name in ["HTTP_PROXY", "http_proxy"] {
+            let proxy = Backend::always(dunno());
+            let backend = Backend::always(dunno());
+            let launch = Launch::new(binary)
+                .config(table(binary, &backend.url("/"), keys))
+                .environment(name, proxy.url(""));
+            expect_of(launch, binary, DUNNO).await;
+            let calls = (proxy.count(), backend.count());
+            let expected = if is_asked { (1, 0) } else { (0, 1) };
+            assert_eq!(calls, expected, "{binary:?} {keys:?} {name}");
         }
     }
 }
@@ -116,15 +115,14 @@ async fn an_inherited_proxy_is_taken_back() {
 
 #[tokio::test]
 async fn a_dead_proxy_is_unreachable() {
-    for binary in ALL {
-        let backend = Backend::always(dunno());
-        let gone = Reserved::new();
-        let keys = format!("proxy = \"http://{}\"", gone.address());
-        for target in [backend.url("/"), "https://backend.invalid/".to_owned()] {
-            expect(binary, table(binary, &target, &keys), UNREACHABLE).await;
-        }
-        assert_eq!(backend.count(), 0, "{binary:?}");
+    let binary = Binary::Socketmap;
+    let backend = Backend::always(dunno());
+    let gone = Reserved::new();
+    let keys = format!("proxy = \"http://{}\"", gone.address());
+    for target in [backend.url("/"), "https://backend.invalid/".to_owned()] {
+        expect(binary, table(binary, &target, &keys), UNREACHABLE).await;
     }
+    assert_eq!(backend.count(), 0, "{binary:?}");
 }
 
 #[tokio::test]
@@ -148,25 +146,24 @@ async fn https_goes_through_a_proxy_by_connect_and_nothing_is_shown_to_it() {
     let (authority, _directory, ca) = authority();
     let identity = authority.server_named("backend.invalid", Validity::Now);
     for offered in [&["h2", "http/1.1"][..], &[]] {
-        for binary in ALL {
-            let tls = identity.tls().offering(offered).config();
-            let server = Web::secure(tls, |_| Answer::dunno());
-            let proxy = Tunnel::to(server.address());
-            let keys = format!(
-                "{ca}proxy = \"{}\"\nbearer-token = \"a-token\"\nheaders = {{ X-Own = \"own\" }}\n",
-                proxy.url()
-            );
-            let config = table(binary, "https://backend.invalid:8443/ask", &keys);
-            expect(binary, config, DUNNO).await;
-            let visit = server.only();
-            assert_eq!(visit.header("authorization"), Some("Bearer a-token"));
-            let heads = proxy.heads();
-            assert_eq!(heads.len(), 1, "{heads:?}");
-            let first = "CONNECT backend.invalid:8443 HTTP/1.1\r\n";
-            assert!(heads[0].starts_with(first), "{heads:?}");
-            for hidden in ["a-token", "/ask", "own"] {
-                assert!(!heads[0].contains(hidden), "{heads:?}");
-            }
+        let binary = Binary::Socketmap;
+        let tls = identity.tls().offering(offered).config();
+        let server = Web::secure(tls, |_| Answer::dunno());
+        let proxy = Tunnel::to(server.address());
+        let keys = format!(
+            "{ca}proxy = \"{}\"\nbearer-token = \"a-token\"\nheaders = {{ X-Own = \"own\" }}\n",
+            proxy.url()
+        );
+        let config = table(binary, "https://backend.invalid:8443/ask", &keys);
+        expect(binary, config, DUNNO).await;
+        let visit = server.only();
+        assert_eq!(visit.header("authorization"), Some("Bearer a-token"));
+        let heads = proxy.heads();
+        assert_eq!(heads.len(), 1, "{heads:?}");
+        let first = "CONNECT backend.invalid:8443 HTTP/1.1\r\n";
+        assert!(heads[0].starts_with(first), "{heads:?}");
+        for hidden in ["a-token", "/ask", "own"] {
+            assert!(!heads[0].contains(hidden), "{heads:?}");
         }
     }
 }
@@ -175,15 +172,14 @@ async fn https_goes_through_a_proxy_by_connect_and_nothing_is_shown_to_it() {
 async fn a_certificate_is_checked_through_a_proxy_too() {
     let (authority, _directory, ca) = authority();
     let identity = authority.server_named("other.example", Validity::Now);
-    for binary in ALL {
-        let server = Web::secure(identity.tls().config(), |_| Answer::dunno());
-        let proxy = Tunnel::to(server.address());
-        let keys = format!("{ca}proxy = \"{}\"\n", proxy.url());
-        let config = table(binary, "https://backend.invalid/", &keys);
-        expect(binary, config, UNREACHABLE).await;
-        server.refusals(1).await;
-        assert_eq!(server.count(), 0, "{binary:?}");
-    }
+    let binary = Binary::Socketmap;
+    let server = Web::secure(identity.tls().config(), |_| Answer::dunno());
+    let proxy = Tunnel::to(server.address());
+    let keys = format!("{ca}proxy = \"{}\"\n", proxy.url());
+    let config = table(binary, "https://backend.invalid/", &keys);
+    expect(binary, config, UNREACHABLE).await;
+    server.refusals(1).await;
+    assert_eq!(server.count(), 0, "{binary:?}");
 }
 
 #[tokio::test]
@@ -204,14 +200,13 @@ async fn the_environment_names_a_proxy_for_https() {
 #[tokio::test]
 async fn a_proxy_that_refuses_to_connect_makes_the_backend_unreachable() {
     for number in [403, 407, 502] {
-        for binary in ALL {
-            let proxy = Backend::always(status(number));
-            let keys = format!("proxy = \"{}\"", proxy.url(""));
-            let config = table(binary, "https://backend.invalid/", &keys);
-            expect(binary, config, UNREACHABLE).await;
-            let methods = proxy.requests().into_iter().map(|request| request.method);
-            assert!(methods.into_iter().all(|method| method == "CONNECT"));
-            assert!(proxy.count() > 0, "{binary:?}");
-        }
+        let binary = Binary::Socketmap;
+        let proxy = Backend::always(status(number));
+        let keys = format!("proxy = \"{}\"", proxy.url(""));
+        let config = table(binary, "https://backend.invalid/", &keys);
+        expect(binary, config, UNREACHABLE).await;
+        let methods = proxy.requests().into_iter().map(|request| request.method);
+        assert!(methods.into_iter().all(|method| method == "CONNECT"));
+        assert!(proxy.count() > 0, "{binary:?}");
     }
 }

@@ -101,17 +101,6 @@ async fn a_connection_that_breaks_before_the_answer_is_asked_once_more_by_lookup
     }
 }
 
-#[tokio::test]
-async fn without_retries_lookups_ask_once() {
-    for binary in ALL {
-        let backend = Backend::always(vec![Act::Close]);
-        let program = serve(binary, table(binary, &backend.url("/"), "retries = 0")).await;
-        let reply = program.peer().await.ask(question(binary, "t", "key")).await;
-        same(binary.name(), &reply, &UNREACHABLE.by(binary));
-        assert_eq!(backend.count(), 1, "{binary:?}");
-    }
-}
-
 /// A backend may close a kept connection at any time; a lookup must not notice.
 #[tokio::test]
 async fn a_backend_that_closes_after_each_answer_costs_lookups_nothing() {

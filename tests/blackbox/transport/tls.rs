@@ -56,15 +56,14 @@ async fn the_key_of_a_client_certificate_may_be_a_credential() {
         "{ca}tls.client-cert = \"{}\"\ntls.client-key = {{ credential = \"the-key\" }}\n",
         certificate.display()
     );
-    for binary in ALL {
-        let tls = authority.server().tls().demanding(&authority).config();
-        let server = Web::secure(tls, |_| Answer::dunno());
-        let launch = Launch::new(binary)
-            .config(table(binary, &server.url("https", "/"), &keys))
-            .environment("CREDENTIALS_DIRECTORY", credentials.path());
-        expect_of(launch, binary, DUNNO).await;
-        assert_eq!(server.only().client.as_ref(), Some(client.der()));
-    }
+    let binary = Binary::Socketmap;
+    let tls = authority.server().tls().demanding(&authority).config();
+    let server = Web::secure(tls, |_| Answer::dunno());
+    let launch = Launch::new(binary)
+        .config(table(binary, &server.url("https", "/"), &keys))
+        .environment("CREDENTIALS_DIRECTORY", credentials.path());
+    expect_of(launch, binary, DUNNO).await;
+    assert_eq!(server.only().client.as_ref(), Some(client.der()));
 }
 
 #[tokio::test]
@@ -99,15 +98,14 @@ async fn without_the_client_certificate_it_demands_a_server_is_unreachable() {
         key.display()
     );
     let identity = authority.server();
-    for binary in ALL {
-        for keys in [&ca, &foreign] {
-            for tls in [identity.tls(), identity.tls().old()] {
-                let server = Web::secure(tls.demanding(&authority).config(), |_| Answer::dunno());
-                let config = table(binary, &server.url("https", "/"), keys);
-                expect(binary, config, UNREACHABLE).await;
-                server.refusals(1).await;
-                assert_eq!(server.count(), 0, "{binary:?}");
-            }
+    let binary = Binary::Socketmap;
+    for keys in [&ca, &foreign] {
+        for tls in [identity.tls(), identity.tls().old()] {
+            let server = Web::secure(tls.demanding(&authority).config(), |_| Answer::dunno());
+            let config = table(binary, &server.url("https", "/"), keys);
+            expect(binary, config, UNREACHABLE).await;
+            server.refusals(1).await;
+            assert_eq!(server.count(), 0, "{binary:?}");
         }
     }
 }
@@ -124,26 +122,25 @@ async fn the_lowest_version_of_tls_is_what_the_operator_says() {
         (false, Some("1.2"), DUNNO),
         (false, Some("1.3"), DUNNO),
     ] {
-        for binary in ALL {
-            let tls = if is_old {
-                identity.tls().old()
-            } else {
-                identity.tls().new_only()
-            };
-            let server = Web::secure(tls.config(), |_| Answer::dunno());
-            let mut keys = ca.clone();
-            if let Some(version) = version {
-                keys += &format!("tls.min-version = \"{version}\"\n");
-            }
-            expect(
-                binary,
-                table(binary, &server.url("https", "/"), &keys),
-                said,
-            )
-            .await;
-            let calls = usize::from(said.policy == DUNNO.policy);
-            assert_eq!(server.count(), calls, "{binary:?} {is_old} {version:?}");
+        let binary = Binary::Socketmap;
+        let tls = if is_old {
+            identity.tls().old()
+        } else {
+            identity.tls().new_only()
+        };
+        let server = Web::secure(tls.config(), |_| Answer::dunno());
+        let mut keys = ca.clone();
+        if let Some(version) = version {
+            keys += &format!("tls.min-version = \"{version}\"\n");
         }
+        expect(
+            binary,
+            table(binary, &server.url("https", "/"), &keys),
+            said,
+        )
+        .await;
+        let calls = usize::from(said.policy == DUNNO.policy);
+        assert_eq!(server.count(), calls, "{binary:?} {is_old} {version:?}");
     }
 }
 
@@ -155,17 +152,16 @@ async fn without_verification_any_certificate_will_do_and_the_start_warns() {
         unknown.server_named("127.0.0.1", Validity::Over),
         unknown.server_named("other.example", Validity::Now),
     ] {
-        for binary in ALL {
-            let tls = identity.tls().offering(&["h2", "http/1.1"]).config();
-            let server = Web::secure(tls, |_| Answer::dunno());
-            let target = server.url("https", "/");
-            let config = table(binary, &target, "tls.verify = false");
-            let end = expect(binary, config, DUNNO).await;
-            let subject = format!("{}.t", binary.name());
-            let warned = |line: &str| line.contains("warn") && line.contains(&subject);
-            assert!(end.stderr.lines().any(warned), "{end:#?}");
-            assert_eq!(server.only().version, Version::HTTP_2);
-        }
+        let binary = Binary::Socketmap;
+        let tls = identity.tls().offering(&["h2", "http/1.1"]).config();
+        let server = Web::secure(tls, |_| Answer::dunno());
+        let target = server.url("https", "/");
+        let config = table(binary, &target, "tls.verify = false");
+        let end = expect(binary, config, DUNNO).await;
+        let subject = format!("{}.t", binary.name());
+        let warned = |line: &str| line.contains("warn") && line.contains(&subject);
+        assert!(end.stderr.lines().any(warned), "{end:#?}");
+        assert_eq!(server.only().version, Version::HTTP_2);
     }
 }
 
@@ -205,54 +201,50 @@ async fn members_of_tls_are_inherited_one_by_one_and_taken_back_as_a_whole() {
 
 #[tokio::test]
 async fn tls_to_a_server_without_it_is_unreachable() {
-    for binary in ALL {
-        let server = Web::plain(|_| Answer::dunno());
-        let config = table(binary, &server.url("https", "/"), "");
-        expect(binary, config, UNREACHABLE).await;
-        assert_eq!(server.count(), 0, "{binary:?}");
-    }
+    let binary = Binary::Socketmap;
+    let server = Web::plain(|_| Answer::dunno());
+    let config = table(binary, &server.url("https", "/"), "");
+    expect(binary, config, UNREACHABLE).await;
+    assert_eq!(server.count(), 0, "{binary:?}");
 }
 
 #[tokio::test]
 async fn plain_http_to_a_server_with_tls_is_temporary() {
     let (authority, _directory, _) = authority();
-    for binary in ALL {
-        let server = Web::secure(authority.server().tls().config(), |_| Answer::dunno());
-        let config = table(binary, &server.url("http", "/"), "");
-        // It answers with a TLS alert, which is not HTTP.
-        expect(binary, config, NOT_UNDERSTOOD).await;
-        server.refusals(1).await;
-        assert_eq!(server.count(), 0, "{binary:?}");
-    }
+    let binary = Binary::Socketmap;
+    let server = Web::secure(authority.server().tls().config(), |_| Answer::dunno());
+    let config = table(binary, &server.url("http", "/"), "");
+    // It answers with a TLS alert, which is not HTTP.
+    expect(binary, config, NOT_UNDERSTOOD).await;
+    server.refusals(1).await;
+    assert_eq!(server.count(), 0, "{binary:?}");
 }
 
 #[tokio::test]
 async fn a_handshake_has_the_deadline_of_the_connection() {
-    for binary in ALL {
-        let silent = Backend::always(Script::new());
-        let target = format!("https://{}/", silent.address());
-        let keys = "connect-timeout = \"200ms\"\nrequest-timeout = \"90s\"";
-        expect(binary, table(binary, &target, keys), TIMED_OUT).await;
-    }
+    let binary = Binary::Socketmap;
+    let silent = Backend::always(Script::new());
+    let target = format!("https://{}/", silent.address());
+    let keys = "connect-timeout = \"200ms\"\nrequest-timeout = \"90s\"";
+    expect(binary, table(binary, &target, keys), TIMED_OUT).await;
 }
 
 #[tokio::test]
 async fn a_backend_without_tls_is_unreachable_over_https() {
-    for binary in ALL {
-        let listener = Reserved::new();
-        let target = format!("https://{}/", listener.address());
-        let listener = listener.listen();
-        let plain_http = tokio::spawn(async move {
-            let mut open = Vec::new();
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n\"DUNNO\"";
-                stream.write_all(answer).await.expect("an answer");
-                open.push(stream);
-            }
-        });
-        let program = serve(binary, table(binary, &target, "")).await;
-        let reply = program.peer().await.ask(question(binary, "t", "key")).await;
-        same(binary.name(), &reply, &UNREACHABLE.by(binary));
-        plain_http.abort();
-    }
+    let binary = Binary::Socketmap;
+    let listener = Reserved::new();
+    let target = format!("https://{}/", listener.address());
+    let listener = listener.listen();
+    let plain_http = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n\"DUNNO\"";
+            stream.write_all(answer).await.expect("an answer");
+            open.push(stream);
+        }
+    });
+    let program = serve(binary, table(binary, &target, "")).await;
+    let reply = program.peer().await.ask(question(binary, "t", "key")).await;
+    same(binary.name(), &reply, &UNREACHABLE.by(binary));
+    plain_http.abort();
 }
