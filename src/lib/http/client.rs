@@ -1,5 +1,5 @@
-//! HTTP clients: for each way to connect one in each thread that serves, shared by the endpoints
-//! that agree in it.
+//! The HTTP clients: one for each set of transport settings in each thread that serves, shared by the
+//! tables with these settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,31 +8,34 @@ use reqwest::{Client, redirect};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::error::cause;
-use super::oauth::way_to_server;
+use super::oauth::token_transport;
 use super::pool::Pool;
 use super::resolver::Resolver;
 use super::tls::{Authorities, client_config};
 use crate::config::{Credential, Endpoint, HttpVersion, Proxy, Target, Tls, Transport};
 
-/// How often an HTTP/2 connection is asked for a sign of life, and how long it may take for it. Both
-/// together are well below the default of request-timeout, so that a dead connection is known before
-/// its calls are given up, and the next calls get another one.
-const PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(1));
+/// The interval of pings on an HTTP/2 connection. With the time for the answer it is well below the
+/// default of request-timeout: a dead connection is found while its calls still have time, and the
+/// next calls get another one.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long the answer to a ping may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The clients made so far, and what they share.
 #[derive(Debug)]
 pub struct Clients {
     made: Vec<(Transport, bool, Arc<Pool>)>,
-    /// One for each way to do TLS.
+    /// One for each set of TLS settings, so that its tables resume each other's sessions.
     tls: Vec<(Tls, HttpVersion, ClientConfig)>,
     authorities: Authorities,
     resolver: Resolver,
-    /// How many idle connections a client keeps for each host.
+    /// The most idle connections that a client keeps for each host.
     idle: usize,
 }
 
 impl Clients {
-    /// Begins with none.
+    /// Makes the state before the first client.
     pub fn new(idle: usize, authorities: Authorities, resolver: Resolver) -> Self {
         Self {
             made: Vec::new(),
@@ -43,8 +46,8 @@ impl Clients {
         }
     }
 
-    /// Returns the clients for this way to connect. Each thread that serves has one: a connection
-    /// of another thread's would have to wake that thread for every call.
+    /// Returns the clients with these settings, one in each thread that serves: each call over a
+    /// connection of another thread would have to wake that thread.
     pub fn pool(&mut self, transport: &Transport, is_https: bool) -> Result<Arc<Pool>, String> {
         let found = self
             .made
@@ -53,11 +56,11 @@ impl Clients {
         if let Some((_, _, pool)) = found {
             return Ok(Arc::clone(pool));
         }
-        let tls = match speaks_tls(transport, is_https) {
-            Needed::Always => Some(self.tls(transport)?),
-            // The proxy that the environment names may be one of https.
-            Needed::Perhaps => self.tls(transport).ok(),
-            Needed::Never => None,
+        let tls = match tls_use(transport, is_https) {
+            TlsUse::Always => Some(self.tls(transport)?),
+            // No setting asks for TLS, so a system without authorities is no error here.
+            TlsUse::Possible => self.tls(transport).ok(),
+            TlsUse::Never => None,
         };
         let (idle, resolver) = (self.idle, &self.resolver);
         let pool = Pool::new(|idle| build(transport, tls.clone(), resolver, idle), idle);
@@ -67,11 +70,13 @@ impl Clients {
         Ok(pool)
     }
 
-    /// Returns the system's authorities, where an endpoint depends on them.
+    /// Returns the system's authorities if an endpoint trusts them.
     pub fn authorities_of(&mut self, endpoint: &Endpoint) -> Option<Arc<RootCertStore>> {
         let is_https = endpoint.targets.iter().any(Target::is_https);
         let tokens = match &endpoint.credential {
-            Some(Credential::OAuth(settings)) => Some(way_to_server(settings, &endpoint.transport)),
+            Some(Credential::OAuth(settings)) => {
+                Some(token_transport(settings, &endpoint.transport))
+            }
             _ => None,
         };
         let depends = depends_on_system(&endpoint.transport, is_https)
@@ -91,25 +96,26 @@ impl Clients {
     }
 }
 
-/// Whether a way to connect takes TLS.
-enum Needed {
+/// Whether connections use TLS.
+enum TlsUse {
     Always,
-    Perhaps,
+    /// The environment may name a proxy of https.
+    Possible,
     Never,
 }
 
-fn speaks_tls(transport: &Transport, is_https: bool) -> Needed {
+fn tls_use(transport: &Transport, is_https: bool) -> TlsUse {
     match (&transport.unix_socket, &transport.proxy) {
-        _ if is_https => Needed::Always,
-        (None, Proxy::Environment) => Needed::Perhaps,
-        (None, Proxy::Url(url)) if url.scheme() == "https" => Needed::Always,
-        _ => Needed::Never,
+        _ if is_https => TlsUse::Always,
+        (None, Proxy::Environment) => TlsUse::Possible,
+        (None, Proxy::Url(url)) if url.scheme() == "https" => TlsUse::Always,
+        _ => TlsUse::Never,
     }
 }
 
 fn depends_on_system(transport: &Transport, is_https: bool) -> bool {
     let tls = &transport.tls;
-    let is_encrypted = !matches!(speaks_tls(transport, is_https), Needed::Never);
+    let is_encrypted = !matches!(tls_use(transport, is_https), TlsUse::Never);
     is_encrypted && tls.verify && tls.ca.is_none()
 }
 
@@ -121,23 +127,23 @@ fn build(
 ) -> Result<Client, reqwest::Error> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
-        // With no retry allowed it keeps no copy of the request for one.
+        // `send` makes the retries. With none allowed, reqwest keeps no copy of each request.
         .retry(reqwest::retry::never().max_retries_per_request(0))
         .referer(false)
         .dns_resolver(resolver.clone())
         .connect_timeout(transport.connect_timeout)
         .pool_idle_timeout(transport.pool_idle)
         .pool_max_idle_per_host(idle)
-        // One connection carries all calls, and a call that times out does not end it.
-        .http2_keep_alive_interval(PING.0)
-        .http2_keep_alive_timeout(PING.1)
+        // With HTTP/2 one connection carries all calls, and a call that times out does not close it.
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
         .http2_keep_alive_while_idle(true);
     builder = match transport.http_version {
         HttpVersion::Auto => builder,
         HttpVersion::Http1 => builder.http1_only(),
         HttpVersion::Http2 => builder.http2_prior_knowledge(),
     };
-    // No proxy stands before a unix socket, and its password is not for the backend.
+    // There is no proxy before a unix socket, and the backend must not get the proxy's password.
     let proxy = match &transport.unix_socket {
         Some(path) => {
             builder = builder.unix_socket(path.clone());
@@ -154,7 +160,7 @@ fn build(
     }
     match tls {
         Some(config) => builder.tls_backend_preconfigured(config).build(),
-        // Without any it would read the system's authorities.
+        // Without this call reqwest would read the system's authorities.
         None => builder.tls_certs_only([]).build(),
     }
 }

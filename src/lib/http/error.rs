@@ -1,4 +1,6 @@
-//! What an error of the HTTP client means: for the target, and for the call that met it.
+//! What an error of the HTTP client means for the target and for the call.
+//!
+//! reqwest tells little of this itself, so the errors of hyper, h2 and rustls below it are looked at.
 
 use std::error::Error;
 use std::io;
@@ -10,22 +12,23 @@ use rustls::CertificateError;
 use super::resolver::NoThread;
 use crate::config::HttpVersion;
 
-/// Tells whether a connection broke before it had brought an answer.
+/// Returns whether a connection broke before an answer came over it.
 pub fn is_broken_connection(error: &reqwest::Error) -> bool {
     let is_late = error.is_timeout() && !is_dead_connection(error);
     !is_late && !error.is_connect() && !error.is_builder() && !is_no_http(error)
 }
 
-/// Tells whether what came back is not HTTP.
+/// Returns whether the server answered with something that is not HTTP.
 pub fn is_no_http(error: &reqwest::Error) -> bool {
     sources(error)
         .filter_map(|e| e.downcast_ref::<hyper::Error>())
         .any(hyper::Error::is_parse)
 }
 
-/// Returns whether the server has provably not processed the call (RFC 9113, sections 6.8 and 8.7),
-/// or whether none of it was sent. h2 gives an error that comes from a GOAWAY to the streams above
-/// its last one only.
+/// Returns whether the server has provably not processed the call, or whether none of it was sent.
+///
+/// REFUSED_STREAM and GOAWAY prove it (RFC 9113, sections 8.7 and 6.8): h2 gives the error of a GOAWAY
+/// only to streams above the last one that the server may have processed.
 pub fn is_unprocessed(error: &reqwest::Error) -> bool {
     let is_refused = |error: &h2::Error| {
         let is_refusal = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -37,8 +40,8 @@ pub fn is_unprocessed(error: &reqwest::Error) -> bool {
     })
 }
 
-/// Returns whether a call of HTTP/2 was dropped by hyper: it waited for its turn among the streams of
-/// a connection when that went away, so that no more than its head was sent.
+/// Returns whether hyper has dropped an HTTP/2 call: it was waiting for a free stream when the
+/// connection was lost, so that at most its head was sent.
 pub fn is_dropped_before_its_body(error: &reqwest::Error, version: HttpVersion) -> bool {
     let is_negotiated = |error: &legacy::Error| {
         let connected = error.connect_info();
@@ -49,8 +52,7 @@ pub fn is_dropped_before_its_body(error: &reqwest::Error, version: HttpVersion) 
     is_http2 && sources(error).any(|error| error.downcast_ref().is_some_and(hyper::Error::is_user))
 }
 
-/// Returns whether a connection of HTTP/2 has not answered a ping. hyper calls that a timeout, and has
-/// no other one.
+/// Returns whether an HTTP/2 connection has not answered a ping, the only timeout that hyper has.
 pub fn is_dead_connection(error: &reqwest::Error) -> bool {
     sources(error).any(|error| {
         let error = error.downcast_ref();
@@ -58,7 +60,7 @@ pub fn is_dead_connection(error: &reqwest::Error) -> bool {
     })
 }
 
-/// Returns whether a connection of HTTP/2 was lost, and not a stream alone. Other calls may have
+/// Returns whether an HTTP/2 connection was lost and not only a stream, so that other calls may have
 /// been lost with it.
 pub fn is_shared_loss(error: &reqwest::Error) -> bool {
     let is_lost = |error: &h2::Error| !error.is_reset();
@@ -69,30 +71,30 @@ pub fn is_shared_loss(error: &reqwest::Error) -> bool {
         })
 }
 
-/// Returns whether no connection was made because we ran out of something: descriptors, memory,
-/// ports or threads.
+/// Returns whether there is no connection because this host lacks descriptors, memory, ports or
+/// threads, which says nothing about the target.
 pub fn is_local_shortage(error: &reqwest::Error) -> bool {
-    const WANTS: [Errno; 5] = [
+    const SHORTAGES: [Errno; 5] = [
         Errno::MFILE,
         Errno::NFILE,
         Errno::NOMEM,
         Errno::NOBUFS,
         Errno::ADDRNOTAVAIL,
     ];
-    let is_want =
-        |error: &io::Error| Errno::from_io_error(error).is_some_and(|e| WANTS.contains(&e));
+    let is_shortage =
+        |error: &io::Error| Errno::from_io_error(error).is_some_and(|e| SHORTAGES.contains(&e));
     error.is_connect()
         && sources(error)
-            .any(|error| error.is::<NoThread>() || error.downcast_ref().is_some_and(is_want))
+            .any(|error| error.is::<NoThread>() || error.downcast_ref().is_some_and(is_shortage))
 }
 
-/// Returns the innermost error's words: the outer ones hold the URL.
+/// Returns the text of the innermost error. The outer ones hold the URL, and so the key.
 pub fn cause(error: &reqwest::Error) -> String {
     let Some(innermost) = sources(error).last() else {
         return String::new();
     };
     match tls_error(innermost) {
-        // Its own words show how it is made, not what it says.
+        // The text of this one is its `Debug`.
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
             format!("invalid peer certificate: {other}")
         }
@@ -100,7 +102,7 @@ pub fn cause(error: &reqwest::Error) -> String {
     }
 }
 
-/// Returns the error of TLS that an I/O error is made of; none of them says so in `source`.
+/// Returns the TLS error within an I/O error, which `source` does not return.
 fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
     match error.downcast_ref::<io::Error>() {
         Some(error) => tls_error(error.get_ref()?),

@@ -1,7 +1,7 @@
-//! Tokens of OAuth 2: client credentials (RFC 6749, section 4.4), fetched once for all who wait.
+//! OAuth 2 tokens by client credentials (RFC 6749, section 4.4), one fetch for all calls that wait.
 //!
-//! A token is renewed before it ends, while the one there is still in use, and once when a
-//! backend answers 401. A server that is ill is not asked again at every request.
+//! A token is renewed before it expires, while calls still use it, and once when a backend answers
+//! 401. After a failure the token server is asked again only after a pause.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,22 +27,25 @@ use crate::outcome::{Failure, Reason};
 use crate::serve::workers::PerWorker;
 use crate::sync::Mutex;
 
-/// The most bytes of an answer of the server's.
+/// The most bytes of an answer from the token server.
 const MAX_ANSWER: usize = 256 * 1024;
 
-/// How long the body of a refusal is waited for, whose status says the most already.
-const LONGEST_REFUSAL: Duration = Duration::from_millis(500);
+/// How long to wait for the body of an error response. Its status alone says most of it.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a token lasts of which the server does not say.
+/// The lifetime of a token where the server states none.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
-/// How long a server that is ill is left in peace: twice as long each time, up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The first pause after a failed fetch. It doubles with each failure in a row.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Returns how the server that gives tokens is reached, and whether that may take TLS.
-pub fn way_to_server(settings: &OAuth, backend: &Transport) -> (Transport, bool) {
+/// The longest pause after a failed fetch.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// Returns the transport to the token server, and whether it may need TLS.
+pub fn token_transport(settings: &OAuth, backend: &Transport) -> (Transport, bool) {
     let transport = Transport {
-        // It is not behind the backend's socket.
+        // The socket leads to the backend, and the token server is elsewhere.
         unix_socket: None,
         compression: Compression::None,
         http_version: HttpVersion::Auto,
@@ -51,35 +54,36 @@ pub fn way_to_server(settings: &OAuth, backend: &Transport) -> (Transport, bool)
     };
     let is_https = match &settings.server {
         TokenServer::Token(url) => url.scheme() == "https",
-        // What it tells may be.
+        // Even an issuer of http can name a token endpoint of https.
         TokenServer::Issuer(_) => true,
     };
     (transport, is_https)
 }
 
-/// The tokens of one client at one server.
+/// The tokens of one client at one token server.
 #[derive(Debug)]
 pub struct Tokens {
     settings: Box<OAuth>,
     clients: PerWorker<Client>,
-    /// What a fetch may take.
-    patience: Duration,
+    fetch_timeout: Duration,
     user_agent: HeaderValue,
     state: Mutex<State>,
-    /// A fetch has ended.
+    /// Notified when a fetch has ended.
     fetched: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     token: Option<Token>,
-    /// Where tokens come from, once the issuer has told.
+    /// The token endpoint, once the issuer has named it.
     endpoint: Option<Url>,
     is_fetching: bool,
+    /// The last failure, and when the next fetch may start.
     failure: Option<(Failure, Instant)>,
+    /// Failures in a row.
     failures: u32,
-    /// No token is thrown away until then: a new one was of no use.
-    distrust: Option<Instant>,
+    /// Until then a 401 does not discard a token: a fresh one was rejected too.
+    keep_until: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,33 +91,34 @@ struct Token {
     /// The value of `Authorization`.
     value: HeaderValue,
     renew_at: Instant,
-    ends_at: Instant,
+    expires_at: Instant,
 }
 
 impl Tokens {
-    /// Makes a source of tokens that has none yet.
+    /// Makes a source of tokens. The first call fetches the first token.
     pub fn new(
         settings: Box<OAuth>,
         clients: PerWorker<Client>,
-        patience: Duration,
+        fetch_timeout: Duration,
         user_agent: HeaderValue,
     ) -> Self {
         Self {
             settings,
             clients,
-            patience,
+            fetch_timeout,
             user_agent,
             state: Mutex::default(),
             fetched: Notify::new(),
         }
     }
 
-    /// Returns what stands in `Authorization`. Waits for a fetch that is under way, or begins one in
-    /// the name of this request.
+    /// Returns the value of `Authorization`. Starts a fetch if one is due, under the id of this
+    /// request, and waits for it if there is no token meanwhile.
     pub async fn authorization(self: &Arc<Self>, id: &HeaderValue) -> Result<HeaderValue, Failure> {
         loop {
             let fetched = self.fetched.notified();
             tokio::pin!(fetched);
+            // Before the state is read: a fetch that ends after that must not be missed.
             fetched.as_mut().enable();
             {
                 let mut state = self.state.lock();
@@ -122,10 +127,12 @@ impl Tokens {
                     .failure
                     .as_ref()
                     .is_none_or(|(_, until)| *until <= now);
-                let token = state.token.clone().filter(|token| token.ends_at > now);
+                let token = state.token.clone().filter(|token| token.expires_at > now);
                 let is_due = token.as_ref().is_none_or(|token| token.renew_at <= now);
                 if is_due && may_fetch && !state.is_fetching {
                     state.is_fetching = true;
+                    // A task of its own: the fetch is for all waiting calls, and must not end with
+                    // the call that started it.
                     tokio::spawn(Arc::clone(self).fetch(id.clone()));
                 }
                 if let Some(token) = token {
@@ -139,13 +146,15 @@ impl Tokens {
         }
     }
 
-    /// Throws a token away that a backend did not take, so that the next one is fetched. Tells
-    /// whether there is sense in asking again.
+    /// Discards a token that a backend has rejected, so that the next call fetches another one.
+    /// Returns whether the call is to be sent again.
     pub fn reject(&self, value: &HeaderValue) -> bool {
         let mut state = self.state.lock();
-        if state.distrust.is_some_and(|until| until > Instant::now()) {
+        if state.keep_until.is_some_and(|until| until > Instant::now()) {
             return false;
         }
+        // Many calls are rejected with the same token; only the first may discard it, and not the
+        // fresh one that was fetched since.
         if state
             .token
             .as_ref()
@@ -156,14 +165,15 @@ impl Tokens {
         true
     }
 
-    /// Says that a fresh token was not taken either: it is not the token's fault.
-    pub fn distrust(&self) {
-        self.state.lock().distrust = Some(Instant::now() + PAUSE.1);
+    /// Records that a backend has rejected a fresh token too. The cause is not the token, so for a
+    /// while a 401 starts no fetch: each request would otherwise make one.
+    pub fn fresh_rejected(&self) {
+        self.state.lock().keep_until = Some(Instant::now() + MAX_PAUSE);
     }
 
-    /// Fetches a token for everybody, whoever has asked and may have given up.
+    /// Fetches a token for all waiting calls, and notifies them.
     async fn fetch(self: Arc<Self>, id: HeaderValue) {
-        let fetched = self.ask(&id).await;
+        let fetched = self.request(&id).await;
         {
             let mut state = self.state.lock();
             state.is_fetching = false;
@@ -174,12 +184,11 @@ impl Tokens {
                     state.failures = 0;
                 }
                 Err(cause) => {
-                    // The issuer may have another one by now.
+                    // The issuer may have moved its token endpoint.
                     state.endpoint = None;
-                    let pause = PAUSE
-                        .0
+                    let pause = FIRST_PAUSE
                         .saturating_mul(1 << state.failures.min(8))
-                        .min(PAUSE.1);
+                        .min(MAX_PAUSE);
                     let failure = Failure::new(Reason::CredentialsUnavailable, cause);
                     state.failure = Some((failure, Instant::now() + pause));
                     state.failures += 1;
@@ -189,10 +198,10 @@ impl Tokens {
         self.fetched.notify_waiters();
     }
 
-    async fn ask(&self, id: &HeaderValue) -> Result<Token, String> {
-        let until = Instant::now() + self.patience;
-        let endpoint = step("discovery", until, self.endpoint(id)).await?;
-        step("token", until, self.token(endpoint, id)).await
+    async fn request(&self, id: &HeaderValue) -> Result<Token, String> {
+        let deadline = Instant::now() + self.fetch_timeout;
+        let endpoint = step("discovery", deadline, self.endpoint(id)).await?;
+        step("token", deadline, self.token(endpoint, id)).await
     }
 
     async fn token(&self, endpoint: Url, id: &HeaderValue) -> Result<Token, String> {
@@ -206,7 +215,7 @@ impl Tokens {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let answer: Answer = self.read(request, id).await?;
+        let answer: TokenResponse = self.send(request, id).await?;
         if answer
             .token_type
             .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
@@ -227,12 +236,12 @@ impl Tokens {
         Ok(Token {
             value,
             renew_at: now + lifetime - Duration::from_secs(60).min(lifetime / 5),
-            // The backend's clock, and the way there.
-            ends_at: now + lifetime - Duration::from_secs(5).min(lifetime / 20),
+            // Before its end: the backend's clock may be ahead, and the call takes time.
+            expires_at: now + lifetime - Duration::from_secs(5).min(lifetime / 20),
         })
     }
 
-    /// Returns the token endpoint, which an issuer has to be asked for once.
+    /// Returns the token endpoint, which an issuer is asked for once (OpenID Connect Discovery 1.0).
     async fn endpoint(&self, id: &HeaderValue) -> Result<Url, String> {
         let issuer = match &self.settings.server {
             TokenServer::Token(url) => return Ok(url.clone()),
@@ -241,25 +250,27 @@ impl Tokens {
         if let Some(known) = self.state.lock().endpoint.clone() {
             return Ok(known);
         }
-        let mut place = issuer.clone();
+        let mut discovery = issuer.clone();
         let path = issuer.path().trim_end_matches('/');
-        place.set_path(&format!("{path}/.well-known/openid-configuration"));
-        let found: Discovery = self.read(self.clients.local().get(place), id).await?;
+        discovery.set_path(&format!("{path}/.well-known/openid-configuration"));
+        let found: Discovery = self.send(self.clients.local().get(discovery), id).await?;
         let plain = |text: &str| text.trim_end_matches('/').to_owned();
+        // Discovery 1.0, section 4.3: another name could be that of an impostor.
         if plain(&found.issuer) != plain(issuer.as_str()) {
             return Err("the issuer calls itself by another name".to_owned());
         }
         let endpoint = Url::parse(&found.token_endpoint)
             .ok()
+            // The client's secret is sent there, so an issuer of https must not lead to http.
             .filter(|url| url.scheme() == issuer.scheme() || url.scheme() == "https")
             .ok_or("the issuer's token endpoint is no URL to be trusted")?;
         self.state.lock().endpoint = Some(endpoint.clone());
         Ok(endpoint)
     }
 
-    /// Reads a JSON answer. Of what is wrong with it only an error's code is said: all else may be a
-    /// secret.
-    async fn read<T: for<'de> Deserialize<'de>>(
+    /// Sends a request and reads its JSON answer. Of an answer that is none, only the code of an error
+    /// goes into the log: anything else in it may be a secret.
+    async fn send<T: for<'de> Deserialize<'de>>(
         &self,
         request: reqwest::RequestBuilder,
         id: &HeaderValue,
@@ -279,7 +290,7 @@ impl Tokens {
             }
             (body, "their server's answer is not understood".to_owned())
         } else {
-            let body = timeout(LONGEST_REFUSAL, body(response, MAX_ANSWER)).await;
+            let body = timeout(ERROR_BODY_TIMEOUT, body(response, MAX_ANSWER)).await;
             let body = body.ok().and_then(Result::ok).unwrap_or_default();
             (body, format!("their server answered {status}"))
         };
@@ -289,7 +300,7 @@ impl Tokens {
         })
     }
 
-    /// Makes the form, and what stands in `Authorization` if the secret does not stand in it.
+    /// Returns the form, and the value of `Authorization` if the secret goes there.
     fn form(&self, endpoint: &Url) -> Result<(String, Option<HeaderValue>), String> {
         let escape = |text: &str| percent_encode(text.as_bytes(), ESCAPED).to_string();
         let id = &self.settings.client_id;
@@ -303,7 +314,7 @@ impl Tokens {
         let mut authorization = None;
         match &self.settings.client_auth {
             ClientAuth::Basic(secret) => {
-                // Both are escaped before they are joined (RFC 6749, section 2.3.1).
+                // Both parts are escaped before they are joined (RFC 6749, section 2.3.1).
                 let pair = format!("{}:{}", escape(id), escape(secret.expose()));
                 let value = format!("Basic {}", BASE64.encode(pair));
                 let mut value = HeaderValue::from_str(&value)
@@ -330,19 +341,20 @@ impl Tokens {
     }
 }
 
-/// Signs that we are who we say (RFC 7523, section 3), for a minute.
+/// Returns a signed statement of the client's identity (RFC 7523, section 3), valid for a minute.
 fn assertion(id: &str, key: &SigningKey, endpoint: &Url) -> Result<String, String> {
     let (algorithm, key) = key.key.as_ref().ok_or("the private key cannot be used")?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_err(|error| error.to_string())?
         .as_secs();
-    let name = RequestId::next().to_string();
+    // A server may refuse a statement that it has seen (`jti` in RFC 7523, section 3).
+    let unique = RequestId::next().to_string();
     let claims = Claims {
         iss: id,
         sub: id,
         aud: endpoint.as_str(),
-        jti: &name,
+        jti: &unique,
         iat: now,
         exp: now + 60,
     };
@@ -359,14 +371,15 @@ struct Claims<'c> {
     exp: u64,
 }
 
+/// The answer of a token endpoint (RFC 6749, section 5.1).
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     access_token: String,
     token_type: Option<String>,
     expires_in: Option<Seconds>,
 }
 
-/// A number; some servers write it as a string.
+/// A number of seconds, which some servers write as a string.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Seconds {
@@ -389,23 +402,24 @@ struct Discovery {
     token_endpoint: String,
 }
 
-/// Does a part of the work in time; what goes wrong is said of it.
+/// Runs one step of a fetch until the deadline, and puts its name before its error.
 async fn step<T>(
     name: &str,
-    until: Instant,
+    deadline: Instant,
     work: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
-    let done = timeout_at(until, work).await;
+    let done = timeout_at(deadline, work).await;
     done.unwrap_or_else(|_| Err("timed out".to_owned()))
         .map_err(|cause| format!("{name}: {cause}"))
 }
 
+/// An error response (RFC 6749, section 5.2).
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorResponse {
     error: String,
 }
 
-/// The codes of errors (RFC 6749, sections 5.2 and 4.1.2.1).
+/// The error codes (RFC 6749, sections 5.2 and 4.1.2.1).
 const ERROR_CODES: [&str; 9] = [
     "invalid_request",
     "invalid_client",
@@ -418,10 +432,10 @@ const ERROR_CODES: [&str; 9] = [
     "access_denied",
 ];
 
-/// Returns the code of an error, if there is one. Any other text is not shown: it may be a part of
-/// the secret that was sent.
+/// Returns the code of an error response, for the log. Any other text there may repeat the secret that
+/// was sent.
 fn error_code(body: &[u8]) -> Option<&'static str> {
-    let Refusal { error } = serde_json::from_slice(body).ok()?;
+    let ErrorResponse { error } = serde_json::from_slice(body).ok()?;
     let code = ERROR_CODES.into_iter().find(|code| *code == error);
     Some(code.unwrap_or("an error code that is not RFC 6749's"))
 }

@@ -150,7 +150,7 @@ impl Sender {
         progress.sent_at = Some(Instant::now());
         let response = self.send_with(Some(&token), url, call, progress).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            tokens.distrust();
+            tokens.fresh_rejected();
         }
         Ok(response)
     }

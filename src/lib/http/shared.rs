@@ -1,4 +1,4 @@
-//! What the endpoints of a program share, as they are made one after the other.
+//! What the tables of one program share while they are made: clients, tokens, limits.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use reqwest::header::HeaderValue;
 use tokio::sync::Semaphore;
 
 use super::client::Clients;
-use super::oauth::{Tokens, way_to_server};
+use super::oauth::{Tokens, token_transport};
 use crate::config::{self, Credential, Transport};
 use crate::observe::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::reply::PolicyActions;
 
-/// Turns an outcome into the one that can be said: a value without words is a failure.
+/// Returns the outcome, or a failure in place of a value that the protocol cannot say.
 pub type Check = fn(Outcome, &PolicyActions) -> Outcome;
 
-/// What endpoints share, as they are made one after the other.
+/// What the tables of one program share while they are made.
 #[derive(Debug)]
 pub struct Shared {
-    /// What their program can say.
+    /// What the protocol can say.
     pub check: Check,
     pub(super) metrics: Arc<Metrics>,
     /// The clients of all of them.
@@ -28,7 +28,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Begins with nothing made.
+    /// Makes the shared state before the first table.
     pub fn new(
         check: Check,
         metrics: Arc<Metrics>,
@@ -44,7 +44,8 @@ impl Shared {
         }
     }
 
-    /// Returns the tokens that an endpoint is to use, with all who have the same client there.
+    /// Returns the tokens of an endpoint. Endpoints with the same settings share them, so that each
+    /// token is fetched once.
     pub(super) fn tokens(
         &mut self,
         endpoint: &config::Endpoint,
@@ -52,7 +53,7 @@ impl Shared {
         let Some(Credential::OAuth(settings)) = &endpoint.credential else {
             return Ok(None);
         };
-        let (transport, is_https) = way_to_server(settings, &endpoint.transport);
+        let (transport, is_https) = token_transport(settings, &endpoint.transport);
         let agent = &endpoint.user_agent;
         let found = self
             .tokens
@@ -62,12 +63,12 @@ impl Shared {
             return Ok(Some(Arc::clone(tokens)));
         }
         let clients = self.clients.pool(&transport, is_https)?.clients.clone();
-        // A call that has to wait for a token needs time of its own afterwards.
-        let patience = endpoint.request_timeout / 2;
+        // The call itself still needs half of its deadline.
+        let fetch_timeout = endpoint.request_timeout / 2;
         let tokens = Arc::new(Tokens::new(
             settings.clone(),
             clients,
-            patience,
+            fetch_timeout,
             agent.clone(),
         ));
         let made = Arc::clone(&tokens);
