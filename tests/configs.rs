@@ -336,7 +336,7 @@ fn a_policy_call_that_carries_nothing_is_refused_where_a_credential_is_missing()
         "{shown}"
     );
     assert!(
-        shown.contains("12:9: policy.no-credential: carries nothing"),
+        shown.contains("12:9: policy.no-credential: the call is the same for every request"),
         "{shown}"
     );
 }

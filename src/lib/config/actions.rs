@@ -31,7 +31,10 @@ fn restriction_classes(reader: &mut Reader<'_, '_>) -> Vec<String> {
         !name.is_empty() && name.bytes().all(is_word) && !action::is_restriction(name)
     };
     if let Some(bad) = classes.iter().find(|class| !is_name(class)) {
-        let text = format!("{bad:?} is no name of a restriction class");
+        let text = format!(
+            "{bad:?} cannot be the name of a restriction class; use letters, digits, \"-\" and \
+             \"_\", and no restriction of Postfix's own"
+        );
         reader.error(entry.value.span(), &entry.path, text);
     }
     classes

@@ -203,7 +203,7 @@ fn json_value<'t>(
         DeValue::Datetime(_) => None,
     };
     if number.is_none() {
-        let text = "is nothing that JSON has; write a string";
+        let text = "is not a JSON value; write a string";
         reader.error(value.span(), path, text);
     }
     number.map(Json::Number)
@@ -220,7 +220,7 @@ fn body<'t>(
     // A table may change the method that it inherits a body for.
     let has_body = has_body(method) || reader.is_default();
     if let (Some(_), Some((entry, _))) = (&form, &json) {
-        let text = "there is a form already; only one of them can be sent";
+        let text = "form is set as well, and a call has only one body; remove one of them";
         reader.error(entry.key_span.clone(), &entry.path, text);
     }
     let place = match (&form, &json) {

@@ -43,7 +43,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential>
     let entry = found.first()?;
     if let Some(second) = found.get(1) {
         let text = format!(
-            "there is {} already; only one of them can be sent",
+            "{} is set as well, and only one of them can be sent; remove one",
             entry.key
         );
         reader
@@ -79,7 +79,7 @@ fn basic<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Option<Credentia
     let password = basic_part(reader, &password);
     let (user, password) = (user?, password?);
     if user.expose().contains(':') {
-        let text = "holds a colon, which ends the name in basic authentication";
+        let text = "contains a colon, which ends the user name in basic authentication";
         reader.error(user_entry.value.span(), &user_entry.path, text);
     }
     let is_absent = user.is_absent() || password.is_absent();
@@ -95,7 +95,7 @@ fn basic<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Option<Credentia
 fn basic_part(reader: &mut Reader<'_, '_>, entry: &Entry<'_>) -> Option<Secret> {
     let secret = any_secret(entry, reader.secret_policy, reader.report)?;
     if HeaderSecret::new("", &secret).is_none() {
-        let text = "holds a character that no header can hold";
+        let text = "contains a character that cannot be sent in a header";
         reader.error(entry.value.span(), &entry.path, text);
         return None;
     }

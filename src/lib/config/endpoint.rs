@@ -140,7 +140,9 @@ fn extra_attributes(reader: &mut Reader<'_, '_>) -> Vec<String> {
         !name.is_empty() && name.bytes().all(is_word)
     };
     if let Some(bad) = names.iter().find(|name| !is_name(name)) {
-        let text = format!("{bad:?} is no name of an attribute");
+        let text = format!(
+            "{bad:?} cannot be the name of an attribute; use letters, digits, \"-\", \"_\" and \".\""
+        );
         reader.error(entry.value.span(), &entry.path, text);
     }
     names
@@ -149,14 +151,16 @@ fn extra_attributes(reader: &mut Reader<'_, '_>) -> Vec<String> {
 /// Reports a call that would be the same for every request: one answer for everybody.
 fn report_constant(reader: &mut Reader<'_, '_>, method: &Method) {
     let text = if reader.facts().key.is_some() {
-        "neither target nor query, form, json or headers have {key}, {local} or {domain}".to_owned()
+        "the call is the same for every key; write {key}, {local} or {domain} in target, query, \
+         form, json or headers"
+            .to_owned()
     } else if body::has_body(method) {
-        "carries nothing of the request: neither target nor query, form, json or headers have \
-         a placeholder such as {sender}, or \"{*}\"; {request} is always the same"
+        "the call is the same for every request; write a placeholder such as {sender}, or \"{*}\", in \
+         target, query, form, json or headers ({request} is always the same)"
             .to_owned()
     } else {
         format!(
-            "carries nothing of the request: method = \"{method}\" sends no form; write \
+            "the call is the same for every request: method = \"{method}\" sends no form; write \
              query = \"{{*}}\", or method = \"POST\""
         )
     };
@@ -171,7 +175,7 @@ fn request_timeout(reader: &mut Reader<'_, '_>) -> Duration {
     };
     let timeout = values::duration(&entry, reader.report).unwrap_or(default);
     if timeout > LONGEST_REQUEST {
-        let text = "must be at most \"90s\": Postfix gives up at 100 s";
+        let text = "must be at most \"90s\"; Postfix gives up after 100 s";
         reader.error(entry.value.span(), &entry.path, text);
     }
     timeout

@@ -27,11 +27,15 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<(HeaderName, HeaderText)>
     let mut headers = Vec::new();
     for (below, entry) in entries {
         let Ok(name) = HeaderName::try_from(entry.key) else {
-            reader.error(entry.key_span, &entry.path, "is no name of a header");
+            reader.error(entry.key_span, &entry.path, "is not a header name");
             continue;
         };
         if OUR_HEADERS.contains(&name.as_str()) {
-            reader.error(entry.key_span, &entry.path, "is set by the program itself");
+            reader.error(
+                entry.key_span,
+                &entry.path,
+                "is set by the program itself; remove it",
+            );
             continue;
         }
         if is_credential(entry.key) && (below > nearest || is_set_by_a_key(reader, &name, &entry)) {
@@ -72,7 +76,7 @@ fn is_set_by_a_key(reader: &mut Reader<'_, '_>, name: &HeaderName, entry: &Entry
     let Some((_, key)) = reader.section.nearest(keys) else {
         return false;
     };
-    let text = format!("there is {key} already; only one of them can be sent");
+    let text = format!("{key} is set as well, and only one of them can be sent; remove one");
     reader.error(entry.key_span.clone(), &entry.path, text);
     true
 }
@@ -89,7 +93,7 @@ fn header(reader: &mut Reader<'_, '_>, text: &str, entry: &Entry<'_>) -> Option<
     let literal = template.literal();
     let is_empty = literal.is_empty() && !template.has_placeholder();
     let Some(fixed) = HeaderSecret::new("", &Secret::text(&literal)).filter(|_| !is_empty) else {
-        let text = "is empty or holds a character that no header can hold";
+        let text = "is empty or contains a character that cannot be sent in a header";
         reader.error(entry.value.span(), &entry.path, text);
         return None;
     };
@@ -111,7 +115,7 @@ pub(super) fn user_agent(reader: &mut Reader<'_, '_>) -> HeaderValue {
     match HeaderValue::from_str(text) {
         Ok(value) if !value.is_empty() => value,
         _ => {
-            let text = "is empty or holds a character that no header can hold";
+            let text = "is empty or contains a character that cannot be sent in a header";
             reader.error(entry.value.span(), &entry.path, text);
             default
         }

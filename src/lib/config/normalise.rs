@@ -57,7 +57,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Normalise {
                 regex,
             }),
             Err(error) => {
-                let text = format!("{text:?} is no regular expression: {error}");
+                let text = format!("{text:?} is not a regular expression: {error}");
                 reader.report.error(entry.value.span(), &entry.path, text);
                 None
             }

@@ -109,7 +109,7 @@ pub(super) fn read<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>, tls: &Tls
         (Some(url), None) => server_url(reader, &url).map(TokenServer::Token),
         (None, Some(url)) => server_url(reader, &url).map(TokenServer::Issuer),
         _ => {
-            let text = "must have one of the keys token-url and issuer";
+            let text = "must have exactly one of the keys token-url and issuer";
             reader.error(entry.value.span(), &entry.path, text);
             None
         }
@@ -149,10 +149,10 @@ fn token_parameters<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Vec<(
     let mut parameters = Vec::new();
     for entry in entries(&entry.path, table) {
         if entry.key == "scope" {
-            let text = "has a key of its own in oauth2";
+            let text = "is a key of oauth2 itself; write it there";
             reader.error(entry.key_span, &entry.path, text);
         } else if entry.key.is_empty() || TOKEN_PARAMETERS.contains(&entry.key) {
-            let text = "is set by the program itself";
+            let text = "is set by the program itself; remove it";
             reader.error(entry.key_span, &entry.path, text);
         } else {
             let value = any_secret(&entry, reader.secret_policy, reader.report);
@@ -170,7 +170,7 @@ fn server_url(reader: &mut Reader<'_, '_>, entry: &Entry<'_>) -> Option<Url> {
         is_http && is_plain && url.has_host() && url.fragment().is_none()
     });
     if url.is_none() {
-        let text = "must be a URL of http or https, without a user or a fragment";
+        let text = "must be an http or https URL without a user or a fragment";
         reader.error(entry.value.span(), &entry.path, text);
     } else {
         reader.report.layout().harmless.push(entry.value.span());
@@ -185,38 +185,64 @@ fn client_auth<'t>(
     key: Option<Entry<'t>>,
     method: Option<Entry<'t>>,
 ) -> Option<ClientAuth> {
-    const METHODS: [(&str, usize); 3] = [("basic", 0), ("post", 1), ("private-key-jwt", 2)];
     let chosen = match &method {
-        Some(entry) => Some(values::word(entry, &METHODS, reader.report)?),
+        Some(entry) => Some(values::word(entry, &AuthMethod::WORDS, reader.report)?),
         None => None,
     };
-    let is_signed = chosen.map_or_else(|| key.is_some(), |method| method == 2);
-    let (wanted, other, name) = if is_signed {
-        (key, secret, "private-key")
-    } else {
-        (secret, key, "client-secret")
+    let default = match key {
+        Some(_) => AuthMethod::PrivateKeyJwt,
+        None => AuthMethod::Basic,
     };
-    let (Some(entry), None) = (wanted, other) else {
-        let text = format!("must have the key {name}, and no other for its authentication");
+    let method = chosen.unwrap_or(default);
+    let (wanted, unused, names) = match method {
+        AuthMethod::PrivateKeyJwt => (key, secret, ["private-key", "client-secret"]),
+        AuthMethod::Basic | AuthMethod::Post => (secret, key, ["client-secret", "private-key"]),
+    };
+    let (Some(entry), None) = (wanted, unused) else {
+        let text = match chosen {
+            Some(_) => format!(
+                "must have the key {} for its auth-method, and not {}",
+                names[0], names[1]
+            ),
+            None => "must have exactly one of the keys client-secret and private-key".to_owned(),
+        };
         reader.error(oauth.value.span(), &oauth.path, text);
         return None;
     };
     let value = any_secret(&entry, reader.secret_policy, reader.report)?;
-    match (is_signed, chosen) {
-        (true, _) => signing_key(reader, &entry, &value).map(ClientAuth::PrivateKeyJwt),
-        (false, Some(1)) => Some(ClientAuth::Post(value)),
-        (false, _) => Some(ClientAuth::Basic(value)),
+    match method {
+        AuthMethod::Basic => Some(ClientAuth::Basic(value)),
+        AuthMethod::Post => Some(ClientAuth::Post(value)),
+        AuthMethod::PrivateKeyJwt => {
+            signing_key(reader, &entry, &value).map(ClientAuth::PrivateKeyJwt)
+        }
     }
+}
+
+/// The value of `auth-method`.
+#[derive(Clone, Copy)]
+enum AuthMethod {
+    Basic,
+    Post,
+    PrivateKeyJwt,
+}
+
+impl AuthMethod {
+    const WORDS: [(&'static str, Self); 3] = [
+        ("basic", Self::Basic),
+        ("post", Self::Post),
+        ("private-key-jwt", Self::PrivateKeyJwt),
+    ];
 }
 
 fn signing_key(reader: &mut Reader<'_, '_>, entry: &Entry<'_>, pem: &Secret) -> Option<SigningKey> {
     let key = parse_key(pem.expose());
     if key.is_none() && !pem.is_absent() {
         let text = if pem.expose().contains("-----BEGIN EC PRIVATE KEY-----") {
-            "is an EC key as SEC1; make PKCS #8 of it: openssl pkcs8 -topk8 -nocrypt \
+            "is an EC key in SEC1 form; convert it to PKCS #8: openssl pkcs8 -topk8 -nocrypt \
              -in OLD.pem -out NEW.pem"
         } else {
-            "is no private key as PEM: RSA, or as PKCS #8 EC (P-256, P-384) or Ed25519"
+            "is not a private key in PEM form: RSA, or in PKCS #8 form EC (P-256, P-384) or Ed25519"
         };
         reader.error(entry.value.span(), &entry.path, text);
         return None;

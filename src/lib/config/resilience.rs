@@ -97,7 +97,8 @@ fn lifetime(
 fn by(reader: &mut Reader<'_, '_>, section: &mut Section<'_>) -> Vec<String> {
     let Some(entry) = section.take("by") else {
         if !reader.is_default() && reader.facts().is_open {
-            let text = "needs by = [...], the attributes that make a question; or cache = false";
+            let text = "must have by = [...], the attributes that make requests equal; or write \
+                        cache = false";
             reader
                 .report
                 .error(section.span.clone(), &section.path, text);
@@ -108,10 +109,11 @@ fn by(reader: &mut Reader<'_, '_>, section: &mut Section<'_>) -> Vec<String> {
     let is_known =
         |name: &&String| Template::parse(&format!("{{{name}}}"), reader.vocabulary()).is_ok();
     if let Some(bad) = names.iter().find(|name| !is_known(name)) {
-        let text = format!("{bad:?} is no attribute of SMTPD_POLICY_README or extra-attributes");
+        let text =
+            format!("{bad:?} is not an attribute of SMTPD_POLICY_README or extra-attributes");
         reader.report.error(entry.value.span(), &entry.path, text);
     } else if names.is_empty() {
-        let text = "must name the attributes that make a question";
+        let text = "must name the attributes that make requests equal";
         reader.report.error(entry.value.span(), &entry.path, text);
     }
     names

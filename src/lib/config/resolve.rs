@@ -162,7 +162,8 @@ impl<'t> Tables<'t> {
         };
         if endpoint.request_timeout > self.drain_timeout {
             let text = format!(
-                "request-timeout is longer than server.drain-timeout ({:?} > {:?}): a stop may cut a call short",
+                "request-timeout is longer than server.drain-timeout ({:?} > {:?}), so a stop may cut a \
+                 call short; change one of them",
                 endpoint.request_timeout, self.drain_timeout
             );
             report.warning(entry.key_span.clone(), &entry.path, text);
@@ -180,10 +181,10 @@ impl<'t> Tables<'t> {
     fn check_name(&self, protocol: &'static Facts, entry: &Entry<'_>, report: &mut Report) {
         let is_bad = |c: char| c == ':' || c.is_whitespace() || c.is_control();
         if entry.key.is_empty() || entry.key.contains(is_bad) {
-            let text = "a name must not be empty, nor hold a colon or a blank";
+            let text = "the name of a table must not be empty or contain a colon or a blank";
             report.error(entry.key_span.clone(), &entry.path, text);
         } else if protocol.picked_by == PickedBy::Socket && entry.key == "*" {
-            let text = "only socketmap has a table for every other name";
+            let text = "only socketmap has a table \"*\" for every other name; choose another name";
             report.error(entry.key_span.clone(), &entry.path, text);
         }
     }
@@ -206,10 +207,14 @@ impl<'t> Tables<'t> {
         let path = written.as_ref().map_or(&table.path, |entry| &entry.path);
         let name = name.unwrap_or_default().to_owned();
         if name == "metrics" {
-            let text = "\"metrics\" is kept for sockets that serve metrics; choose another name";
+            let text =
+                "\"metrics\" is reserved for sockets that serve metrics; choose another name";
             report.error(span.clone(), path, text);
         } else if written.is_some() && (name.is_empty() || name.contains([':', ' '])) {
-            let text = format!("{name:?} is no FileDescriptorName=");
+            let text = format!(
+                "{name:?} cannot be a FileDescriptorName=; it must not be empty or contain a colon or \
+                 a blank"
+            );
             report.error(span.clone(), path, text);
         }
         let taken = self
@@ -219,7 +224,7 @@ impl<'t> Tables<'t> {
             report.error(
                 span,
                 path,
-                format!("the socket \"{name}\" serves {other} already"),
+                format!("the socket \"{name}\" already serves {other}; choose another name"),
             );
         }
         name

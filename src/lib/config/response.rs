@@ -176,7 +176,7 @@ fn warn_of_inherited(
     let path = format!("{}.{key}", reader.section.path);
     let text = format!(
         "comes from [http], where it suits lookups; here it turns {what} into on-not-found \
-         ({said}): write in this table what it is to mean"
+         ({said}); write its meaning in this table as well"
     );
     reader.report.warning(entry.value.span(), &path, text);
 }
@@ -199,7 +199,7 @@ fn text(
     if let (Some(entry), Some(text)) = (&entry, text)
         && !is_right(text)
     {
-        let text = "is empty or holds a character that cannot be sent";
+        let text = "is empty or contains a character that cannot be sent";
         reader.error(entry.value.span(), &entry.path, text);
     }
     text.unwrap_or(default).to_owned()
@@ -229,7 +229,7 @@ fn status(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> Statuses {
             (Some(status @ 200..=599), _) => statuses.exact.push((status, verdict)),
             (_, Some(class @ 2..=5)) => statuses.classes.push((class, verdict)),
             _ => {
-                let text = "is no status from 200 to 599 and no class such as \"4xx\"";
+                let text = "must be a status from 200 to 599, or a class such as \"4xx\"";
                 reader.error(entry.key_span, &entry.path, text);
             }
         }
@@ -252,7 +252,7 @@ fn require_header(reader: &mut Reader<'_, '_>) -> Vec<(HeaderName, HeaderValue)>
     let mut required = Vec::new();
     for member in members {
         let Ok(name) = HeaderName::try_from(member.key) else {
-            reader.error(member.key_span, &member.path, "is no name of a header");
+            reader.error(member.key_span, &member.path, "is not a header name");
             continue;
         };
         let Some(text) = values::string(&member, reader.report) else {
@@ -263,7 +263,7 @@ fn require_header(reader: &mut Reader<'_, '_>) -> Vec<(HeaderName, HeaderValue)>
                 required.push((name, value));
             }
             _ => {
-                let text = "is empty or holds a character that no header can hold";
+                let text = "is empty or contains a character that cannot be sent in a header";
                 reader.error(member.value.span(), &member.path, text);
             }
         }

@@ -183,7 +183,7 @@ pub(super) fn header_secret(
     let secret = any_secret(entry, secret_policy, report)?;
     let header = HeaderSecret::new(prefix, &secret);
     if header.is_none() {
-        let text = "holds a character that no header can hold";
+        let text = "contains a character that cannot be sent in a header";
         report.error(entry.value.span(), &entry.path, text);
     }
     header
@@ -217,7 +217,7 @@ fn fetched(entry: &Entry<'_>, secret_policy: SecretPolicy, report: &mut Report) 
     );
     let mut sources = Vec::new();
     if let Some(from) = section.take("credential") {
-        let no_name = "is no name of a credential";
+        let no_name = "must be the name of a credential";
         match place(&from, no_name, report)? {
             name if name.is_empty() || name.contains('/') || name.starts_with('.') => {
                 report.error(from.value.span(), &from.path, no_name);
@@ -231,12 +231,12 @@ fn fetched(entry: &Entry<'_>, secret_policy: SecretPolicy, report: &mut Report) 
         sources.push(Source::File(path.into()));
     }
     if let Some(from) = section.take("env") {
-        let name = place(&from, "must be the name of a variable", report)?;
+        let name = place(&from, "must be the name of an environment variable", report)?;
         sources.push(Source::Environment(name.to_owned()));
     }
     section.finish(report);
     let (Some(source), true) = (sources.pop(), sources.is_empty()) else {
-        let text = "must have one of the keys credential, file and env";
+        let text = "must have exactly one of the keys credential, file and env";
         report.error(entry.value.span(), &entry.path, text);
         return None;
     };

@@ -40,7 +40,7 @@ impl Target {
         let fault = |text: String| Fault { text, is_secret };
         if authority.contains('@') {
             return Err(fault(
-                "has a user's name or password in it; use basic-auth or auth-token".to_owned(),
+                "contains a user name or a password; use basic-auth or auth-token".to_owned(),
             ));
         }
         let shown = if is_secret {
@@ -53,21 +53,22 @@ impl Target {
         }
         if authority.contains(['{', '}']) {
             return Err(fault(
-                "has a placeholder in its host; only path and query can have them".to_owned(),
+                "has a placeholder in its host; only the path and the query can have one"
+                    .to_owned(),
             ));
         }
         let unsound = |what: &str| fault(format!("\"{shown}\" {what}"));
         if text.contains('#') {
-            return Err(unsound("has a fragment, which is never sent"));
+            return Err(unsound("has a fragment, which is never sent; remove it"));
         }
         if text.contains('\\') || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(unsound(
-                "has a blank, a backslash or a control character in it",
+                "contains a blank, a backslash or a control character",
             ));
         }
         let origin = format!("{scheme}://{authority}");
         let mut base =
-            Url::parse(&origin).map_err(|error| unsound(&format!("is no URL: {error}")))?;
+            Url::parse(&origin).map_err(|error| unsound(&format!("is not a URL: {error}")))?;
         if base.host_str().is_none_or(str::is_empty) {
             return Err(unsound("has no host"));
         }
@@ -87,7 +88,9 @@ impl Target {
             .map(read)
             .collect::<Result<Vec<_>, _>>()?;
         if let Some(segment) = segments.iter().find(|s| is_dots(s)) {
-            return Err(unsound(&format!("has the path segment \"{segment}\"")));
+            return Err(unsound(&format!(
+                "has the path segment \"{segment}\", which is never sent; remove it"
+            )));
         }
         let query = query.map(read).transpose()?;
         if !segments.iter().any(Template::has_placeholder) {
@@ -164,7 +167,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<Target> {
     }
     let Some(entry) = reader.section.take("target") else {
         let (place, path) = reader.place();
-        reader.error(place, &path, "has no target");
+        reader.error(place, &path, "must have the key target");
         return Vec::new();
     };
     match entry.value.get_ref() {

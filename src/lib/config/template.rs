@@ -71,7 +71,7 @@ impl Vocabulary<'_> {
             (false, true) => {
                 "policy has the attributes of SMTPD_POLICY_README and those in extra-attributes"
             }
-            _ => "it is neither one of lookups nor of policy",
+            _ => "[http] can have those of lookups and those of policy",
         }
     }
 }

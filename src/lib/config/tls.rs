@@ -139,7 +139,8 @@ pub(super) fn read_over<'t>(
     if let Some(entry) = section.take_bool("verify") {
         tls.verify = values::boolean(&entry, reader.report).unwrap_or(true);
         if !tls.verify {
-            let text = "anybody on the way can be the backend, and read the secrets sent";
+            let text = "the backend's certificate is not checked: anybody on the network path can take its place and \
+                        read the secrets sent";
             reader.report.warning(entry.value.span(), &entry.path, text);
         }
     }
@@ -151,7 +152,7 @@ fn ca(reader: &mut Reader<'_, '_>, entry: &Entry<'_>) -> Option<Certificates> {
     let (path, pem) = pem(entry, reader.report)?;
     let chain = certificates(&pem).filter(|chain| are_authorities(chain));
     if chain.is_none() {
-        let text = format!("{path:?} holds no certificates as PEM");
+        let text = format!("{path:?} has no certificates in PEM form");
         reader.error(entry.value.span(), &entry.path, text);
     }
     Some(Certificates {
@@ -170,7 +171,7 @@ fn identity<'t>(
         (None, None) => return None,
         (Some(cert), Some(key)) => (cert, key),
         _ => {
-            let text = "client-cert and client-key are of use only together";
+            let text = "client-cert and client-key must be set together";
             reader.error(section.span.clone(), &section.path, text);
             return None;
         }
@@ -184,7 +185,7 @@ fn identity<'t>(
     let chain = certificates(&pem);
     let certified = chain.clone().and_then(|chain| certified(chain, &key));
     if chain.is_none() || certified.is_none() && !key.is_absent() {
-        let text = "does not make a client certificate as PEM with client-key";
+        let text = "does not fit client-key, or one of the two is not in PEM form";
         reader.error(cert_entry.value.span(), &cert_entry.path, text);
         return None;
     }

@@ -100,7 +100,7 @@ fn unix_socket(reader: &mut Reader<'_, '_>) -> Option<PathBuf> {
     let entry = reader.section.take("unix-socket")?;
     let path = values::string(&entry, reader.report)?;
     if !path.starts_with('/') {
-        let text = format!("{path:?} is no absolute path");
+        let text = format!("{path:?} is not an absolute path");
         reader.error(entry.value.span(), &entry.path, text);
     }
     Some(path.into())
@@ -122,7 +122,7 @@ fn proxy(reader: &mut Reader<'_, '_>) -> Proxy {
         ["http", "https"].contains(&url.scheme()) && url.has_host() && is_plain
     });
     if url.is_none() {
-        let text = "must be \"environment\", or a URL of http or https without a user";
+        let text = "must be \"environment\", or an http or https URL without a user";
         reader.error(entry.value.span(), &entry.path, text);
     } else {
         reader.report.layout().harmless.push(entry.value.span());

@@ -105,8 +105,9 @@ pub(super) fn size(entry: &Entry<'_>, report: &mut Report) -> Option<usize> {
 pub(super) fn duration(entry: &Entry<'_>, report: &mut Report) -> Option<Duration> {
     report.layout().harmless.push(entry.value.span());
     let parsed = match entry.value.get_ref() {
-        DeValue::String(text) => parse_duration(text)
-            .ok_or_else(|| format!("{text:?} is no duration; write \"500ms\", \"2s\" or \"5m\"")),
+        DeValue::String(text) => parse_duration(text).ok_or_else(|| {
+            format!("{text:?} is not a duration; write \"500ms\", \"2s\" or \"5m\"")
+        }),
         DeValue::Integer(number) => Err(format!(
             "{number} has no unit; write \"{number}s\" for seconds or \"{number}ms\" for milliseconds"
         )),
@@ -114,7 +115,7 @@ pub(super) fn duration(entry: &Entry<'_>, report: &mut Report) -> Option<Duratio
     };
     match parsed {
         Ok(duration) if duration.is_zero() => {
-            report.error(entry.value.span(), &entry.path, "must be more than nothing");
+            report.error(entry.value.span(), &entry.path, "must be longer than zero");
             None
         }
         Ok(duration) => Some(duration),
@@ -154,14 +155,20 @@ pub(super) fn word<T: Copy>(
         .find(|(word, _)| *word == text)
         .map(|(_, t)| *t);
     if found.is_none() {
-        let names: Vec<_> = words
-            .iter()
-            .map(|(word, _)| format!("\"{word}\""))
-            .collect();
-        let text = format!("{text:?} is none of {}", names.join(", "));
+        let quoted = words.iter().map(|(word, _)| format!("\"{word}\""));
+        let names = one_of(&quoted.collect::<Vec<_>>());
+        let text = format!("{text:?} is unknown; write {names}");
         report.error(entry.value.span(), &entry.path, text);
     }
     found
+}
+
+/// Returns names as alternatives: a, b or c.
+fn one_of(names: &[String]) -> String {
+    match names {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        names => names.concat(),
+    }
 }
 
 /// Returns the path or the name of what is kept elsewhere. A key that stands here itself, where its
@@ -197,7 +204,8 @@ pub(super) fn pointer(entry: &Entry<'_>, report: &mut Report) -> Option<String> 
     if text.is_empty() || text.starts_with('/') && text.split('/').all(is_escaped) {
         return Some(text.to_owned());
     }
-    let text = format!("{text:?} is no JSON Pointer; write \"/member\" or \"/list/0\" (RFC 6901)");
+    let text =
+        format!("{text:?} is not a JSON Pointer; write \"/member\" or \"/list/0\" (RFC 6901)");
     report.error(entry.value.span(), &entry.path, text);
     None
 }

@@ -149,7 +149,7 @@ async fn of_headers_and_keys_that_say_who_we_are_the_nearest_are_sent() {
         let keys = format!("{HEADERS}{key}\n");
         refused(
             table(Binary::Socketmap, "http://127.0.0.1/", &keys),
-            &["already; only one of them can be sent"],
+            &["and only one of them can be sent; remove one"],
         )
         .await;
     }
