@@ -8,7 +8,7 @@ use postgate::protocol::policy::Policy;
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::protocol::{Facts, Protocol as _};
-use postgate::request::{Attributes, Request};
+use postgate::request::Request;
 use postgate::table::keys;
 use serde_json::{Value, json};
 
@@ -28,21 +28,21 @@ fn table(program: &'static Facts, keys: &str) -> Table {
 }
 
 fn lookup(key: &[u8]) -> Request {
-    Request::Lookup {
-        map: None,
-        key: key.to_vec().into(),
-    }
+    Request::of(None, "key", key.to_vec().into())
 }
 
 fn policy(attributes: &[(&str, &[u8])]) -> Request {
     let pair =
         |(name, value): &(&str, &[u8])| (name.as_bytes().to_vec().into(), value.to_vec().into());
-    Request::Policy(Attributes(attributes.iter().map(pair).collect()))
+    Request {
+        table: None,
+        values: attributes.iter().map(pair).collect(),
+    }
 }
 
 /// The URLs, headers and body of a call, or what is said without one.
 fn call(table: &Table, request: &Request) -> String {
-    let normalised = keys::normalise(request, &table.endpoint);
+    let normalised = keys::normalise(request, table);
     match normalised.and_then(|request| compose(table, &request)) {
         Ok(call) => {
             let urls: Vec<_> = call.urls.iter().map(ToString::to_string).collect();
@@ -162,10 +162,7 @@ fn what_postfix_asks_on_its_own_account_is_not_passed_on() {
 #[test]
 fn a_map_is_asked_by_the_name_it_has() {
     let any = table(Socketmap::FACTS, r#"target = "http://h""#);
-    let request = Request::Lookup {
-        map: Some(b"a/b&c"[..].into()),
-        key: b"k"[..].into(),
-    };
+    let request = Request::of(Some(b"a/b&c"[..].into()), "key", b"k"[..].into());
     assert_eq!(call(&any, &request), "http://h/?name=a%2Fb%26c&key=k");
     let in_path = table(Socketmap::FACTS, r#"target = "http://h/{name}/{key}""#);
     assert_eq!(call(&in_path, &request), "http://h/a%2Fb%26c/k");

@@ -188,19 +188,13 @@ impl Table for Script {
         for _ in 0..5 {
             tokio::task::yield_now().await;
         }
-        self.asked.lock().unwrap().push(match request {
-            Request::Lookup { map: None, key } => show(key),
-            Request::Lookup {
-                map: Some(map),
-                key,
-            } => format!("{} {}", show(map), show(key)),
-            Request::Policy(attributes) => attributes
-                .0
-                .iter()
-                .map(|(name, value)| format!("{}={}", show(name), show(value)))
-                .collect::<Vec<_>>()
-                .join(" "),
+        let values = request.values.iter().map(|(name, value)| match &name[..] {
+            b"key" => show(value),
+            name => format!("{}={}", show(name), show(value)),
         });
+        let table = request.table.as_deref().map(show);
+        let asked: Vec<_> = table.into_iter().chain(values).collect();
+        self.asked.lock().unwrap().push(asked.join(" "));
         self.outcomes
             .lock()
             .unwrap()

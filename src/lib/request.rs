@@ -1,47 +1,29 @@
-//! One question, as bytes under names; knows no protocol and no HTTP.
+//! One question, as named values; knows no protocol and no HTTP.
 
 use bytes::Bytes;
 
-/// What Postfix wants to know.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Request {
-    /// The value of a key.
-    Lookup {
-        /// The table, where the request names one (socketmap).
-        map: Option<Bytes>,
-        /// The key, every byte as Postfix meant it.
-        key: Bytes,
-    },
-    /// What to do with a client, a sender, a recipient or a message.
-    Policy(Attributes),
+/// What a mail server wants to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// The name of the table, where the request has one.
+    pub table: Option<Bytes>,
+    /// Names and values, in the order in which they came; every byte as the peer meant it.
+    pub values: Vec<(Bytes, Bytes)>,
 }
 
 impl Request {
-    /// Returns the table's name, where the request holds one.
-    pub fn map(&self) -> Option<&[u8]> {
-        match self {
-            Self::Lookup { map, .. } => map.as_deref(),
-            Self::Policy(_) => None,
+    /// Makes a request of one value.
+    pub fn of(table: Option<Bytes>, name: &'static str, value: Bytes) -> Self {
+        let name = Bytes::from_static(name.as_bytes());
+        Self {
+            table,
+            values: vec![(name, value)],
         }
     }
 
-    /// Returns Postfix's queue id, where it has given one.
-    pub fn queue_id(&self) -> Option<&[u8]> {
-        match self {
-            Self::Lookup { .. } => None,
-            Self::Policy(attributes) => attributes.value("queue_id").filter(|id| !id.is_empty()),
-        }
-    }
-}
-
-/// The attributes of a policy request, in the order they came.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Attributes(pub Vec<(Bytes, Bytes)>);
-
-impl Attributes {
-    /// Returns the value of the first attribute of that name.
+    /// Returns the value of a name: the first, where the name came more than once.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        self.0
+        self.values
             .iter()
             .find(|(n, _)| n == name.as_bytes())
             .map(|(_, value)| value.as_ref())

@@ -202,7 +202,7 @@ where
         self.has_asked = true;
         let started = Instant::now();
         let id = RequestId::next();
-        let table = self.backend.table(request.map());
+        let table = self.backend.table(request.table.as_deref());
         let outcome = match &table {
             None => Outcome::Permanent(Reason::UnknownMap.into()),
             Some(table) => {
@@ -224,6 +224,7 @@ where
         self.first_byte = None;
         let record = Record {
             request: Some(request),
+            shown: P::FACTS.shown,
             id: Some(id),
             started,
         };
@@ -236,6 +237,7 @@ where
         let table = self.backend.table(None);
         let record = Record {
             request: None,
+            shown: P::FACTS.shown,
             id: None,
             started: Instant::now(),
         };

@@ -83,16 +83,16 @@ fn questions_differ_where_anything_differs() {
     let mut by_two = settings();
     by_two.by = vec!["sender".to_owned(), "recipient".to_owned()];
     let cache = Cache::new(by_two);
+    let by_key = Cache::new(settings());
     let lookup = |map: Option<&'static str>, key: &'static str| {
-        let request = Request::Lookup {
-            map: map.map(Into::into),
-            key: key.into(),
-        };
-        cache.key(&request)
+        by_key.key(&Request::of(map.map(Into::into), "key", key.into()))
     };
     let policy = |attributes: &[(&'static str, &'static str)]| {
         let pairs = attributes.iter().map(|(n, v)| ((*n).into(), (*v).into()));
-        cache.key(&Request::Policy(Attributes(pairs.collect())))
+        cache.key(&Request {
+            table: None,
+            values: pairs.collect(),
+        })
     };
     let different = [
         lookup(None, "abc"),

@@ -91,13 +91,10 @@ fn no_key_changes_the_shape_of_a_url() {
                 .copied()
                 .collect();
             let place = || format!("run {run}: {text} and {}", key.escape_ascii());
-            let request = Request::Lookup {
-                map: None,
-                key: key.clone().into(),
-            };
+            let request = Request::of(None, "key", key.clone().into());
             table.endpoint.targets = vec![target.clone()];
-            let call = keys::normalise(&request, &table.endpoint)
-                .and_then(|request| compose(&table, &request));
+            let call =
+                keys::normalise(&request, &table).and_then(|request| compose(&table, &request));
             match (call, expected(&target, &key)) {
                 (Ok(call), Some(expected)) => {
                     composed += 1;
@@ -163,7 +160,7 @@ fn bytes(template: &Template, key: &[u8]) -> Option<Vec<u8>> {
     for part in &template.parts {
         match part {
             Part::Literal(literal) => bytes.extend(percent_decode(literal.as_bytes())),
-            Part::Placeholder(Placeholder::Key) => bytes.extend_from_slice(key),
+            Part::Placeholder(Placeholder::Value(_)) => bytes.extend_from_slice(key),
             Part::Placeholder(Placeholder::Name) => bytes.extend_from_slice(b"users"),
             Part::Placeholder(Placeholder::Local) => {
                 let local = &key[..at.unwrap_or(key.len())];
@@ -173,7 +170,6 @@ fn bytes(template: &Template, key: &[u8]) -> Option<Vec<u8>> {
                 let domain = &key[at? + 1..];
                 bytes.extend_from_slice(Some(domain).filter(|domain| !domain.is_empty())?);
             }
-            Part::Placeholder(Placeholder::Attribute(name)) => panic!("{name} in a lookup"),
         }
     }
     Some(bytes)

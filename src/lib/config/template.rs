@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::protocol::Facts;
+use crate::protocol::{self, Facts};
 
 /// A text with placeholders in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,16 +33,14 @@ impl fmt::Debug for Part {
 /// A value of the request, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placeholder {
-    /// The key.
-    Key,
+    /// A value that the request carries under this name; empty where it carries none.
+    Value(String),
     /// The name of the map or table.
     Name,
     /// The key up to its last `@`.
     Local,
     /// The key from its last `@` on.
     Domain,
-    /// An attribute of a policy request.
-    Attribute(String),
 }
 
 /// Which placeholders a text may have.
@@ -150,15 +148,20 @@ impl Template {
     pub(super) fn varies(&self) -> bool {
         self.parts.iter().any(|part| match part {
             Part::Literal(_) | Part::Placeholder(Placeholder::Name) => false,
-            Part::Placeholder(Placeholder::Attribute(name)) => name != "request",
+            Part::Placeholder(Placeholder::Value(name)) => !is_constant(name),
             Part::Placeholder(_) => true,
         })
     }
 }
 
-/// The placeholders of a lookup.
-const LOOKUP: [(&str, Placeholder); 4] = [
-    ("key", Placeholder::Key),
+/// Returns whether a value is the same in every request.
+fn is_constant(name: &str) -> bool {
+    let mut protocols = protocol::ALL.iter();
+    protocols.any(|facts| facts.constants.contains(&name))
+}
+
+/// The placeholders that stand for parts of a lookup besides its key.
+const LOOKUP: [(&str, Placeholder); 3] = [
     ("name", Placeholder::Name),
     ("local", Placeholder::Local),
     ("domain", Placeholder::Domain),
@@ -173,7 +176,7 @@ fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, St
     }
     let is_extra = vocabulary.extra.iter().any(|extra| extra == name);
     if is_extra || any(&|facts| facts.values.contains(&name)) {
-        return Ok(Placeholder::Attribute(name.to_owned()));
+        return Ok(Placeholder::Value(name.to_owned()));
     }
     // What looks like no name may be part of a secret.
     let is_name = name
@@ -191,7 +194,7 @@ impl fmt::Display for Template {
                 Part::Literal(text) => {
                     f.write_str(&text.replace('{', "{{").replace('}', "}}"))?;
                 }
-                Part::Placeholder(Placeholder::Attribute(name)) => write!(f, "{{{name}}}")?,
+                Part::Placeholder(Placeholder::Value(name)) => write!(f, "{{{name}}}")?,
                 Part::Placeholder(placeholder) => {
                     let found = LOOKUP.iter().find(|(_, p)| p == placeholder);
                     write!(f, "{{{}}}", found.map_or("", |(name, _)| name))?;
@@ -237,7 +240,7 @@ mod tests {
             ..OF_POLICY
         };
         let policy = Template::parse("{sasl_username}{x_y}", vocabulary).unwrap();
-        let attribute = |name: &str| Part::Placeholder(Placeholder::Attribute(name.to_owned()));
+        let attribute = |name: &str| Part::Placeholder(Placeholder::Value(name.to_owned()));
         assert_eq!(policy.parts, [attribute("sasl_username"), attribute("x_y")]);
     }
 

@@ -11,7 +11,7 @@ use crate::config::{
 };
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::protocol::facts::Meaning;
-use crate::request::{Attributes, Request};
+use crate::request::Request;
 
 /// Everything but the unreserved characters of RFC 3986.
 pub const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -38,14 +38,11 @@ pub struct Call {
 /// which there is no call.
 pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
     let endpoint = &table.endpoint;
-    let key = match request {
-        Request::Lookup { key, .. } => key,
-        Request::Policy(_) => &[][..],
-    };
+    let key = table.protocol.key.and_then(|name| request.value(name));
     let values = Values {
         table,
         request,
-        key,
+        key: key.unwrap_or_default(),
     };
     Ok(Call {
         urls: endpoint
@@ -155,12 +152,11 @@ impl Values<'_> {
                 put_json_text(&text, out)?;
             }
             Json::All => {
-                let Request::Policy(Attributes(attributes)) = self.request else {
-                    return Err(self.unfit());
-                };
                 // Of several attributes of one name the first, as everywhere.
                 let mut seen = HashSet::new();
-                let members = attributes
+                let members = self
+                    .request
+                    .values
                     .iter()
                     .filter(|(name, _)| seen.insert(name.as_ref()));
                 put_each(('{', '}'), members, out, |(name, value), out| {
@@ -219,8 +215,8 @@ impl Values<'_> {
     }
 
     fn put_parameters(&self, parameters: &Parameters, out: &mut String) -> Result<(), Outcome> {
-        match (parameters, self.request) {
-            (Parameters::Each(pairs), _) => {
+        match parameters {
+            Parameters::Each(pairs) => {
                 for (i, (name, template)) in pairs.iter().enumerate() {
                     put_pair_start(i, name.as_bytes(), out);
                     for part in &template.parts {
@@ -231,13 +227,13 @@ impl Values<'_> {
                     }
                 }
             }
-            (Parameters::All, Request::Policy(Attributes(attributes))) => {
-                for (i, (name, value)) in attributes.iter().enumerate() {
+            Parameters::All => {
+                for (i, (name, value)) in self.request.values.iter().enumerate() {
                     put_pair_start(i, name, out);
                     put_escaped(value, out);
                 }
             }
-            (Parameters::All, Request::Lookup { .. }) | (Parameters::None, _) => {}
+            Parameters::None => {}
         }
         Ok(())
     }
@@ -254,15 +250,15 @@ impl Values<'_> {
     }
 
     fn value(&self, placeholder: &Placeholder) -> Result<&[u8], Outcome> {
-        match (placeholder, self.request) {
-            (Placeholder::Key, _) => Ok(self.key),
-            (Placeholder::Local, _) => split(self.key).0.ok_or(Outcome::NotFound),
-            (Placeholder::Domain, _) => split(self.key).1.ok_or(Outcome::NotFound),
-            (Placeholder::Name, request) => Ok(request.map().unwrap_or(self.table.name.as_bytes())),
-            (Placeholder::Attribute(name), Request::Policy(attributes)) => {
-                Ok(attributes.value(name).unwrap_or_default())
+        match placeholder {
+            // A key has been normalised, and so have its parts; other values are as they came.
+            Placeholder::Value(name) => Ok(self.request.value(name).unwrap_or_default()),
+            Placeholder::Local => split(self.key).0.ok_or(Outcome::NotFound),
+            Placeholder::Domain => split(self.key).1.ok_or(Outcome::NotFound),
+            Placeholder::Name => {
+                let asked = self.request.table.as_deref();
+                Ok(asked.unwrap_or(self.table.name.as_bytes()))
             }
-            (Placeholder::Attribute(_), Request::Lookup { .. }) => Ok(&[]),
         }
     }
 }

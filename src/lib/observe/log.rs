@@ -126,6 +126,8 @@ impl std::fmt::Display for RequestId {
 pub struct Record<'r> {
     /// The request, unless its bytes were not understood.
     pub request: Option<&'r Request>,
+    /// Which of its values a line at debug shows.
+    pub shown: &'static [&'static str],
     /// Its id, unless it was answered without a backend.
     pub id: Option<RequestId>,
     /// When its last byte had arrived.
@@ -185,10 +187,17 @@ impl Recorder {
         let outcome_name = outcome.name();
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let request_id = record.id.map(|id| id.to_string());
-        let queue_id = record.request.and_then(Request::queue_id).map(printable);
+        let queue_id = record
+            .request
+            .and_then(|request| request.value("queue_id"))
+            .filter(|id| !id.is_empty())
+            .map(printable);
         let reason = outcome.failure().map(|failure| failure.reason.to_string());
         if is_debug {
-            let key = record.request.map(subject).unwrap_or_default();
+            let key = record
+                .request
+                .map(|request| subject(request, record.shown))
+                .unwrap_or_default();
             debug!(
                 table,
                 outcome = outcome_name,
@@ -250,20 +259,22 @@ impl Recorder {
     }
 }
 
-/// Returns the key or the addresses of a request, which only a debug line may hold.
-fn subject(request: &Request) -> String {
-    match request {
-        Request::Lookup { map: None, key } => printable(key),
-        Request::Lookup {
-            map: Some(map),
-            key,
-        } => format!("{} {}", printable(map), printable(key)),
-        Request::Policy(attributes) => ["protocol_state", "client_address", "sender", "recipient"]
-            .iter()
-            .filter_map(|name| Some(format!("{name}={}", printable(attributes.value(name)?))))
-            .collect::<Vec<_>>()
-            .join(" "),
-    }
+/// Returns what only a debug line may hold: the table that a request names, and the values that its
+/// protocol lets be shown, under their names where there are several.
+fn subject(request: &Request, shown: &[&str]) -> String {
+    let table = request.table.as_deref().map(printable);
+    let values = shown.iter().filter_map(|name| {
+        let value = printable(request.value(name)?);
+        Some(match shown.len() {
+            1 => value,
+            _ => format!("{name}={value}"),
+        })
+    });
+    table
+        .into_iter()
+        .chain(values)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn printable_text(text: &str) -> String {

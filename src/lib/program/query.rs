@@ -36,7 +36,7 @@ pub(crate) async fn ask<P: Protocol>(
         return Err(format!("there is no table {}.{name}", facts.name));
     }
     let request = match facts.key {
-        Some(_) => lookup(facts, name, key),
+        Some(value) => lookup(facts, name, value, key),
         None => read_request::<P>()?,
     };
     let outcome = match table {
@@ -52,13 +52,10 @@ pub(crate) async fn ask<P: Protocol>(
     })
 }
 
-fn lookup(facts: &Facts, name: &str, key: Option<&OsStr>) -> Request {
+fn lookup(facts: &Facts, name: &str, key: &'static str, value: Option<&OsStr>) -> Request {
     let map = (facts.picked_by == PickedBy::Request).then(|| name.as_bytes().to_vec().into());
-    let key = key.unwrap_or_default().as_bytes().to_vec();
-    Request::Lookup {
-        map,
-        key: key.into(),
-    }
+    let value = value.unwrap_or_default().as_bytes().to_vec();
+    Request::of(map, key, value.into())
 }
 
 /// Reads what Postfix would send; the empty line at its end may be missing.

@@ -23,6 +23,8 @@ pub struct Facts {
     pub constants: &'static [&'static str],
     /// The value that a lookup is about, which can be normalised and split.
     pub key: Option<&'static str>,
+    /// The values that a line of the log at debug shows.
+    pub shown: &'static [&'static str],
     /// Whether the operator may name further values, and whether `"{*}"` stands for all of them.
     pub is_open: bool,
     /// Whether a reply is an action of access(5), with an action for each failure.

@@ -42,6 +42,7 @@ impl Protocol for Socketmap {
         values: &["key"],
         constants: &[],
         key: Some("key"),
+        shown: &["key"],
         is_open: false,
         has_actions: false,
         method: "GET",
@@ -89,10 +90,9 @@ fn question(payload: &Bytes) -> Step {
     let Some(blank) = memchr(b' ', payload) else {
         return Step::Answer(permanent(Reason::RequestNotUnderstood));
     };
-    Step::Ask(Request::Lookup {
-        map: Some(payload.slice(..blank)),
-        key: payload.slice(blank.saturating_add(1)..),
-    })
+    let map = payload.slice(..blank);
+    let key = payload.slice(blank.saturating_add(1)..);
+    Step::Ask(Request::of(Some(map), "key", key))
 }
 
 fn permanent(reason: Reason) -> Outcome {

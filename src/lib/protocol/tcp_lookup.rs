@@ -40,6 +40,7 @@ impl Protocol for TcpLookup {
         values: &["key"],
         constants: &[],
         key: Some("key"),
+        shown: &["key"],
         is_open: false,
         has_actions: false,
         method: "GET",
@@ -58,7 +59,7 @@ impl Protocol for TcpLookup {
             Frame::Malformed => return refuse(Reason::RequestNotUnderstood),
         };
         match line.strip_prefix(b"get ").and_then(unquote) {
-            Some(key) => Step::Ask(Request::Lookup { map: None, key }),
+            Some(key) => Step::Ask(Request::of(None, "key", key)),
             None => refuse(Reason::RequestNotUnderstood),
         }
     }

@@ -177,16 +177,12 @@ impl Cache {
             bytes.extend_from_slice(&part.len().to_le_bytes());
             bytes.extend_from_slice(part);
         };
-        match request {
-            Request::Lookup { map, key } => {
-                put(map.as_deref().unwrap_or_default());
-                put(key);
-            }
-            Request::Policy(attributes) => {
-                for name in &self.settings.by {
-                    put(attributes.value(name).unwrap_or_default());
-                }
-            }
+        put(request.table.as_deref().unwrap_or_default());
+        match self.settings.by.as_slice() {
+            [] => request.values.iter().for_each(|(_, value)| put(value)),
+            names => names
+                .iter()
+                .for_each(|name| put(request.value(name).unwrap_or_default())),
         }
         bytes.into()
     }

@@ -91,7 +91,7 @@ impl Table for Endpoint {
     }
 
     async fn answer(&self, request: &Request, id: RequestId) -> Outcome {
-        let request = match keys::normalise(request, &self.table().endpoint) {
+        let request = match keys::normalise(request, self.table()) {
             Ok(request) => request,
             Err(outcome) => return outcome,
         };

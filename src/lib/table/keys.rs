@@ -2,29 +2,27 @@
 
 use std::borrow::Cow;
 
-use crate::config::{Endpoint, Normalise};
+use crate::config::{Normalise, Table};
 use crate::outcome::Outcome;
 use crate::request::Request;
 
 /// Returns the request with its key normalised, or its outcome where the backend is not to be asked
-/// for this key. A policy request has no key and stays as it is.
-pub fn normalise<'r>(
-    request: &'r Request,
-    endpoint: &Endpoint,
-) -> Result<Cow<'r, Request>, Outcome> {
-    let Request::Lookup { map, key } = request else {
+/// for this key. A request without a key stays as it is.
+pub fn normalise<'r>(request: &'r Request, table: &Table) -> Result<Cow<'r, Request>, Outcome> {
+    let Some(name) = table.protocol.key else {
         return Ok(Cow::Borrowed(request));
     };
+    let (key, endpoint) = (request.value(name).unwrap_or_default(), &table.endpoint);
     if !endpoint.special_keys && is_special(key) {
         return Err(Outcome::NotFound);
     }
     match normal_key(key, &endpoint.normalise) {
         None => Err(Outcome::NotFound),
         Some(Cow::Borrowed(_)) => Ok(Cow::Borrowed(request)),
-        Some(Cow::Owned(key)) => Ok(Cow::Owned(Request::Lookup {
-            map: map.clone(),
-            key: key.into(),
-        })),
+        Some(Cow::Owned(key)) => {
+            let table = request.table.clone();
+            Ok(Cow::Owned(Request::of(table, name, key.into())))
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::protocol::facts::{Facts, Meaning, PickedBy};
 use crate::protocol::frame::{Line, Lines};
 use crate::protocol::grammar::{MAX_REQUEST, Protocol, Step, Unsayable};
 use crate::reply::{FallbackAction, PolicyActions, Reply};
-use crate::request::{Attributes, Request};
+use crate::request::Request;
 use attributes::ATTRIBUTES;
 
 /// As many attributes as Postfix 3.8 sends, or a few more.
@@ -62,6 +62,7 @@ impl Protocol for Policy {
         values: &ATTRIBUTES,
         constants: &["request"],
         key: None,
+        shown: &["protocol_state", "client_address", "sender", "recipient"],
         is_open: true,
         has_actions: true,
         method: "POST",
@@ -142,14 +143,17 @@ impl Policy {
             let value = block.slice(found.equals.saturating_add(1)..found.end);
             (name, value)
         });
-        let attributes = Attributes(attributes.collect());
-        let is_foreign = attributes
+        let request = Request {
+            table: None,
+            values: attributes.collect(),
+        };
+        let is_foreign = request
             .value("request")
-            .is_some_and(|request| request != b"smtpd_access_policy");
-        if attributes.0.is_empty() || is_foreign {
+            .is_some_and(|kind| kind != b"smtpd_access_policy");
+        if request.values.is_empty() || is_foreign {
             return refuse(Reason::RequestNotUnderstood);
         }
-        Step::Ask(Request::Policy(attributes))
+        Step::Ask(request)
     }
 }
 
