@@ -22,8 +22,7 @@ use postgate::protocol::policy::Policy;
 use postgate::protocol::quote::{quote, unquote};
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
-use postgate::protocol::{Facts, MAX_REQUEST, Protocol, Step};
-use postgate::reply::PolicyActions;
+use postgate::protocol::{Facts, MAX_REQUEST, Protocol, Step, Tag};
 use postgate::request::Request;
 
 const KEY: &str = "someone+lists@sender.example";
@@ -73,10 +72,10 @@ fn protocol<P: Protocol>(criterion: &mut Criterion, program: &'static Facts, val
     let asked = asked(program);
     group.throughput(Throughput::Bytes(asked.len() as u64));
     group.bench_function("request", |b| {
-        let step = |mut input| P::default().next_step(&mut input);
+        let step = |mut input| P::open().0.next_step(&mut input);
         b.iter_batched(|| BytesMut::from(&*asked), step, BatchSize::SmallInput);
     });
-    let words = PolicyActions::default();
+    let rules = P::Rules::default();
     for (name, outcome) in [
         ("reply found", Outcome::Found(value.to_owned())),
         ("reply not found", Outcome::NotFound),
@@ -85,7 +84,10 @@ fn protocol<P: Protocol>(criterion: &mut Criterion, program: &'static Facts, val
             Outcome::Temporary(Reason::TimedOut.into()),
         ),
     ] {
-        group.bench_function(name, |b| b.iter(|| P::reply(black_box(&outcome), &words)));
+        group.bench_function(name, |b| {
+            let (mut protocol, _) = P::open();
+            b.iter(|| protocol.reply(Tag::default(), black_box(&outcome), &rules));
+        });
     }
     group.finish();
 }
@@ -182,7 +184,7 @@ fn request(program: &'static Facts) -> Request {
         _ => Policy::default().next_step(&mut input),
     };
     match step {
-        Step::Ask(request) => request,
+        Step::Ask(_, request) => request,
         step => panic!("{step:?} where a question is due"),
     }
 }

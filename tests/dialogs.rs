@@ -21,13 +21,14 @@ use postgate::observe::log::{Recorder, RequestId};
 use postgate::outcome::{Outcome, Reason};
 use postgate::protocol::Protocol;
 use postgate::protocol::policy::Policy;
+use postgate::protocol::policy::rules::{FallbackAction, PolicyActions};
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
-use postgate::reply::{FallbackAction, PolicyActions};
 use postgate::request::Request;
 use postgate::serve::connections::Connections;
-use postgate::session::{Context, End, serve};
-use postgate::table::{Backend, Table, Timeouts};
+use postgate::serve::peer::{End, Timeouts};
+use postgate::session::{Context, serve};
+use postgate::table::{Backend, Rules, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How the client's bytes are cut: whole, or into pieces of so many.
@@ -48,7 +49,10 @@ async fn policy() {
     play_all::<Policy>("policy").await;
 }
 
-async fn play_all<P: Protocol>(folder: &str) {
+async fn play_all<P: Protocol>(folder: &str)
+where
+    Script: Rules<P::Rules>,
+{
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/dialogs")
         .join(folder);
@@ -67,7 +71,7 @@ async fn play_all<P: Protocol>(folder: &str) {
 
 #[derive(Default)]
 struct Dialog {
-    words: PolicyActions,
+    actions: PolicyActions,
     sent: Vec<u8>,
     asked: Vec<String>,
     outcomes: VecDeque<Outcome>,
@@ -90,10 +94,10 @@ impl Dialog {
             let (kind, rest) = line.split_once(':').expect("a kind of line");
             let rest = rest.strip_prefix(' ').unwrap_or(rest);
             match kind {
-                "W" if rest == "permit" => dialog.words.permit_actions = true,
+                "W" if rest == "permit" => dialog.actions.permit_actions = true,
                 "W" if rest == "silent" => {
-                    dialog.words.on_temporary = FallbackAction::Disconnect;
-                    dialog.words.on_permanent = FallbackAction::Disconnect;
+                    dialog.actions.on_temporary = FallbackAction::Disconnect;
+                    dialog.actions.on_permanent = FallbackAction::Disconnect;
                 }
                 "C" => dialog.sent.extend(unescape(rest)),
                 "Q" => dialog.asked.push(rest.to_owned()),
@@ -106,9 +110,12 @@ impl Dialog {
         dialog
     }
 
-    async fn play<P: Protocol>(&self, cut: usize, path: &Path) {
+    async fn play<P: Protocol>(&self, cut: usize, path: &Path)
+    where
+        Script: Rules<P::Rules>,
+    {
         let scripted = Scripted(Arc::new(Script {
-            words: self.words.clone(),
+            actions: self.actions.clone(),
             outcomes: Mutex::new(self.outcomes.clone()),
             asked: Mutex::new(Vec::new()),
         }));
@@ -143,7 +150,7 @@ impl Dialog {
             "{place}: not all was asked"
         );
         match (self.hangs_up, &end) {
-            (true, End::Refused | End::HungUp) | (false, End::Eof) => {}
+            (true, End::Refused | End::Closed) | (false, End::Eof) => {}
             _ => panic!("{place}: ended with {end:?}"),
         }
     }
@@ -154,7 +161,7 @@ impl Dialog {
 struct Scripted(Arc<Script>);
 
 struct Script {
-    words: PolicyActions,
+    actions: PolicyActions,
     outcomes: Mutex<VecDeque<Outcome>>,
     asked: Mutex<Vec<String>>,
 }
@@ -179,10 +186,6 @@ impl Table for Script {
         "scripted"
     }
 
-    fn words(&self) -> &PolicyActions {
-        &self.words
-    }
-
     async fn answer(&self, request: &Request, _: RequestId) -> Outcome {
         // Long enough for the client's next pieces to arrive during the call.
         for _ in 0..5 {
@@ -200,6 +203,18 @@ impl Table for Script {
             .unwrap()
             .pop_front()
             .expect("an outcome for every question")
+    }
+}
+
+impl Rules<()> for Script {
+    fn rules(&self) -> &() {
+        &()
+    }
+}
+
+impl Rules<PolicyActions> for Script {
+    fn rules(&self) -> &PolicyActions {
+        &self.actions
     }
 }
 

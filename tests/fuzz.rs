@@ -23,8 +23,8 @@ use postgate::protocol::frame::{Frame, take_netstring};
 use postgate::protocol::policy::Policy;
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
-use postgate::protocol::{MAX_REQUEST, Protocol, Step, say};
-use postgate::reply::{PolicyActions, Reply};
+use postgate::protocol::{MAX_REQUEST, Protocol, Step, Tag, say};
+use postgate::reply::Reply;
 
 const RUNS: u64 = 20_000;
 
@@ -129,13 +129,12 @@ fn alone_and_together<P: Protocol>(rng: &mut Rng, request: impl Fn(&mut Rng) -> 
 #[test]
 fn every_reply_is_one_whole_frame() {
     let mut rng = Rng::with_seed(seed());
-    let words = PolicyActions::default();
     for run in 0..runs() {
         let value = value(&mut rng);
         let outcome = Outcome::Found(value.clone());
         let place = format!("run {run}: {value:.100?}");
 
-        let line = reply::<TcpLookup>(&outcome, &words);
+        let line = reply::<TcpLookup>(&outcome);
         assert!(line.len() <= 4096, "{place}");
         let text = std::str::from_utf8(&line).expect("text");
         let line = text.strip_suffix('\n').expect("a line");
@@ -149,14 +148,14 @@ fn every_reply_is_one_whole_frame() {
         );
         assert_eq!(line.matches(' ').count(), 1, "{place}");
 
-        let payload = reply_of_socketmap(&outcome, &words);
+        let payload = reply_of_socketmap(&outcome);
         assert!(payload.len() <= 100_000, "{place}");
         assert!(
             payload == format!("OK {value}") || payload == "TEMP value cannot be sent",
             "{place}"
         );
 
-        let text = reply_text(reply::<Policy>(&outcome, &words));
+        let text = reply_text(reply::<Policy>(&outcome));
         let action = text
             .strip_prefix("action=")
             .and_then(|r| r.strip_suffix("\n\n"));
@@ -176,8 +175,8 @@ fn every_reply_is_one_whole_frame() {
     }
 }
 
-fn reply_of_socketmap(outcome: &Outcome, words: &PolicyActions) -> String {
-    let mut reply = BytesMut::from(&reply::<Socketmap>(outcome, words)[..]);
+fn reply_of_socketmap(outcome: &Outcome) -> String {
+    let mut reply = BytesMut::from(&reply::<Socketmap>(outcome)[..]);
     let Frame::Whole(payload) = take_netstring(&mut reply, 100_000) else {
         panic!("no netstring: {outcome:?}");
     };
@@ -185,8 +184,10 @@ fn reply_of_socketmap(outcome: &Outcome, words: &PolicyActions) -> String {
     reply_text(payload.to_vec())
 }
 
-fn reply<P: Protocol>(outcome: &Outcome, words: &PolicyActions) -> Vec<u8> {
-    match say::<P>(outcome.clone(), words) {
+fn reply<P: Protocol>(outcome: &Outcome) -> Vec<u8> {
+    let (mut protocol, _) = P::open();
+    let rules = P::Rules::default();
+    match say(&mut protocol, Tag::default(), outcome.clone(), &rules) {
         (_, Reply::Send(bytes)) => bytes.to_vec(),
         (_, Reply::Close) => panic!("nothing said of {outcome:?}"),
     }
@@ -326,7 +327,7 @@ fn compare<P: Protocol>(input: &[u8], rng: &mut Rng) {
 /// Everything a protocol makes of these bytes, up to what it refuses.
 fn steps<P: Protocol>(input: &[u8], cut: impl Fn(&mut Rng) -> usize) -> Vec<Step> {
     let mut rng = Rng::with_seed(input.len() as u64);
-    let mut protocol = P::default();
+    let (mut protocol, _) = P::open();
     let mut buffer = BytesMut::new();
     let mut steps = Vec::new();
     let mut rest = input;

@@ -1,49 +1,12 @@
-//! What goes back to Postfix, and the operator's words that shape it.
+//! What goes back to the mail server: bytes, or the end of the connection.
 
 use bytes::Bytes;
 
-/// What a connection does after a request.
+/// What a connection does for the reply to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Say these bytes.
+    /// Send these bytes.
     Send(Bytes),
-    /// Say nothing and close: Postfix asks once more, then takes its own default.
+    /// Send nothing and close: Postfix asks once more, then takes its own default.
     Close,
-}
-
-/// What an operator has written down to be said by a policy table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyActions {
-    /// For "not found".
-    pub on_not_found: FallbackAction,
-    /// For "temporary".
-    pub on_temporary: FallbackAction,
-    /// For "permanent".
-    pub on_permanent: FallbackAction,
-    /// Whether the backend may say `OK`, `RELAY` and `permit…`.
-    pub permit_actions: bool,
-    /// Names of `smtpd_restriction_classes` that the backend may say.
-    pub restriction_classes: Vec<String>,
-}
-
-impl Default for PolicyActions {
-    fn default() -> Self {
-        let action = |text: &str| FallbackAction::Action(text.to_owned());
-        Self {
-            on_not_found: action("DUNNO"),
-            on_temporary: action("DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable"),
-            on_permanent: action("DEFER_IF_PERMIT 4.3.5 Policy service configuration problem"),
-            permit_actions: false,
-            restriction_classes: Vec::new(),
-        }
-    }
-}
-
-/// What a policy table says for an outcome without a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FallbackAction {
-    /// This action.
-    Action(String),
-    /// Nothing: close the connection.
-    Disconnect,
 }

@@ -1,56 +1,25 @@
-//! One connection, first byte to last: frame, request, backend call, outcome, reply, in a loop.
+//! One connection, first byte to last: the line that the data takes, as one loop.
 
-use std::io;
-use std::pin::{Pin, pin};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
 
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::Instant;
 
 use crate::observe::log::{Record, Recorder, RequestId};
 use crate::outcome::{Outcome, Reason};
-use crate::protocol::{Protocol, Step, say};
-use crate::reply::{PolicyActions, Reply};
+use crate::protocol::{Protocol, Step, Tag, say};
+use crate::reply::Reply;
 use crate::request::Request;
-use crate::serve::connections::{ConnectionGuard, Notice};
-use crate::table::{Backend, Table};
-
-/// How much is read at a time, and how much of what a peer sends ahead is kept during a call.
-const READ: usize = 2 * 1024;
-const READ_AHEAD: usize = 64 * 1024;
-
-/// The largest buffer that an idle connection keeps: room for any request that Postfix makes of
-/// its own accord.
-const KEPT: usize = 4 * 1024;
-
-/// How long a connection that has asked nothing yet is not taken for an idle one.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(200);
-
-/// How long after a stop half a request may take to become whole.
-const HALF_REQUEST_GRACE: Duration = Duration::from_secs(1);
-
-/// Why a connection is over.
-#[derive(Debug)]
-pub enum End {
-    /// The peer has said its last; half a request is none.
-    Eof,
-    /// The connection broke.
-    Broken(io::Error),
-    /// The peer's request was refused.
-    Refused,
-    /// The reply was to hang up.
-    HungUp,
-    /// The peer was too slow to ask or to take its reply.
-    TooSlow,
-    /// It asked nothing for longer than allowed.
-    Idle,
-    /// It had to leave for another connection.
-    Evicted,
-    /// The program stops.
-    Stopped,
-}
+use crate::serve::connections::ConnectionGuard;
+use crate::serve::peer::{End, Peer};
+use crate::table::{Backend, Rules, Table};
 
 /// What a connection shares with the rest of the program.
 #[derive(Debug)]
@@ -61,269 +30,231 @@ pub struct Context<'s> {
     pub recorder: &'s Recorder,
 }
 
-/// Serves one connection until it ends, in order, each request with exactly one reply.
+/// Serves one connection until it ends: exactly one reply for each request, in the order of the
+/// requests.
 ///
 /// A peer that closes its side gets the replies to what it has asked; one that resets the
-/// connection ends its call. When the program stops, what has been asked is still answered.
+/// connection cancels its calls. When the program stops, what has been asked is still answered.
 pub async fn serve<P, B, S>(stream: S, backend: &B, context: Context<'_>) -> End
 where
     P: Protocol,
     B: Backend,
+    B::Table: Rules<P::Rules>,
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let (protocol, greeting) = P::open();
     let mut session = Session {
-        stream,
+        protocol,
+        peer: Peer::new(stream, context.guard),
         backend,
-        context,
-        input: BytesMut::new(),
-        first_byte: None,
-        has_come: false,
-        has_asked: false,
-        has_ended: false,
-        timer: None,
+        recorder: context.recorder,
+        queue: VecDeque::new(),
     };
-    match session.run(P::default()).await {
+    match session.run(greeting).await {
         Ok(never) => match never {},
         Err(end) => end,
     }
 }
 
-struct Session<'s, B, S> {
-    stream: S,
+struct Session<'s, P, B: Backend, S> {
+    protocol: P,
+    peer: Peer<'s, S>,
     backend: &'s B,
-    context: Context<'s>,
-    input: BytesMut,
-    /// When the request that is on its way began.
-    first_byte: Option<Instant>,
-    /// Whether it was given time for its first byte.
-    has_come: bool,
-    /// Whether anything has been asked on this connection.
-    has_asked: bool,
-    /// Whether the peer has closed its side.
-    has_ended: bool,
-    /// Goes off when the peer is too slow, or idle for too long, if anything is.
-    timer: Option<Pin<Box<Sleep>>>,
+    recorder: &'s Recorder,
+    /// What is to be sent, in the order in which it was asked for.
+    queue: VecDeque<Queued<B::Table>>,
 }
 
-impl<B, S> Session<'_, B, S>
+impl<P, B, S> Session<'_, P, B, S>
 where
+    P: Protocol,
     B: Backend,
+    B::Table: Rules<P::Rules>,
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    async fn run<P: Protocol>(&mut self, mut protocol: P) -> Result<std::convert::Infallible, End> {
+    async fn run(&mut self, greeting: Bytes) -> Result<Infallible, End> {
+        if !greeting.is_empty() {
+            self.queue.push_back(Queued::Bytes(greeting));
+        }
         loop {
-            match protocol.next_step(&mut self.input) {
-                Step::NeedMore => self.read().await?,
-                Step::Ask(request) => self.ask::<P>(&request).await?,
-                Step::Answer(outcome) => self.answer::<P>(outcome).await?,
-                Step::Refuse(outcome) => {
-                    self.answer::<P>(outcome).await?;
-                    self.linger().await;
-                    return Err(End::Refused);
+            if !self.has_room() {
+                self.reply_or_read_ahead().await?;
+                continue;
+            }
+            match self.protocol.next_step(&mut self.peer.input) {
+                Step::NeedMore if self.queue.is_empty() => {
+                    self.peer.read(self.backend.timeouts()).await?;
                 }
+                Step::NeedMore => self.reply_or_read_ahead().await?,
+                Step::Send(bytes) => self.queue.push_back(Queued::Bytes(bytes)),
+                Step::Ask(tag, request) => self.ask(tag, request),
+                Step::Answer(tag, outcome) => self.answer(tag, outcome, false),
+                Step::Refuse(outcome) => self.answer(Tag::default(), outcome, true),
             }
         }
     }
 
-    async fn read(&mut self) -> Result<(), End> {
-        if self.has_ended {
-            return Err(End::Eof);
-        }
-        let is_idle = self.input.is_empty();
-        if is_idle && self.input.try_reclaim(KEPT + 1) {
-            self.input = BytesMut::new();
-        }
-        self.input.reserve(READ);
-        if !self.has_come {
-            // Who has just connected is about to ask, and is not to leave before.
-            self.has_come = true;
-            if let Ok(read) =
-                timeout(FIRST_REQUEST_GRACE, self.stream.read_buf(&mut self.input)).await
-            {
-                return taken(read);
-            }
-        }
-        let timeouts = self.backend.timeouts();
-        let deadline = if is_idle {
-            self.first_byte = None;
-            self.context.guard.mark_idle();
-            timeouts.idle.map(|idle| Instant::now() + idle)
-        } else {
-            let first_byte = *self.first_byte.get_or_insert_with(Instant::now);
-            Some(first_byte + timeouts.read)
-        };
-        let read = select! {
-            biased;
-            read = self.stream.read_buf(&mut self.input) => read,
-            notice = self.context.guard.notice(), if is_idle => match notice {
-                Notice::Evict => return Err(End::Evicted),
-                Notice::Shutdown => self.final_read().await?,
-            },
-            stopped = self.context.guard.stopped(), if !is_idle => {
-                self.final_piece(stopped).await?
-            }
-            () = until(&mut self.timer, deadline) => {
-                return Err(if is_idle { End::Idle } else { End::TooSlow });
-            }
-        };
-        // Who has come to its end leaves by itself.
-        if read.as_ref().is_ok_and(|count| *count > 0) {
-            self.context.guard.mark_busy();
-        }
-        taken(read)
+    /// Returns whether the next step may be taken: not with as many requests in flight as the
+    /// protocol allows, and not after one that ends the connection.
+    fn has_room(&self) -> bool {
+        let is_over = self.queue.back().is_some_and(Queued::closes);
+        self.queue.len() < P::FACTS.max_in_flight && !is_over
     }
 
-    /// What was asked before the stop is answered: it may have arrived without being noticed yet.
-    /// Who has just connected is about to ask.
-    async fn final_read(&mut self) -> Result<io::Result<usize>, End> {
-        let grace = if self.has_asked {
-            Duration::ZERO
-        } else {
-            FIRST_REQUEST_GRACE
-        };
-        tokio::task::yield_now().await;
-        select! {
-            biased;
-            read = self.stream.read_buf(&mut self.input) => Ok(read),
-            () = sleep(grace) => Err(End::Stopped),
-        }
-    }
-
-    /// Half a request becomes whole soon after the stop, or never.
-    async fn final_piece(&mut self, stopped: Instant) -> Result<io::Result<usize>, End> {
-        select! {
-            biased;
-            read = self.stream.read_buf(&mut self.input) => Ok(read),
-            () = sleep_until(stopped + HALF_REQUEST_GRACE) => Err(End::Stopped),
-        }
-    }
-
-    async fn ask<P: Protocol>(&mut self, request: &Request) -> Result<(), End> {
-        self.has_asked = true;
-        let started = Instant::now();
-        let id = RequestId::next();
+    /// Begins the call that answers a request.
+    fn ask(&mut self, tag: Tag, request: Request) {
+        self.peer.has_asked();
+        let (id, started) = (RequestId::next(), Instant::now());
         let table = self.backend.table(request.table.as_deref());
-        let outcome = match &table {
-            None => Outcome::Permanent(Reason::UnknownMap.into()),
-            Some(table) => {
-                let mut answer = pin!(table.answer(request, id));
-                loop {
-                    select! {
-                        biased;
-                        outcome = &mut answer => break outcome,
-                        // Also how a reset is noticed, which ends the call.
-                        read = self.stream.read_buf(&mut self.input),
-                            if !self.has_ended && self.input.len() < READ_AHEAD =>
-                        {
-                            self.has_ended = read.map_err(End::Broken)? == 0;
-                        }
-                    }
-                }
-            }
+        let answer = match table.clone() {
+            None => Answer::Here(Outcome::Permanent(Reason::UnknownMap.into()), Some(request)),
+            Some(table) => Answer::InFlight(Box::pin(async move {
+                let outcome = table.answer(&request, id).await;
+                (outcome, request)
+            })),
         };
-        self.first_byte = None;
-        let record = Record {
-            request: Some(request),
-            shown: P::FACTS.shown,
+        self.queue.push_back(Queued::Reply(Pending {
+            tag,
+            table,
             id: Some(id),
             started,
-        };
-        self.say::<P>(table.as_deref(), outcome, record).await
+            answer,
+            closes: false,
+        }));
     }
 
-    /// Says what needed no question.
-    async fn answer<P: Protocol>(&mut self, outcome: Outcome) -> Result<(), End> {
-        self.first_byte = None;
-        let table = self.backend.table(None);
-        let record = Record {
-            request: None,
-            shown: P::FACTS.shown,
+    /// Puts an outcome that took no call into its place among the others.
+    fn answer(&mut self, tag: Tag, outcome: Outcome, closes: bool) {
+        self.queue.push_back(Queued::Reply(Pending {
+            tag,
+            table: self.backend.table(None),
             id: None,
             started: Instant::now(),
-        };
-        self.say::<P>(table.as_deref(), outcome, record).await
+            answer: Answer::Here(outcome, None),
+            closes,
+        }));
     }
 
-    async fn say<P: Protocol>(
-        &mut self,
-        table: Option<&B::Table>,
-        outcome: Outcome,
-        record: Record<'_>,
-    ) -> Result<(), End> {
-        let (outcome, reply) = match table {
-            Some(table) => say::<P>(outcome, table.words()),
-            None => say::<P>(outcome, &PolicyActions::default()),
-        };
-        self.context.recorder.record(
-            table.map(Table::name),
-            table.and_then(Table::meter),
-            &outcome,
-            &record,
-        );
-        let Reply::Send(bytes) = reply else {
-            return Err(End::HungUp);
-        };
-        self.context.guard.mark_replied();
-        match timeout(self.backend.timeouts().read, self.stream.write_all(&bytes)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(End::Broken(error)),
-            Err(_) => Err(End::TooSlow),
+    /// Waits for the first in the queue and sends it, or reads what the peer sends meanwhile.
+    async fn reply_or_read_ahead(&mut self) -> Result<(), End> {
+        let queue = &mut self.queue;
+        select! {
+            biased;
+            () = poll_fn(|cx| poll_first(queue, cx)) => {}
+            read = self.peer.read_ahead() => return read,
+        }
+        match self.queue.pop_front() {
+            Some(Queued::Reply(pending)) => self.reply(pending).await,
+            Some(Queued::Bytes(bytes)) => self.peer.send(&bytes, self.backend.timeouts()).await,
+            None => Ok(()),
         }
     }
 
-    /// Closing with unread bytes would reset the connection and could cost the peer its last
-    /// reply, so some of what it still sends is read and dropped.
-    async fn linger(&mut self) {
-        const LONGEST: Duration = Duration::from_secs(1);
-        const MOST: usize = 256 * 1024;
-        let drop_the_rest = async {
-            self.stream.shutdown().await?;
-            let mut dropped = 0;
-            while dropped < MOST {
-                self.input.clear();
-                self.input.reserve(READ);
-                match self.stream.read_buf(&mut self.input).await? {
-                    0 => break,
-                    read => dropped += read,
-                }
-            }
-            io::Result::Ok(())
+    async fn reply(&mut self, pending: Pending<B::Table>) -> Result<(), End> {
+        let Answer::Here(outcome, request) = pending.answer else {
+            return Ok(());
         };
-        // The connection is over either way.
-        let _ = timeout(LONGEST, drop_the_rest).await;
+        let table = pending.table.as_deref();
+        let (outcome, reply) = match table {
+            Some(table) => say(&mut self.protocol, pending.tag, outcome, table.rules()),
+            None => say(
+                &mut self.protocol,
+                pending.tag,
+                outcome,
+                &P::Rules::default(),
+            ),
+        };
+        let record = Record {
+            request: request.as_ref(),
+            shown: P::FACTS.shown,
+            id: pending.id,
+            started: pending.started,
+        };
+        let (name, meter) = (table.map(Table::name), table.and_then(Table::meter));
+        self.recorder.record(name, meter, &outcome, &record);
+        let Reply::Send(bytes) = reply else {
+            return Err(End::Closed);
+        };
+        self.peer.send(&bytes, self.backend.timeouts()).await?;
+        if pending.closes {
+            self.peer.linger().await;
+            return Err(End::Refused);
+        }
+        Ok(())
     }
 }
 
-fn taken(read: io::Result<usize>) -> Result<(), End> {
-    match read {
-        Ok(0) => Err(End::Eof),
-        Ok(_) => Ok(()),
-        Err(error) => Err(End::Broken(error)),
+/// What is to be sent when its turn comes.
+enum Queued<T> {
+    Bytes(Bytes),
+    Reply(Pending<T>),
+}
+
+/// A request without its reply.
+struct Pending<T> {
+    tag: Tag,
+    table: Option<Arc<T>>,
+    /// Absent where the backend is not asked.
+    id: Option<RequestId>,
+    /// When the request was complete.
+    started: Instant,
+    answer: Answer,
+    /// Whether the connection ends with the reply.
+    closes: bool,
+}
+
+enum Answer {
+    /// Boxed: an idle connection has no room for a call, and the queue moves.
+    InFlight(Pin<Box<dyn Future<Output = (Outcome, Request)> + Send>>),
+    /// The outcome, and the request if it was one.
+    Here(Outcome, Option<Request>),
+}
+
+impl<T> Queued<T> {
+    fn closes(&self) -> bool {
+        matches!(self, Self::Reply(pending) if pending.closes)
     }
 }
 
-/// Waits for a deadline, with a timer that runs on from request to request: to move it is cheaper
-/// than to set it anew.
-async fn until(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Option<Instant>) {
-    let Some(deadline) = deadline else {
-        return std::future::pending().await;
-    };
-    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-    timer.as_mut().reset(deadline);
-    timer.await;
+/// Drives all calls in the queue; ready when the first has its answer.
+fn poll_first<T>(queue: &mut VecDeque<Queued<T>>, cx: &mut task::Context<'_>) -> Poll<()> {
+    let mut is_ready = false;
+    for (i, queued) in queue.iter_mut().enumerate() {
+        let is_here = match queued {
+            Queued::Bytes(_) => true,
+            Queued::Reply(pending) => pending.answer.poll(cx).is_ready(),
+        };
+        is_ready |= i == 0 && is_here;
+    }
+    if is_ready {
+        Poll::Ready(())
+    } else {
+        Poll::Pending
+    }
+}
+
+impl Answer {
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        if let Self::InFlight(call) = self {
+            let (outcome, request) = task::ready!(call.as_mut().poll(cx));
+            *self = Self::Here(outcome, Some(request));
+        }
+        Poll::Ready(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::time::Duration;
 
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::task::JoinHandle;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::protocol::tcp_lookup::TcpLookup;
     use crate::serve::connections::Connections;
-    use crate::table::Timeouts;
+    use crate::serve::peer::Timeouts;
 
     /// Knows no key, and takes its time to say so.
     #[derive(Clone)]
@@ -349,23 +280,17 @@ mod tests {
             "slow"
         }
 
-        fn words(&self) -> &PolicyActions {
-            &WORDS
-        }
-
         async fn answer(&self, _: &Request, _: RequestId) -> Outcome {
             sleep(self.0).await;
             Outcome::NotFound
         }
     }
 
-    static WORDS: PolicyActions = PolicyActions {
-        on_not_found: crate::reply::FallbackAction::Disconnect,
-        on_temporary: crate::reply::FallbackAction::Disconnect,
-        on_permanent: crate::reply::FallbackAction::Disconnect,
-        permit_actions: false,
-        restriction_classes: Vec::new(),
-    };
+    impl Rules<()> for Slow {
+        fn rules(&self) -> &() {
+            &()
+        }
+    }
 
     /// A connection whose calls take so long, its other end, and what stops it.
     fn connection(call: Duration) -> (DuplexStream, JoinHandle<End>, Arc<Connections>) {
@@ -397,7 +322,7 @@ mod tests {
             sleep(300 * MS).await;
             peer.write_all(b"b").await.unwrap();
         }
-        assert!(matches!(serving.await.unwrap(), End::Stopped));
+        assert!(matches!(serving.await.unwrap(), End::Shutdown));
         assert_eq!(stopped.elapsed().as_millis(), 1_000);
     }
 
@@ -413,6 +338,6 @@ mod tests {
         peer.read_to_string(&mut replies).await.unwrap();
         assert_eq!(replies, "500 not%20found\n");
         // What follows has had its second by then.
-        assert!(matches!(serving.await.unwrap(), End::Stopped));
+        assert!(matches!(serving.await.unwrap(), End::Shutdown));
     }
 }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use postgate::{
-    request::{Attributes, Request},
-    table::cache::Cache,
-};
+use postgate::{request::Request, table::cache::Cache};
 use tokio::time::advance;
 
 use super::{ask, cache, failure, is_value, settings, value};

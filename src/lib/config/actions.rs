@@ -3,7 +3,7 @@
 use super::reader::Reader;
 use super::values;
 use crate::protocol::policy::action;
-use crate::reply::{FallbackAction, PolicyActions};
+use crate::protocol::policy::rules::{FallbackAction, PolicyActions};
 
 pub(super) fn read(reader: &mut Reader<'_, '_>) -> PolicyActions {
     let default = PolicyActions::default();

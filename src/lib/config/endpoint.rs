@@ -19,7 +19,7 @@ use super::target::{self, Target};
 use super::transport::{self, Transport};
 use super::{actions, values};
 use crate::protocol::Facts;
-use crate::reply::PolicyActions;
+use crate::protocol::policy::rules::PolicyActions;
 
 /// One HTTP endpoint: how a request is put to it, and how its answer is read.
 #[derive(Clone, Debug, PartialEq)]

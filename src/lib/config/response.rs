@@ -8,7 +8,7 @@ use super::reader::Reader;
 use super::values;
 use crate::outcome::is_blank;
 use crate::protocol::Facts;
-use crate::reply::{FallbackAction, PolicyActions};
+use crate::protocol::policy::rules::{FallbackAction, PolicyActions};
 
 /// How an answer is read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use super::target::Target;
 use super::tls::{Tls, TlsVersion};
 use super::transport::{Compression, HttpVersion, Proxy, Transport};
 use crate::protocol;
-use crate::reply::{FallbackAction, PolicyActions};
+use crate::protocol::policy::rules::{FallbackAction, PolicyActions};
 
 /// Writes the whole configuration.
 pub fn show(config: &Config) -> Result<String, toml::ser::Error> {

@@ -9,17 +9,10 @@ use super::client::Clients;
 use super::oauth::{Tokens, token_transport};
 use crate::config::{self, Credential, Transport};
 use crate::observe::metrics::Metrics;
-use crate::outcome::Outcome;
-use crate::reply::PolicyActions;
-
-/// Returns the outcome, or a failure in place of a value that the protocol cannot say.
-pub type Check = fn(Outcome, &PolicyActions) -> Outcome;
 
 /// What the tables of one program share while they are made.
 #[derive(Debug)]
 pub struct Shared {
-    /// What the protocol can say.
-    pub check: Check,
     pub(super) metrics: Arc<Metrics>,
     /// The clients of all of them.
     pub clients: Clients,
@@ -29,14 +22,8 @@ pub struct Shared {
 
 impl Shared {
     /// Makes the shared state before the first table.
-    pub fn new(
-        check: Check,
-        metrics: Arc<Metrics>,
-        calls: Arc<Semaphore>,
-        clients: Clients,
-    ) -> Self {
+    pub fn new(metrics: Arc<Metrics>, calls: Arc<Semaphore>, clients: Clients) -> Self {
         Self {
-            check,
             metrics,
             clients,
             calls,

@@ -13,69 +13,36 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::select;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::debug;
 
-use crate::observe::metrics::Metrics;
-use crate::serve::connections::Connections;
-use crate::serve::socket::{Listener, Stream, Taken};
-use crate::table::routes::Live;
+use super::metrics::{Metrics, State};
 
 /// What the pages show.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct View {
-    /// The tables.
-    pub live: Arc<Live>,
-    /// The connections of Postfix's.
-    pub connections: Arc<Connections>,
     /// What was counted.
     pub metrics: Arc<Metrics>,
-    /// One for each connection to any of these sockets.
-    pub places: Arc<Semaphore>,
+    /// Looks at the rest.
+    pub look: Arc<dyn Fn() -> Snapshot + Send + Sync>,
 }
 
-/// For one request, and for a connection as a whole.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30));
-
-/// Serves the pages on one socket until the program stops.
-pub async fn listen(listener: Listener, view: View, mut stop: watch::Receiver<bool>) {
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let accepted = select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted.and_then(Taken::attach) {
-            Ok(stream) => stream,
-            Err(error) => {
-                debug!("metrics: connection lost: {error}");
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&view.places).try_acquire_owned() else {
-            continue;
-        };
-        let view = view.clone();
-        connections.spawn(async move {
-            let _place = place;
-            let served = match stream {
-                Stream::Tcp(stream) => timeout(PATIENCE.1, serve(stream, view)).await,
-                Stream::Unix(stream) => timeout(PATIENCE.1, serve(stream, view)).await,
-            };
-            if let Ok(Err(error)) = served {
-                debug!("metrics: connection lost: {error}");
-            }
-        });
-    }
+/// What there is at this moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The open connections from Postfix.
+    pub connections: usize,
+    /// The tables.
+    pub tables: Vec<State>,
 }
 
-async fn serve<S>(stream: S, view: View) -> hyper::Result<()>
+/// For the head of one request, and for a connection as a whole: a client that holds a connection
+/// takes it from others that look at the metrics.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const LIFETIME: Duration = Duration::from_secs(30);
+
+/// Serves the pages on one connection.
+pub async fn serve<S>(stream: S, view: View)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -83,14 +50,16 @@ where
         let answer = answer(&request, &view);
         async move { Ok::<_, Infallible>(answer) }
     });
-    http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE.0)
+        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(16 * 1024)
-        // Who has asked and ends its side is answered.
+        // A client that half-closes after asking still gets its answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service)
-        .await
+        .serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = timeout(LIFETIME, serving).await {
+        debug!("metrics: connection lost: {error}");
+    }
 }
 
 fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
@@ -102,11 +71,9 @@ fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
     }
     match request.uri().path() {
         "/metrics" => {
-            let states = view.live.routes().states();
-            page(
-                StatusCode::OK,
-                view.metrics.page(view.connections.count(), &states),
-            )
+            let now = (view.look)();
+            let text = view.metrics.page(now.connections, &now.tables);
+            page(StatusCode::OK, text)
         }
         "/health" => page(StatusCode::OK, "alive\n".into()),
         "/ready" => {
@@ -116,7 +83,7 @@ fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
                 .query()
                 .is_some_and(|q| q.split('&').any(|q| q == "backends"))
             {
-                for state in view.live.routes().states() {
+                for state in (view.look)().tables {
                     for (target, is_up) in &state.targets {
                         let word = if *is_up { "up" } else { "down" };
                         let _ = writeln!(text, "{} {target} {word}", state.table);

@@ -1,9 +1,6 @@
 //! Descriptors: what the limit is shared out to, so that a program never runs out of them.
 
-use std::sync::Arc;
-
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::http::pool::ConnectionBudget;
@@ -17,7 +14,7 @@ pub(crate) struct Descriptors {
     /// Connections to backends: a connection from Postfix has one call at a time.
     pub(crate) budget: ConnectionBudget,
     /// Connections to the metrics sockets.
-    pub(crate) pages: Arc<Semaphore>,
+    pub(crate) pages: usize,
 }
 
 impl Descriptors {
@@ -33,7 +30,7 @@ impl Descriptors {
             limit,
             connections: shares.connections,
             budget: ConnectionBudget::new(shares.calls, shares.idle),
-            pages: Arc::new(Semaphore::new(shares.pages)),
+            pages: shares.pages,
         }
     }
 

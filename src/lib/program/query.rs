@@ -9,11 +9,11 @@ use bytes::BytesMut;
 use crate::observe::log::RequestId;
 use crate::outcome::{Outcome, Reason};
 use crate::protocol::facts::PickedBy;
-use crate::protocol::{Facts, Protocol, Step, say};
-use crate::reply::PolicyActions;
+use crate::protocol::{Facts, Protocol, Step, sayable};
 use crate::request::Request;
-use crate::table::Table as _;
+use crate::table::endpoint::Endpoint;
 use crate::table::routes::Routes;
+use crate::table::{Rules, Table as _};
 
 /// What is printed, and the outcome that decides the exit status.
 #[derive(Debug)]
@@ -29,7 +29,10 @@ pub(crate) async fn ask<P: Protocol>(
     routes: &Routes,
     name: &str,
     key: Option<&OsStr>,
-) -> Result<Answer, String> {
+) -> Result<Answer, String>
+where
+    Endpoint: Rules<P::Rules>,
+{
     let facts = P::FACTS;
     let table = routes.named(name.as_bytes());
     if table.is_none() && facts.picked_by == PickedBy::Socket {
@@ -43,11 +46,11 @@ pub(crate) async fn ask<P: Protocol>(
         Some(table) => table.answer(&request, RequestId::next()).await,
         None => Outcome::Permanent(Reason::UnknownMap.into()),
     };
-    let unknown = PolicyActions::default();
-    let actions = table.map_or(&unknown, |table| table.words());
-    let (outcome, _) = say::<P>(outcome, actions);
+    let unknown = P::Rules::default();
+    let rules = table.map_or(&unknown, |table| table.rules());
+    let outcome = sayable::<P>(outcome, rules);
     Ok(Answer {
-        text: P::text(&outcome, actions),
+        text: P::text(&outcome, rules),
         outcome,
     })
 }
@@ -68,8 +71,9 @@ fn read_request<P: Protocol>() -> Result<Request, String> {
         input.push(b'\n');
     }
     input.push(b'\n');
-    match P::default().next_step(&mut BytesMut::from(input.as_slice())) {
-        Step::Ask(request) => Ok(request),
+    let (mut protocol, _) = P::open();
+    match protocol.next_step(&mut BytesMut::from(input.as_slice())) {
+        Step::Ask(_, request) => Ok(request),
         _ => Err("standard input must hold lines such as sender=user@example.com".to_owned()),
     }
 }

@@ -16,21 +16,26 @@ use tracing::{error, info, warn};
 use crate::config::Mode;
 use crate::observe::log::{Level, Recorder};
 use crate::observe::metrics::Metrics;
-use crate::observe::status::{self, View};
+use crate::observe::status::{self, Snapshot, View};
 use crate::program::descriptors::Descriptors;
 use crate::program::notify;
 use crate::program::startup::{
-    Exit, Failure, load, plural, routes, sockets_named, tables_without_socket,
+    Exit, Failure, Program, load, plural, routes, sockets_named, tables_without_socket,
 };
 use crate::protocol::Protocol;
 use crate::serve::connections::Connections;
 use crate::serve::listen::{Shared, listen};
-use crate::serve::socket::Socket;
+use crate::serve::peer::End;
+use crate::serve::socket::{Listener, Socket, Stream};
 use crate::serve::workers::Workers;
+use crate::session::{Context, serve};
+use crate::table::Rules;
+use crate::table::endpoint::Endpoint;
 use crate::table::routes::{Live, Route};
 
 /// A program that runs.
 pub(crate) struct Service {
+    pub(crate) program: Program,
     pub(crate) path: PathBuf,
     /// Of the sockets it serves.
     pub(crate) names: Vec<String>,
@@ -48,51 +53,31 @@ impl Service {
         &self,
         (sockets, metrics_sockets): (Vec<Socket>, Vec<Socket>),
         requests: Requests,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, Failure>
+    where
+        Endpoint: Rules<P::Rules>,
+    {
         let (stop, stopped) = watch::channel(false);
         let workers = Workers::start()
             .map_err(|error| (Exit::Software, format!("no threads to serve: {error}")))?;
         let shared = Shared {
             connections: Arc::new(Connections::default()),
-            stop: stopped.clone(),
-            recorder: Arc::new(Recorder::new(&self.metrics)),
-            metrics: Arc::clone(&self.metrics),
             workers: Arc::new(workers),
+            stop: stopped,
         };
         let mut stopping = Stopping::listen()?;
         let Requests { reload, mut clear } = requests;
-        let reloads = self.reload_at::<P>(reload, &shared.connections);
+        let reloads = self.reload_at(reload, &shared.connections);
         pin!(reloads);
-        let mut listeners = JoinSet::new();
-        for socket in sockets {
-            let route = Route::new(Arc::clone(&self.live), &socket.name);
-            let cap = Arc::clone(&self.cap);
-            let cap = move || cap.load(Ordering::Relaxed);
-            let listener = socket
-                .listen()
-                .map_err(|e| (Exit::Software, e.to_string()))?;
-            listeners.spawn(listen::<P, _>(listener, route, cap, shared.clone()));
-        }
-        let mut pages = JoinSet::new();
-        for socket in metrics_sockets {
-            let view = View {
-                live: Arc::clone(&self.live),
-                connections: Arc::clone(&shared.connections),
-                metrics: Arc::clone(&self.metrics),
-                places: Arc::clone(&self.descriptors.pages),
-            };
-            let listener = socket
-                .listen()
-                .map_err(|e| (Exit::Software, e.to_string()))?;
-            pages.spawn(status::listen(listener, view, stopped.clone()));
-        }
+        let mut listeners = self.listen::<P>(sockets, &shared)?;
+        let _pages = self.listen_for_pages(metrics_sockets, &shared)?;
         let watchdog = tokio::spawn(notify::watchdog(Arc::clone(&shared.workers)));
         info!("ready: {}", self.status());
         notify::ready(&self.status());
         let ended = loop {
             select! {
                 () = stopping.next() => break Ok(Exit::Done),
-                // A file may be slow, or never come to an end: the other arms must not wait for it.
+                // Reading a file can take long or never end: the other arms must not wait for it.
                 never = &mut reloads => never,
                 _ = clear.recv() => {
                     let count = self.live.routes().clear();
@@ -101,26 +86,125 @@ impl Service {
                 Some(ended) = listeners.join_next() => break Err(failed(ended)),
             }
         };
-        info!(
-            "stopping: {} left",
-            plural(shared.connections.count(), "connection")
-        );
+        self.drain(stop, &shared.connections, listeners, stopping)
+            .await;
+        watchdog.abort();
+        info!("stopped");
+        ended
+    }
+
+    /// Accepts connections of the protocol on its sockets.
+    fn listen<P: Protocol>(
+        &self,
+        sockets: Vec<Socket>,
+        shared: &Shared,
+    ) -> Result<Listeners, Failure>
+    where
+        Endpoint: Rules<P::Rules>,
+    {
+        let recorder = Arc::new(Recorder::new(&self.metrics));
+        let mut listeners = JoinSet::new();
+        for socket in sockets {
+            let cap = Arc::clone(&self.cap);
+            let route = Route::new(Arc::clone(&self.live), &socket.name);
+            let (recorder, metrics) = (Arc::clone(&recorder), Arc::clone(&self.metrics));
+            let serve = move |stream, guard| {
+                let (route, recorder) = (route.clone(), Arc::clone(&recorder));
+                let metrics = Arc::clone(&metrics);
+                async move {
+                    metrics.connections_accepted.inc();
+                    let context = Context {
+                        guard: &guard,
+                        recorder: &recorder,
+                    };
+                    let end = match stream {
+                        Stream::Tcp(stream) => serve::<P, _, _>(stream, &route, context).await,
+                        Stream::Unix(stream) => serve::<P, _, _>(stream, &route, context).await,
+                    };
+                    if matches!(end, End::Evicted) {
+                        metrics.connections_evicted.inc();
+                    }
+                    end
+                }
+            };
+            let cap = move || cap.load(Ordering::Relaxed);
+            listeners.spawn(listen(listener(socket)?, cap, shared.clone(), serve));
+        }
+        Ok(listeners)
+    }
+
+    /// Accepts connections to the pages. They have a cap of their own, so that a client which holds
+    /// many of them takes none from Postfix.
+    fn listen_for_pages(
+        &self,
+        sockets: Vec<Socket>,
+        shared: &Shared,
+    ) -> Result<Listeners, Failure> {
+        let view = self.view(&shared.connections);
+        let shared = Shared {
+            connections: Arc::default(),
+            ..shared.clone()
+        };
+        let most = self.descriptors.pages;
+        let mut listeners = JoinSet::new();
+        for socket in sockets {
+            let view = view.clone();
+            let serve = move |stream, guard| {
+                let view = view.clone();
+                async move {
+                    let _guard = guard;
+                    match stream {
+                        Stream::Tcp(stream) => status::serve(stream, view).await,
+                        Stream::Unix(stream) => status::serve(stream, view).await,
+                    }
+                    End::Eof
+                }
+            };
+            listeners.spawn(listen(
+                listener(socket)?,
+                move || most,
+                shared.clone(),
+                serve,
+            ));
+        }
+        Ok(listeners)
+    }
+
+    fn view(&self, connections: &Arc<Connections>) -> View {
+        let (live, connections) = (Arc::clone(&self.live), Arc::clone(connections));
+        View {
+            metrics: Arc::clone(&self.metrics),
+            look: Arc::new(move || Snapshot {
+                connections: connections.count(),
+                tables: live.routes().states(),
+            }),
+        }
+    }
+
+    /// Lets the connections end: what has been asked is answered, within the drain timeout or until
+    /// a second signal.
+    async fn drain(
+        &self,
+        stop: watch::Sender<bool>,
+        connections: &Connections,
+        mut listeners: Listeners,
+        mut stopping: Stopping,
+    ) {
+        let left = plural(connections.count(), "connection");
+        info!("stopping: {left} left");
         notify::stopping("stopping");
-        // Nobody listens any more if every connection is gone.
+        // The receivers are gone if every listener has failed.
         let _ = stop.send(true);
-        shared.connections.stop();
+        connections.stop();
         let drain_timeout = self.live.routes().server().drain_timeout;
         let drained = async { while listeners.join_next().await.is_some() {} };
         select! {
             drained = timeout(drain_timeout, drained) => if drained.is_err() {
-                let count = shared.connections.count();
+                let count = connections.count();
                 warn!("stopped: cut off {}", plural(count, "connection"));
             },
             () = stopping.next() => warn!("stopped: at once"),
         }
-        watchdog.abort();
-        info!("stopped");
-        ended
     }
 
     fn status(&self) -> String {
@@ -130,19 +214,19 @@ impl Service {
     }
 
     /// Reads the configuration again at every signal.
-    async fn reload_at<P: Protocol>(&self, mut signal: Signal, connections: &Connections) -> ! {
+    async fn reload_at(&self, mut signal: Signal, connections: &Connections) -> ! {
         loop {
             signal.recv().await;
-            self.reload::<P>().await;
+            self.reload().await;
             // There may be room for more.
             connections.wake_waiters();
         }
     }
 
-    async fn reload<P: Protocol>(&self) {
+    async fn reload(&self) {
         info!("reload: reading {}", self.path.display());
         notify::reloading();
-        let read = self.read_again::<P>().await;
+        let read = self.read_again().await;
         self.metrics.reload(read.is_ok());
         match read {
             Ok(()) => info!("reload: done: {}", self.status()),
@@ -157,23 +241,23 @@ impl Service {
     }
 
     /// Reads the file and goes over to it; says what is wrong with it if that can't be.
-    async fn read_again<P: Protocol>(&self) -> Result<(), Vec<String>> {
-        let (program, path) = (P::FACTS, self.path.clone());
+    async fn read_again(&self) -> Result<(), Vec<String>> {
+        let (program, path) = (self.program, self.path.clone());
         let (before, metrics) = (self.live.routes(), Arc::clone(&self.metrics));
         let (names, budget) = (self.names.clone(), self.descriptors.budget.clone());
         // Files may be slow, and connections are not to wait for them.
         let reading = tokio::task::spawn_blocking(move || {
-            let (config, report) = load(program, &path, Mode::Serve(program));
+            let (config, report) = load(program.facts, &path, Mode::Serve(program.facts));
             let mut problems: Vec<_> = report.problems().iter().map(|p| p.line.clone()).collect();
             let Some(config) = config else {
                 return Err(problems);
             };
-            let routes = routes::<P>(&config, Some(&before), &metrics, &budget)
+            let routes = routes(&program, &config, Some(&before), &metrics, &budget)
                 .map_err(|(_, text)| vec![text])?;
             let unmatched_sockets = routes.unmatched_sockets(names.iter().map(String::as_str));
             match unmatched_sockets.as_slice() {
                 [] => {
-                    problems.extend(tables_without_socket(program, &routes, &names));
+                    problems.extend(tables_without_socket(program.facts, &routes, &names));
                     Ok((config, routes, problems))
                 }
                 names => Err(vec![format!("{} would fit no table", sockets_named(names))]),
@@ -193,6 +277,14 @@ impl Service {
         self.live.exchange(routes);
         Ok(())
     }
+}
+
+/// The tasks that listen, one for each socket.
+type Listeners = JoinSet<io::Result<()>>;
+
+fn listener(socket: Socket) -> Result<Listener, Failure> {
+    let listener = socket.listen();
+    listener.map_err(|error| (Exit::Software, error.to_string()))
 }
 
 fn failed(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {

@@ -12,7 +12,6 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Config, Mode, Report, Severity};
 use crate::http::pool::ConnectionBudget;
-use crate::http::shared::Check;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -23,6 +22,8 @@ use crate::program::service::{Requests, Service};
 use crate::protocol;
 use crate::protocol::{Facts, Protocol};
 use crate::serve::socket::{self, Address, Socket};
+use crate::table::Rules;
+use crate::table::endpoint::Sayable;
 use crate::table::routes::{Live, Routes};
 
 /// The exit statuses, those of sysexits.h where it has one.
@@ -45,6 +46,26 @@ pub(crate) enum Exit {
     Config = 78,
 }
 
+/// What a program is, whatever its protocol.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Program {
+    pub(crate) facts: &'static Facts,
+    /// What the protocol says for an outcome.
+    sayable: Sayable,
+}
+
+impl Program {
+    fn of<P: Protocol>() -> Self
+    where
+        config::Endpoint: Rules<P::Rules>,
+    {
+        Self {
+            facts: P::FACTS,
+            sayable: |outcome, endpoint| protocol::sayable::<P>(outcome, endpoint.rules()),
+        }
+    }
+}
+
 /// Why a program ends, and what is said about it.
 pub(crate) type Failure = (Exit, String);
 
@@ -55,7 +76,10 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Runs a program to its end.
 ///
 /// To be called first thing in `main`, before there are threads.
-pub fn run<P: Protocol>() -> ExitCode {
+pub fn run<P: Protocol>() -> ExitCode
+where
+    config::Endpoint: Rules<P::Rules>,
+{
     let program = P::FACTS;
     let has_sockets = socket::is_activated();
     let options = Options::parse(program, std::env::args_os().skip(1)).map_err(|text| {
@@ -76,7 +100,10 @@ pub fn run<P: Protocol>() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-fn dispatch<P: Protocol>(options: &Options) -> Result<Exit, Failure> {
+fn dispatch<P: Protocol>(options: &Options) -> Result<Exit, Failure>
+where
+    config::Endpoint: Rules<P::Rules>,
+{
     let program = P::FACTS;
     match &options.command {
         Command::Help => print(&help(program)),
@@ -166,10 +193,19 @@ fn ask<P: Protocol>(
     config: &Config,
     name: &str,
     key: Option<&std::ffi::OsStr>,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, Failure>
+where
+    config::Endpoint: Rules<P::Rules>,
+{
     let program = P::FACTS;
     let metrics = metrics(program)?;
-    let routes = routes::<P>(config, None, &metrics, &ConnectionBudget::unlimited())?;
+    let routes = routes(
+        &Program::of::<P>(),
+        config,
+        None,
+        &metrics,
+        &ConnectionBudget::unlimited(),
+    )?;
     let answer = runtime()?
         .block_on(query::ask::<P>(&routes, name, key))
         .map_err(|text| (Exit::Usage, text))?;
@@ -191,14 +227,22 @@ fn ask<P: Protocol>(
     })
 }
 
-pub(crate) fn routes<P: Protocol>(
+pub(crate) fn routes(
+    program: &Program,
     config: &Config,
     before: Option<&Routes>,
     metrics: &Arc<Metrics>,
     budget: &ConnectionBudget,
 ) -> Result<Routes, Failure> {
-    let check: Check = |outcome, actions| protocol::say::<P>(outcome, actions).0;
-    Routes::new(P::FACTS, config, before, check, metrics, budget).map_err(|cause| {
+    Routes::new(
+        program.facts,
+        config,
+        before,
+        program.sayable,
+        metrics,
+        budget,
+    )
+    .map_err(|cause| {
         let text = format!("the HTTP client cannot be set up: {cause}");
         (Exit::Config, text)
     })
@@ -219,8 +263,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| (Exit::Software, format!("no runtime: {error}")))
 }
 
-fn serve<P: Protocol>(path: &Path, addresses: &[Address]) -> Result<Exit, Failure> {
+fn serve<P: Protocol>(path: &Path, addresses: &[Address]) -> Result<Exit, Failure>
+where
+    config::Endpoint: Rules<P::Rules>,
+{
     let program = P::FACTS;
+    let kind = Program::of::<P>();
     let runtime = runtime()?;
     // Before everything else: until they are taken, these signals end the program.
     let requests = {
@@ -235,7 +283,7 @@ fn serve<P: Protocol>(path: &Path, addresses: &[Address]) -> Result<Exit, Failur
     let metrics = metrics(program)?;
     let descriptors = Descriptors::share_out(inherited.len().max(addresses.len()));
     let budget = &descriptors.budget;
-    let (config, routes, sockets) = start::<P>(path, addresses, inherited, &metrics, budget)?;
+    let (config, routes, sockets) = start(&kind, path, addresses, inherited, &metrics, budget)?;
     let (metrics_sockets, sockets): (Vec<_>, Vec<_>) = sockets
         .into_iter()
         .partition(|socket| socket.name == METRICS_SOCKET);
@@ -251,6 +299,7 @@ fn serve<P: Protocol>(path: &Path, addresses: &[Address]) -> Result<Exit, Failur
         warn!("{text}");
     }
     let service = Service {
+        program: kind,
         path: path.to_owned(),
         names,
         cap: Arc::new(AtomicUsize::new(
@@ -270,16 +319,17 @@ fn serve<P: Protocol>(path: &Path, addresses: &[Address]) -> Result<Exit, Failur
 }
 
 /// Reads the configuration and gets the sockets that fit it.
-fn start<P: Protocol>(
+fn start(
+    program: &Program,
     path: &Path,
     addresses: &[Address],
     inherited: Vec<Socket>,
     metrics: &Arc<Metrics>,
     budget: &ConnectionBudget,
 ) -> Result<(Config, Routes, Vec<Socket>), Failure> {
-    let program = P::FACTS;
-    let config = read(program, path, Mode::Serve(program))?;
-    let routes = routes::<P>(&config, None, metrics, budget)?;
+    let facts = program.facts;
+    let config = read(facts, path, Mode::Serve(facts))?;
+    let routes = routes(program, &config, None, metrics, budget)?;
     let is_served = |name: &str| name != METRICS_SOCKET;
     let is_any = inherited.iter().any(|socket| is_served(&socket.name))
         || addresses.iter().any(|address| is_served(&address.name));
@@ -305,7 +355,7 @@ fn start<P: Protocol>(
             .collect::<Result<_, _>>()
             .map_err(|text| (Exit::Unavailable, text))?,
     };
-    match unmatched_sockets(program, &routes, &sockets) {
+    match unmatched_sockets(facts, &routes, &sockets) {
         None => Ok((config, routes, sockets)),
         Some(text) => Err((Exit::Config, text)),
     }

@@ -20,7 +20,7 @@ pub mod socketmap;
 pub mod tcp_lookup;
 
 pub use facts::Facts;
-pub use grammar::{MAX_REQUEST, Protocol, Step, Unsayable, say};
+pub use grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable, say, sayable};
 
 /// The protocols, in the order in which documents name them.
 pub const ALL: [&Facts; 3] = [

@@ -19,9 +19,9 @@ use memchr::memchr;
 
 use super::facts::{Facts, Meaning, PickedBy};
 use super::frame::{Frame, put_netstring, take_netstring};
-use super::grammar::{MAX_REQUEST, Protocol, Step, Unsayable};
+use super::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
 use crate::outcome::{Outcome, Reason};
-use crate::reply::{PolicyActions, Reply};
+use crate::reply::Reply;
 use crate::request::Request;
 
 /// Postfix's limit of a reply's payload (`socketmap_max_reply_size`; fixed before 3.10).
@@ -53,6 +53,12 @@ impl Protocol for Socketmap {
         unfit: Meaning::NotFound,
     };
 
+    type Rules = ();
+
+    fn open() -> (Self, Bytes) {
+        (Self, Bytes::new())
+    }
+
     fn next_step(&mut self, input: &mut BytesMut) -> Step {
         match take_netstring(input, MAX_REQUEST) {
             Frame::NeedMore => Step::NeedMore,
@@ -62,7 +68,7 @@ impl Protocol for Socketmap {
         }
     }
 
-    fn reply(outcome: &Outcome, _: &PolicyActions) -> Result<Reply, Unsayable> {
+    fn reply(&mut self, _: Tag, outcome: &Outcome, (): &()) -> Result<Reply, Unsayable> {
         let (status, text) = match outcome {
             Outcome::Found(value) if value.contains(['\0', '\n']) => {
                 return Err(Unsayable(Reason::ValueCannotBeSent.into()));
@@ -88,11 +94,11 @@ impl Protocol for Socketmap {
 
 fn question(payload: &Bytes) -> Step {
     let Some(blank) = memchr(b' ', payload) else {
-        return Step::Answer(permanent(Reason::RequestNotUnderstood));
+        return Step::Answer(Tag::default(), permanent(Reason::RequestNotUnderstood));
     };
     let map = payload.slice(..blank);
     let key = payload.slice(blank.saturating_add(1)..);
-    Step::Ask(Request::of(Some(map), "key", key))
+    Step::Ask(Tag::default(), Request::of(Some(map), "key", key))
 }
 
 fn permanent(reason: Reason) -> Outcome {

@@ -14,10 +14,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::facts::{Facts, Meaning, PickedBy};
 use super::frame::{Frame, Lines};
-use super::grammar::{MAX_REQUEST, Protocol, Step, Unsayable};
+use super::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
 use super::quote::{quote, unquote};
 use crate::outcome::{Outcome, Reason};
-use crate::reply::{PolicyActions, Reply};
+use crate::reply::Reply;
 use crate::request::Request;
 
 /// Postfix's limit of a reply line (`DICT_TCP_MAXLEN`, dict_tcp.c).
@@ -51,6 +51,12 @@ impl Protocol for TcpLookup {
         unfit: Meaning::NotFound,
     };
 
+    type Rules = ();
+
+    fn open() -> (Self, Bytes) {
+        (Self::default(), Bytes::new())
+    }
+
     fn next_step(&mut self, input: &mut BytesMut) -> Step {
         let line = match self.lines.take(input, MAX_REQUEST) {
             Frame::NeedMore => return Step::NeedMore,
@@ -59,12 +65,12 @@ impl Protocol for TcpLookup {
             Frame::Malformed => return refuse(Reason::RequestNotUnderstood),
         };
         match line.strip_prefix(b"get ").and_then(unquote) {
-            Some(key) => Step::Ask(Request::of(None, "key", key)),
+            Some(key) => Step::Ask(Tag::default(), Request::of(None, "key", key)),
             None => refuse(Reason::RequestNotUnderstood),
         }
     }
 
-    fn reply(outcome: &Outcome, _: &PolicyActions) -> Result<Reply, Unsayable> {
+    fn reply(&mut self, _: Tag, outcome: &Outcome, (): &()) -> Result<Reply, Unsayable> {
         match outcome {
             // A NUL ends the value on Postfix's side, however it is quoted.
             Outcome::Found(value) if value.contains('\0') => {

@@ -2,6 +2,7 @@
 
 pub mod connections;
 pub mod listen;
+pub mod peer;
 pub mod socket;
 pub mod timers;
 pub mod workers;

@@ -5,39 +5,47 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 
 use super::cache::Cache;
-use super::{Table, keys};
+use super::{Rules, Table, keys};
 use crate::config;
 use crate::http::caller::Caller;
 use crate::http::freshness::Fetched;
 use crate::http::pool::Pool;
-use crate::http::shared::{Check, Shared};
+use crate::http::shared::Shared;
 use crate::http::tls::Authorities;
 use crate::observe::log::RequestId;
 use crate::observe::metrics::{Meter, State};
 use crate::outcome::Outcome;
-use crate::reply::PolicyActions;
+use crate::protocol::policy::rules::PolicyActions;
 use crate::request::Request;
+
+/// Turns an outcome into the one that is said: a failure in place of a value that the protocol
+/// cannot say. A cache keeps no failures, and so no such value.
+pub type Sayable = fn(Outcome, &config::Endpoint) -> Outcome;
 
 /// What answers for one table.
 #[derive(Debug)]
 pub struct Endpoint {
     caller: Arc<Caller>,
     cache: Option<Arc<Cache>>,
-    check: Check,
+    sayable: Sayable,
     /// The system's authorities, if it depends on them.
     authorities: Option<Arc<RootCertStore>>,
 }
 
 impl Endpoint {
     /// Makes an endpoint of what is configured.
-    pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, String> {
+    pub fn new(
+        table: config::Table,
+        sayable: Sayable,
+        shared: &mut Shared,
+    ) -> Result<Self, String> {
         let cache = table.endpoint.cache.clone();
         let authorities = shared.clients.authorities_of(&table.endpoint);
         Ok(Self {
             authorities,
             caller: Arc::new(Caller::new(table, shared)?),
             cache: cache.map(|settings| Arc::new(Cache::new(settings))),
-            check: shared.check,
+            sayable,
         })
     }
 
@@ -82,10 +90,6 @@ impl Table for Endpoint {
         &self.table().name
     }
 
-    fn words(&self) -> &PolicyActions {
-        &self.table().endpoint.actions
-    }
-
     fn meter(&self) -> Option<&Meter> {
         Some(self.caller.meter())
     }
@@ -101,17 +105,37 @@ impl Table for Endpoint {
         let key = cache.key(&request);
         let ask = || {
             let (caller, request) = (Arc::clone(&self.caller), request.into_owned());
-            let check = self.check;
+            let sayable = self.sayable;
             async move {
                 let fetched = caller.ask(&request, id).await;
                 // What cannot be said is a failure, and no failure is kept.
-                let words = &caller.table().endpoint.actions;
                 Fetched {
-                    outcome: check(fetched.outcome, words),
+                    outcome: sayable(fetched.outcome, &caller.table().endpoint),
                     ..fetched
                 }
             }
         };
         cache.answer(&key, ask).await
+    }
+}
+
+impl Rules<()> for config::Endpoint {
+    fn rules(&self) -> &() {
+        &()
+    }
+}
+
+impl Rules<PolicyActions> for config::Endpoint {
+    fn rules(&self) -> &PolicyActions {
+        &self.actions
+    }
+}
+
+impl<R> Rules<R> for Endpoint
+where
+    config::Endpoint: Rules<R>,
+{
+    fn rules(&self) -> &R {
+        self.table().endpoint.rules()
     }
 }

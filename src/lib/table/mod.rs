@@ -9,13 +9,12 @@ pub mod keys;
 pub mod routes;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::observe::log::RequestId;
 use crate::observe::metrics::Meter;
 use crate::outcome::Outcome;
-use crate::reply::PolicyActions;
 use crate::request::Request;
+use crate::serve::peer::Timeouts;
 
 /// What a connection can ask, as the configuration of this moment has it.
 pub trait Backend: Send + Sync + 'static {
@@ -34,9 +33,6 @@ pub trait Table: Send + Sync + 'static {
     /// Returns its name in the configuration.
     fn name(&self) -> &str;
 
-    /// Returns what it says for each outcome.
-    fn words(&self) -> &PolicyActions;
-
     /// Asks. There are no errors, only outcomes; the call ends when the future is dropped.
     fn answer(&self, request: &Request, id: RequestId) -> impl Future<Output = Outcome> + Send;
 
@@ -46,11 +42,8 @@ pub trait Table: Send + Sync + 'static {
     }
 }
 
-/// How long a connection waits for its peer.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// From a request's first byte to its last, and for writing a reply.
-    pub read: Duration,
-    /// For the first byte; for ever if absent.
-    pub idle: Option<Duration>,
+/// What an operator has written down for the replies of a table, in a protocol with such rules.
+pub trait Rules<R> {
+    /// Returns the rules.
+    fn rules(&self) -> &R;
 }

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::endpoint::Endpoint;
-use super::{Backend, Timeouts};
+use super::Backend;
+use super::endpoint::{Endpoint, Sayable};
 use crate::config::{self, Config, Server};
 use crate::http::client::Clients;
 use crate::http::pool::{ConnectionBudget, RetainedPools, hosts_of};
-use crate::http::shared::{Check, Shared};
+use crate::http::shared::Shared;
 use crate::http::tls::Authorities;
 use crate::observe::metrics::{Metrics, State};
 use crate::protocol::Facts;
 use crate::protocol::facts::PickedBy;
+use crate::serve::peer::Timeouts;
 use crate::sync::RwLock;
 
 /// The endpoints of one program, as one reading of the configuration has them.
@@ -31,7 +32,7 @@ impl Routes {
         protocol: &'static Facts,
         config: &Config,
         before: Option<&Self>,
-        check: Check,
+        sayable: Sayable,
         metrics: &Arc<Metrics>,
         budget: &ConnectionBudget,
     ) -> Result<Self, String> {
@@ -48,7 +49,6 @@ impl Routes {
         let idle = idle_per_host(&tables, budget);
         let calls = Arc::clone(&budget.calls);
         let mut shared = Shared::new(
-            check,
             Arc::clone(metrics),
             calls,
             Clients::new(idle, authorities, budget.resolver.clone()),
@@ -58,7 +58,7 @@ impl Routes {
         for (table, kept) in tables {
             let endpoint = match kept {
                 Some(endpoint) => Arc::clone(endpoint),
-                None => Arc::new(Endpoint::new(table.clone(), &mut shared)?),
+                None => Arc::new(Endpoint::new(table.clone(), sayable, &mut shared)?),
             };
             by_socket.insert(table.socket.clone(), Arc::clone(&endpoint));
             by_name.insert(table.name.as_bytes().into(), endpoint);

@@ -13,7 +13,7 @@
 
 use crate::outcome::{Failure, Reason};
 use crate::protocol::grammar::Unsayable;
-use crate::reply::PolicyActions;
+use crate::protocol::policy::rules::PolicyActions;
 
 /// The most bytes of an action: what remains of an SMTP reply line is about this long.
 const MAX_ACTION: usize = 500;

@@ -10,6 +10,7 @@
 
 pub mod action;
 pub mod attributes;
+pub mod rules;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
@@ -17,10 +18,11 @@ use memchr::memchr;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::protocol::facts::{Facts, Meaning, PickedBy};
 use crate::protocol::frame::{Line, Lines};
-use crate::protocol::grammar::{MAX_REQUEST, Protocol, Step, Unsayable};
-use crate::reply::{FallbackAction, PolicyActions, Reply};
+use crate::protocol::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
+use crate::reply::Reply;
 use crate::request::Request;
 use attributes::ATTRIBUTES;
+use rules::{FallbackAction, PolicyActions};
 
 /// As many attributes as Postfix 3.8 sends, or a few more.
 const USUAL: usize = 32;
@@ -73,6 +75,12 @@ impl Protocol for Policy {
         unfit: Meaning::Temporary,
     };
 
+    type Rules = PolicyActions;
+
+    fn open() -> (Self, Bytes) {
+        (Self::default(), Bytes::new())
+    }
+
     fn next_step(&mut self, input: &mut BytesMut) -> Step {
         loop {
             let line = match self.lines.find(input, MAX_REQUEST) {
@@ -103,7 +111,12 @@ impl Protocol for Policy {
         }
     }
 
-    fn reply(outcome: &Outcome, actions: &PolicyActions) -> Result<Reply, Unsayable> {
+    fn reply(
+        &mut self,
+        _: Tag,
+        outcome: &Outcome,
+        actions: &PolicyActions,
+    ) -> Result<Reply, Unsayable> {
         Ok(match action(outcome, actions)? {
             Some(action) => say(action),
             None => Reply::Close,
@@ -153,7 +166,7 @@ impl Policy {
         if request.values.is_empty() || is_foreign {
             return refuse(Reason::RequestNotUnderstood);
         }
-        Step::Ask(request)
+        Step::Ask(Tag::default(), request)
     }
 }
 

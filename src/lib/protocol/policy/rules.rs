@@ -1,0 +1,39 @@
+//! What an operator has written down for the replies of a policy table.
+
+/// The actions of one policy table: what it says for each outcome without a value, and what its
+/// backend may say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyActions {
+    /// For "not found".
+    pub on_not_found: FallbackAction,
+    /// For "temporary".
+    pub on_temporary: FallbackAction,
+    /// For "permanent".
+    pub on_permanent: FallbackAction,
+    /// Whether the backend may say `OK`, `RELAY` and `permit…`.
+    pub permit_actions: bool,
+    /// Names of `smtpd_restriction_classes` that the backend may say.
+    pub restriction_classes: Vec<String>,
+}
+
+impl Default for PolicyActions {
+    fn default() -> Self {
+        let action = |text: &str| FallbackAction::Action(text.to_owned());
+        Self {
+            on_not_found: action("DUNNO"),
+            on_temporary: action("DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable"),
+            on_permanent: action("DEFER_IF_PERMIT 4.3.5 Policy service configuration problem"),
+            permit_actions: false,
+            restriction_classes: Vec::new(),
+        }
+    }
+}
+
+/// What a policy table says for one outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FallbackAction {
+    /// This action.
+    Action(String),
+    /// Nothing: the connection is closed.
+    Disconnect,
+}

@@ -1,0 +1,238 @@
+//! The other end of one connection: its bytes, and the time that it has for them.
+
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::select;
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+
+use super::connections::{ConnectionGuard, Notice};
+
+/// How much is read at a time, and how much of what a peer sends ahead is kept during a call.
+const READ: usize = 2 * 1024;
+const READ_AHEAD: usize = 64 * 1024;
+
+/// The largest buffer that an idle connection keeps: room for any request that Postfix makes of
+/// its own accord.
+const KEPT: usize = 4 * 1024;
+
+/// How long a connection that has asked nothing yet does not count as idle: its first request is
+/// on its way.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(200);
+
+/// How long after a shutdown half a request may take to become whole.
+const HALF_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub enum End {
+    /// The peer has closed its side; half a request is none.
+    Eof,
+    /// The connection broke.
+    Broken(io::Error),
+    /// The peer's request was refused.
+    Refused,
+    /// The reply was to close.
+    Closed,
+    /// The peer was too slow to ask or to take its reply.
+    TooSlow,
+    /// The peer asked nothing for longer than allowed.
+    Idle,
+    /// The connection was closed to make room for another one.
+    Evicted,
+    /// The program stops.
+    Shutdown,
+}
+
+/// How long a connection waits for its peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From a request's first byte to its last, and for writing a reply.
+    pub read: Duration,
+    /// For the first byte; for ever if absent.
+    pub idle: Option<Duration>,
+}
+
+/// The peer of one connection.
+#[derive(Debug)]
+pub struct Peer<'g, S> {
+    stream: S,
+    guard: &'g ConnectionGuard,
+    /// The bytes that have come and are not taken yet.
+    pub input: BytesMut,
+    /// When the first byte of the request in the input was read.
+    first_byte: Option<Instant>,
+    /// Whether the first read has had its grace.
+    has_begun: bool,
+    has_asked: bool,
+    /// Whether the peer has closed its side.
+    has_ended: bool,
+    /// Goes off when the peer is too slow, or idle for too long, if either has a limit.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'g, S> Peer<'g, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    /// Makes the peer of a connection that has just been admitted.
+    pub fn new(stream: S, guard: &'g ConnectionGuard) -> Self {
+        Self {
+            stream,
+            guard,
+            input: BytesMut::new(),
+            first_byte: None,
+            has_begun: false,
+            has_asked: false,
+            has_ended: false,
+            timer: None,
+        }
+    }
+
+    /// Reads while nothing of this connection is in flight.
+    ///
+    /// With an empty input the connection is idle: it may be evicted, and a shutdown ends it once
+    /// the bytes that came before have been read. With half a request the peer has to hurry.
+    pub async fn read(&mut self, timeouts: Timeouts) -> Result<(), End> {
+        if self.has_ended {
+            return Err(End::Eof);
+        }
+        let is_idle = self.input.is_empty();
+        if is_idle && self.input.try_reclaim(KEPT + 1) {
+            self.input = BytesMut::new();
+        }
+        self.input.reserve(READ);
+        if !self.has_begun {
+            self.has_begun = true;
+            // Not idle yet, so that a burst of new connections does not evict its own members.
+            let first = self.stream.read_buf(&mut self.input);
+            if let Ok(read) = timeout(FIRST_REQUEST_GRACE, first).await {
+                return some_bytes(read);
+            }
+        }
+        let deadline = if is_idle {
+            self.first_byte = None;
+            self.guard.mark_idle();
+            timeouts.idle.map(|idle| Instant::now() + idle)
+        } else {
+            let first_byte = *self.first_byte.get_or_insert_with(Instant::now);
+            Some(first_byte + timeouts.read)
+        };
+        let read = select! {
+            biased;
+            read = self.stream.read_buf(&mut self.input) => read,
+            notice = self.guard.notice(), if is_idle => match notice {
+                Notice::Evict => return Err(End::Evicted),
+                Notice::Shutdown => self.final_read().await?,
+            },
+            since = self.guard.stopped(), if !is_idle => self.final_piece(since).await?,
+            () = until(&mut self.timer, deadline) => {
+                return Err(if is_idle { End::Idle } else { End::TooSlow });
+            }
+        };
+        // A connection at its end stays marked idle: evicting it makes room sooner.
+        if read.as_ref().is_ok_and(|count| *count > 0) {
+            self.guard.mark_busy();
+        }
+        some_bytes(read)
+    }
+
+    /// Reads ahead while requests of this connection are in flight. Never returns once the peer has
+    /// closed its side, or has sent more than a request ahead.
+    ///
+    /// This is also how a reset is noticed, which cancels the calls.
+    pub async fn read_ahead(&mut self) -> Result<(), End> {
+        if self.has_ended || self.input.len() >= READ_AHEAD {
+            return std::future::pending().await;
+        }
+        let read = self.stream.read_buf(&mut self.input).await;
+        self.has_ended = read.map_err(End::Broken)? == 0;
+        Ok(())
+    }
+
+    /// Notes that a request was taken from the input: the next one has its time to itself.
+    pub fn has_asked(&mut self) {
+        self.has_asked = true;
+        self.first_byte = None;
+    }
+
+    /// Sends a reply.
+    pub async fn send(&mut self, bytes: &[u8], timeouts: Timeouts) -> Result<(), End> {
+        self.first_byte = None;
+        self.guard.mark_replied();
+        match timeout(timeouts.read, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(End::Broken(error)),
+            Err(_) => Err(End::TooSlow),
+        }
+    }
+
+    /// Reads what a peer asked before the shutdown: it may have arrived without being noticed yet,
+    /// and the first request of a new connection is on its way.
+    async fn final_read(&mut self) -> Result<io::Result<usize>, End> {
+        let grace = if self.has_asked {
+            Duration::ZERO
+        } else {
+            FIRST_REQUEST_GRACE
+        };
+        tokio::task::yield_now().await;
+        select! {
+            biased;
+            read = self.stream.read_buf(&mut self.input) => Ok(read),
+            () = sleep(grace) => Err(End::Shutdown),
+        }
+    }
+
+    /// Reads the rest of half a request, until a second after the shutdown.
+    async fn final_piece(&mut self, since: Instant) -> Result<io::Result<usize>, End> {
+        select! {
+            biased;
+            read = self.stream.read_buf(&mut self.input) => Ok(read),
+            () = sleep_until(since + HALF_REQUEST_GRACE) => Err(End::Shutdown),
+        }
+    }
+
+    /// Reads and drops some of what the peer still sends: closing with unread bytes would reset the
+    /// connection and could cost the peer its last reply.
+    pub async fn linger(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(1);
+        const MOST: usize = 256 * 1024;
+        let drop_the_rest = async {
+            self.stream.shutdown().await?;
+            let mut dropped = 0;
+            while dropped < MOST {
+                self.input.clear();
+                self.input.reserve(READ);
+                match self.stream.read_buf(&mut self.input).await? {
+                    0 => break,
+                    read => dropped += read,
+                }
+            }
+            io::Result::Ok(())
+        };
+        // The connection is over either way.
+        let _ = timeout(LONGEST, drop_the_rest).await;
+    }
+}
+
+fn some_bytes(read: io::Result<usize>) -> Result<(), End> {
+    match read {
+        Ok(0) => Err(End::Eof),
+        Ok(_) => Ok(()),
+        Err(error) => Err(End::Broken(error)),
+    }
+}
+
+/// Waits for a deadline, with a timer that stays from request to request: moving it is cheaper than
+/// setting another one.
+async fn until(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Option<Instant>) {
+    let Some(deadline) = deadline else {
+        return std::future::pending().await;
+    };
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+    timer.as_mut().reset(deadline);
+    timer.await;
+}

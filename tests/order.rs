@@ -1,0 +1,322 @@
+//! A protocol with all that Postfix's three lack, through the loop that serves: a greeting, numbers
+//! of requests, and replies in the order of the requests while several are in flight.
+//!
+//! ```text
+//! greeting:  hello LF
+//! request:   NUMBER SPACE key LF
+//! reply:     NUMBER SPACE value LF
+//! ping LF    is answered with "pong LF" in its turn, quit LF with "0 bye LF" and the end
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use postgate::observe::log::{Recorder, RequestId};
+use postgate::outcome::{Outcome, Reason};
+use postgate::protocol::facts::{Meaning, PickedBy};
+use postgate::protocol::{Facts, Protocol, Step, Tag, Unsayable};
+use postgate::reply::Reply;
+use postgate::request::Request;
+use postgate::serve::connections::Connections;
+use postgate::serve::peer::{End, Timeouts};
+use postgate::session::{Context, serve};
+use postgate::table::{Backend, Rules, Table};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+struct Numbered;
+
+impl Protocol for Numbered {
+    const FACTS: &'static Facts = &Facts {
+        name: "numbered",
+        serves: "numbered lookups",
+        query: ("NAME KEY", "the value of KEY"),
+        picked_by: PickedBy::Socket,
+        max_in_flight: 4,
+        is_repeatable: true,
+        values: &["key"],
+        constants: &[],
+        key: Some("key"),
+        shown: &["key"],
+        is_open: false,
+        has_actions: false,
+        method: "GET",
+        default_query: &["key"],
+        object_value: None,
+        empty: Meaning::NotFound,
+        status_404: Meaning::NotFound,
+        unfit: Meaning::NotFound,
+    };
+
+    type Rules = Suffix;
+
+    fn open() -> (Self, Bytes) {
+        (Self, Bytes::from_static(b"hello\n"))
+    }
+
+    fn next_step(&mut self, input: &mut BytesMut) -> Step {
+        let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
+            return Step::NeedMore;
+        };
+        let line = input.split_to(end + 1).freeze();
+        let line = line.slice(..end);
+        if line == "ping" {
+            return Step::Send(Bytes::from_static(b"pong\n"));
+        }
+        if line == "quit" {
+            return Step::Refuse(Outcome::Found("bye".to_owned()));
+        }
+        let text = std::str::from_utf8(&line).expect("text");
+        let (number, key) = text.split_once(' ').expect("a number and a key");
+        let tag = Tag(number.parse().expect("a number"));
+        match key {
+            "here" => Step::Answer(tag, Outcome::NotFound),
+            key => Step::Ask(tag, Request::of(None, "key", key.to_owned().into())),
+        }
+    }
+
+    fn reply(&mut self, tag: Tag, outcome: &Outcome, rules: &Suffix) -> Result<Reply, Unsayable> {
+        let text = match outcome {
+            Outcome::Found(value) if value == "unsayable" => {
+                return Err(Unsayable(Reason::ValueCannotBeSent.into()));
+            }
+            Outcome::Found(value) if value == "close" => return Ok(Reply::Close),
+            Outcome::Found(value) => format!("{value}{}", rules.0),
+            Outcome::NotFound => "-".to_owned(),
+            Outcome::Temporary(failure) | Outcome::Permanent(failure) => failure.reason.to_string(),
+        };
+        Ok(Reply::Send(format!("{} {text}\n", tag.0).into()))
+    }
+}
+
+/// What a table of this protocol adds to each value.
+#[derive(Default)]
+struct Suffix(&'static str);
+
+/// A table whose calls end when the test says so.
+#[derive(Clone)]
+struct Gated(Arc<Calls>);
+
+struct Calls {
+    suffix: Suffix,
+    /// The calls in flight, by key.
+    open: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
+    /// How many calls have begun.
+    begun: watch::Sender<usize>,
+}
+
+impl Backend for Gated {
+    type Table = Calls;
+
+    fn table(&self, _: Option<&[u8]>) -> Option<Arc<Calls>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            read: Duration::from_secs(10),
+            idle: None,
+        }
+    }
+}
+
+impl Table for Calls {
+    fn name(&self) -> &str {
+        "gated"
+    }
+
+    async fn answer(&self, request: &Request, _: RequestId) -> Outcome {
+        let key = request.value("key").expect("a key");
+        let key = String::from_utf8(key.to_vec()).expect("text");
+        let (say, said) = oneshot::channel();
+        self.open.lock().unwrap().insert(key, say);
+        self.begun.send_modify(|count| *count += 1);
+        said.await.expect("an outcome")
+    }
+}
+
+impl Rules<Suffix> for Calls {
+    fn rules(&self) -> &Suffix {
+        &self.suffix
+    }
+}
+
+/// One connection, and the calls behind it.
+struct Connected {
+    client: DuplexStream,
+    serving: JoinHandle<End>,
+    calls: Arc<Calls>,
+    connections: Arc<Connections>,
+}
+
+impl Connected {
+    async fn new() -> Self {
+        let calls = Arc::new(Calls {
+            suffix: Suffix("!"),
+            open: Mutex::default(),
+            begun: watch::Sender::new(0),
+        });
+        let (ours, client) = duplex(1 << 16);
+        let connections = Arc::new(Connections::default());
+        let (backend, all) = (Gated(Arc::clone(&calls)), Arc::clone(&connections));
+        let serving = tokio::spawn(async move {
+            let guard = all.admit(|| 1).await;
+            let context = Context {
+                guard: &guard,
+                recorder: &Recorder::default(),
+            };
+            serve::<Numbered, _, _>(ours, &backend, context).await
+        });
+        let mut connected = Self {
+            client,
+            serving,
+            calls,
+            connections,
+        };
+        connected.receives("hello\n").await;
+        connected
+    }
+
+    async fn sends(&mut self, text: &str) {
+        self.client.write_all(text.as_bytes()).await.expect("sent");
+    }
+
+    async fn receives(&mut self, expected: &str) {
+        let mut seen = vec![0; expected.len()];
+        self.client.read_exact(&mut seen).await.expect("a reply");
+        assert_eq!(String::from_utf8_lossy(&seen), expected);
+    }
+
+    /// Nothing is received however long the test waits: time is paused.
+    async fn receives_nothing(&mut self) {
+        let mut byte = [0];
+        let read = timeout(Duration::from_secs(3600), self.client.read(&mut byte)).await;
+        assert!(read.is_err(), "{read:?}: {:?}", byte[0] as char);
+    }
+
+    async fn begun(&self, count: usize) {
+        let mut begun = self.calls.begun.subscribe();
+        begun
+            .wait_for(|begun| *begun >= count)
+            .await
+            .expect("calls");
+    }
+
+    fn keys(&self) -> Vec<String> {
+        let open = self.calls.open.lock().unwrap();
+        let mut keys: Vec<_> = open.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn answer(&self, key: &str, outcome: Outcome) {
+        let call = self.calls.open.lock().unwrap().remove(key).expect("a call");
+        call.send(outcome).expect("somebody who waits");
+    }
+
+    fn find(&self, key: &str) {
+        self.answer(key, Outcome::Found(key.to_uppercase()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_lookups_are_in_flight_and_the_replies_keep_the_order_of_the_requests() {
+    let mut all = Connected::new().await;
+    all.sends("7 a\n6 b\n5 c\n4 d\n3 e\n2 f\n").await;
+    all.begun(4).await;
+    all.receives_nothing().await;
+    assert_eq!(all.keys(), ["a", "b", "c", "d"]);
+    for key in ["d", "c", "b"] {
+        all.find(key);
+    }
+    all.receives_nothing().await;
+    assert_eq!(all.keys(), ["a"], "no more than four without their replies");
+    all.find("a");
+    all.receives("7 A!\n6 B!\n5 C!\n4 D!\n").await;
+    all.begun(6).await;
+    all.find("f");
+    all.find("e");
+    all.receives("3 E!\n2 F!\n").await;
+    drop(all.client);
+    assert!(matches!(all.serving.await.unwrap(), End::Eof));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_no_call_waits_for_its_turn() {
+    let mut all = Connected::new().await;
+    all.sends("ping\n1 a\nping\n2 here\n").await;
+    all.receives("pong\n").await;
+    all.begun(1).await;
+    all.receives_nothing().await;
+    all.find("a");
+    all.receives("1 A!\npong\n2 -\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_cannot_be_said_costs_its_own_reply_only() {
+    let mut all = Connected::new().await;
+    all.sends("1 a\n2 b\n").await;
+    all.begun(2).await;
+    all.answer("a", Outcome::Found("unsayable".to_owned()));
+    all.find("b");
+    all.receives("1 value cannot be sent\n2 B!\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_ends_the_connection_is_the_last_and_comes_last() {
+    let mut all = Connected::new().await;
+    all.sends("1 a\nquit\n2 b\n").await;
+    all.begun(1).await;
+    all.receives_nothing().await;
+    assert_eq!(all.keys(), ["a"]);
+    all.find("a");
+    all.receives("1 A!\n0 bye!\n").await;
+    let mut rest = Vec::new();
+    all.client.read_to_end(&mut rest).await.expect("the end");
+    assert!(rest.is_empty());
+    drop(all.client);
+    assert!(matches!(all.serving.await.unwrap(), End::Refused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_closes_ends_what_is_in_flight_behind_it() {
+    let mut all = Connected::new().await;
+    all.sends("1 a\n2 b\n").await;
+    all.begun(2).await;
+    all.answer("a", Outcome::Found("close".to_owned()));
+    assert!(matches!(all.serving.await.unwrap(), End::Closed));
+    let behind = all.calls.open.lock().unwrap().remove("b").expect("a call");
+    assert!(behind.is_closed(), "its call was cancelled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_half_closes_gets_all_its_replies() {
+    let mut all = Connected::new().await;
+    all.sends("1 a\n2 b\n3 c\n4 d\n5 e\n6 half").await;
+    all.client.shutdown().await.expect("a half-closed side");
+    all.begun(4).await;
+    for key in ["d", "c", "b", "a"] {
+        all.find(key);
+    }
+    all.begun(5).await;
+    all.find("e");
+    all.receives("1 A!\n2 B!\n3 C!\n4 D!\n5 E!\n").await;
+    assert!(matches!(all.serving.await.unwrap(), End::Eof));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_what_was_asked() {
+    let mut all = Connected::new().await;
+    all.sends("1 a\n2 b\n").await;
+    all.begun(2).await;
+    all.connections.stop();
+    all.find("b");
+    all.receives_nothing().await;
+    all.find("a");
+    all.receives("1 A!\n2 B!\n").await;
+    assert!(matches!(all.serving.await.unwrap(), End::Shutdown));
+}
