@@ -208,7 +208,7 @@ async fn a_hundred_equal_questions_at_once_are_one_call() {
                 peer.send(question(binary, "t", "joe")).await;
             }
             backend.asked(2).await;
-            // Where two threads serve_tcp, each has one of these: what was sent before has arrived too.
+            // If two threads serve, each has one of these: the earlier requests have arrived too.
             for mut other in program.peers::<2>().await {
                 for _ in 0..3 {
                     other.ask(question(binary, "t", "warm")).await;
@@ -231,8 +231,8 @@ async fn a_shared_call_outlives_the_peer_that_made_it_and_ends_with_the_last() {
         let backend = gated(binary, &gate, &script);
         let long = format!("{}\nrequest-timeout = \"80s\"", keys(binary, FOR_LONG));
         let program = serve_tcp(binary, table(binary, &backend.url("/"), &long)).await;
-        // Where two threads serve_tcp, they take turns: each of the first two has a neighbour, whose
-        // answer shows that what was sent before has been noticed.
+        // Where two threads serve, they take turns: each of the first two has a neighbour, whose
+        // answer shows that the program has noticed the earlier requests.
         let [mut first, mut second, mut of_first, mut of_second] = program.peers().await;
         first.send(question(binary, "t", "joe")).await;
         backend.asked(1).await;

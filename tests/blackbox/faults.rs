@@ -39,7 +39,7 @@ enum Mood {
     Crawls,
     /// Ends in the middle.
     Cuts,
-    /// Says what is no answer.
+    /// Sends bytes that are no answer.
     Raves,
     /// Says more than anybody has asked for.
     Babbles,
@@ -61,7 +61,7 @@ const ILL: [Mood; 10] = [
     Mood::Bursts,
 ];
 
-/// What the backend's answers are made by.
+/// Makes the backend's answers.
 struct Mind {
     mood: Mutex<Mood>,
     /// Which phase it is: a part of every value.
@@ -142,7 +142,7 @@ fn bytes_of(script: &Script) -> Vec<u8> {
     sent.collect::<Vec<_>>().concat()
 }
 
-/// What nobody can make an answer of.
+/// Bytes that are no answer.
 fn raving(binary: Binary, key: &str, rng: &mut Rng) -> Script {
     let ways: [Script; 12] = [
         vec![raw("220 mail ESMTP\r\n"), Act::Close],
@@ -174,7 +174,7 @@ fn raving(binary: Binary, key: &str, rng: &mut Rng) -> Script {
     ways.get(rng.usize(..ways.len())).unwrap_or(first).clone()
 }
 
-/// What a program has replied.
+/// The reply of a program.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     Found(String),
@@ -212,7 +212,7 @@ fn said(binary: Binary, reply: &[u8]) -> Option<Said> {
     }
 }
 
-/// What may be said in a phase.
+/// The permitted replies of a phase.
 #[derive(Clone, Debug)]
 struct Law {
     /// The phases whose values are good.
@@ -464,7 +464,7 @@ impl Subject {
         self.program.stderr.until("an emptied cache", has).await;
     }
 
-    /// Sees that nothing is left of what has been, and ends the program.
+    /// Demands that the faults have left nothing behind, and ends the program.
     async fn end(mut self, replies: usize) {
         let settled = async {
             while self.program.descriptors() > self.descriptors {
@@ -511,7 +511,7 @@ impl Subject {
                 is_down == std::mem::replace(&mut expected, !is_down)
             });
             assert!(in_turn, "{name}: {table}: down and up are not in turn");
-            // What is kept may have been enough for all who asked.
+            // The cache may have answered every request.
             assert!(
                 seen > 0 || table == "kept",
                 "{name}: {table} was never down"

@@ -212,7 +212,7 @@ async fn a_call_that_waits_for_its_stream_is_sent_again_when_the_connection_goes
         }
         let mut peers = program.asking(PEERS).await;
         server.asked(4).await;
-        // One for each thread; by the third answer it has read what was sent before.
+        // One for each thread; by the third answer it has read the earlier bytes.
         let mut others = [program.peer_at(1).await, program.peer_at(1).await];
         for _ in 0..3 {
             for peer in &mut others {

@@ -1,5 +1,4 @@
-//! Limits of calls and connections: they hold exactly, and no table or peer uses up those of
-//! another.
+//! Limits of calls and connections: they hold exactly, and each table has its own.
 
 use rustix::process::Signal;
 
@@ -290,7 +289,7 @@ async fn of_many_waiting_for_one_place_each_is_answered_in_time() {
         peer.send(question(Binary::Socketmap, "t", "key")).await;
         peers.push(peer);
     }
-    // Which of these depends on who was first; none is told anything else.
+    // The order decides which of these a peer gets; there is no other reply.
     let reasons = [
         "TEMP backend busy",
         "TIMEOUT backend timed out",

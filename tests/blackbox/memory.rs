@@ -1,4 +1,4 @@
-//! Memory that peers of every kind cannot make grow.
+//! Limits of memory against peers of every kind.
 
 use crate::support::{
     backend::{Act, Backend, Gate, good, plain},
@@ -43,7 +43,7 @@ impl Besieged {
         }
     }
 
-    /// Sees that others are answered, one who was there before and one who comes now.
+    /// Demands replies for an older connection and for a fresh one.
     async fn answers_others(&mut self, place: &str) {
         let mut fresh = self.program.peer().await;
         for peer in [&mut self.neighbour, &mut fresh] {
@@ -117,7 +117,8 @@ async fn two_thousand_requests_left_half_way_take_little_and_delay_nobody() {
 
 #[tokio::test]
 async fn the_longest_requests_left_half_way_take_what_they_are_long() {
-    // As many as may be, and each a byte too short: what strangers can make a program hold.
+    // As many as are allowed, each a byte too short: the most that strangers can make a program
+    // hold.
     const PEERS: usize = 500;
     for binary in ALL {
         let mut besieged = Besieged::new(binary, "").await;
@@ -175,7 +176,7 @@ async fn fifty_megabytes_without_an_end_are_refused_long_before() {
             assert_eq!(sent, vec![usize::MAX; peers.len()], "{binary:?}: taken");
             for peer in &mut peers {
                 let said = peer.everything().await;
-                // What a reset leaves of the reply is the kernel's to say.
+                // After a reset the kernel may discard the reply.
                 let is_right = refused.starts_with(&said);
                 assert!(is_right, "{binary:?}: {}", shown(&said));
             }
@@ -204,7 +205,7 @@ async fn a_length_without_a_netstring_takes_no_memory() {
         }
         besieged.answers_others(header).await;
     }
-    // These are within the limit, and what they announce never comes.
+    // These lengths are within the limit, and their payload never comes.
     let mut peers = Vec::new();
     for _ in 0..1_000 {
         let mut peer = besieged.program.peer().await;
@@ -251,7 +252,7 @@ async fn peers_that_never_read_take_little_and_delay_nobody() {
     }
 }
 
-/// The largest request that a policy may be asked: its lines, and what ends it.
+/// The largest policy request: its lines, and its end.
 fn largest_policy_request(value: &str) -> (Vec<Vec<u8>>, &'static [u8]) {
     let line = |number| format!("{number:03}={}\n", value.repeat(123)).into_bytes();
     ((0..511).map(line).collect(), b"\n")
@@ -321,7 +322,7 @@ async fn an_idle_connection_keeps_nothing_of_a_large_request() {
                 &found(binary, "DUNNO"),
             );
             peers.push(peer);
-            // The first ones bring what the program then uses for all.
+            // The first ones allocate memory that the program uses for all of them.
             if peers.len() == PEERS / 10 {
                 before = Some(program.memory());
             }

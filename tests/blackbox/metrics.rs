@@ -1,4 +1,4 @@
-//! The pages on sockets named `metrics`, and the papers that name what stands on them.
+//! The pages on sockets named `metrics`, and the documents about their contents.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -66,7 +66,7 @@ async fn requests_and_calls_are_counted_by_what_they_ended_in() {
         };
         assert_eq!(of("requests_total", "outcome=\"found\""), 1.0);
         assert_eq!(of("requests_total", "outcome=\"temporary\""), 2.0);
-        // What has not happened yet is there, or the first time could not be seen.
+        // A counter stands at 0 before its first event, so that the first one can be seen.
         assert_eq!(of("requests_total", "outcome=\"permanent\""), 0.0);
         let stray = format!(
             "postgate_requests_total{{outcome=\"permanent\",table=\"-\",program=\"{name}\"}}"

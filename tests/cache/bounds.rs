@@ -1,4 +1,4 @@
-//! How much is kept, and which requests are the same.
+//! The bounds of the cache, and the identity of a request.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn there_are_never_more_answers_than_allowed_and_nearly_as_many() {
             kept = kept.max(cache.len());
         }
         assert!(kept * 10 >= most * 9, "only {kept} of {most} are ever kept");
-        // What is still there is what it was.
+        // The answers that are left have not changed.
         for number in 0..3 * most {
             let key = format!("key{number}");
             let (outcome, calls) = ask(&cache, &key, value("else")).await;
@@ -121,6 +121,6 @@ fn questions_differ_where_anything_differs() {
     ] {
         assert_ne!(other, whole);
     }
-    // What was not sent is empty, as it is in every placeholder.
+    // An attribute that was not sent is empty, as in every placeholder.
     assert_eq!(policy(&[]), policy(&[("sender", ""), ("recipient", "")]));
 }

@@ -1,4 +1,4 @@
-//! How long answers are kept, and when an old one is said.
+//! The lifetime of answers, fresh and stale.
 
 use std::{
     sync::{
@@ -94,13 +94,13 @@ async fn an_old_answer_is_said_only_while_asking_fails_and_only_so_long() {
     };
     let outcome = cache.answer(&asks("a"), slow_failure).await;
     assert_eq!(outcome, failure().outcome);
-    // Who is told that a setting is wrong has to know it.
+    // An operator has to see that a setting is wrong.
     let permanent = Outcome::Permanent(Reason::Answered(400).into());
     assert_eq!(ask(&cache, "b", value("3")).await.1, 1);
     advance(Duration::from_secs(60)).await;
     let told = ask(&cache, "b", permanent.clone().into()).await;
     assert_eq!(told, (permanent, 1));
-    // A failure is never said as "not found", whoever allows old answers.
+    // A failure is never said as "not found", even if stale answers are allowed.
     let nothing = Fetched {
         lifetime: Lifetime {
             fresh: None,
@@ -173,7 +173,7 @@ fn the_backends_word_on_lifetimes_is_understood() {
         (&["cache-control: x-max-age=60"], None),
         (&["cache-control: must-revalidate"], None),
         (&["cache-control: "], None),
-        // What is longer than a day is a day, however much longer.
+        // Anything longer than a day is a day.
         (&["cache-control: max-age=86400"], Some(86_400)),
         (&["cache-control: max-age=86401"], Some(86_400)),
         (

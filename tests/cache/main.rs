@@ -1,5 +1,5 @@
-//! Answers that are kept, and calls that are shared: against a model of what may be said at every
-//! moment, and case by case.
+//! The cache of the library, with paused time: against a model that knows every permitted answer,
+//! and case by case.
 
 mod bounds;
 mod lifetimes;

@@ -55,7 +55,7 @@ struct Tables {
     emptied: usize,
     calls: usize,
     kept: [Option<Kept>; KEYS],
-    /// The call that whoever asks joins.
+    /// The call that a request joins.
     current: [Option<usize>; KEYS],
     flights: HashMap<usize, Flight>,
     landed: HashMap<usize, (Outcome, Instant)>,

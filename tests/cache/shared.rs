@@ -1,4 +1,4 @@
-//! Calls that are shared by those who ask the same, and what happens to them meanwhile.
+//! Calls that equal requests share, and events during such a call.
 
 use std::{
     sync::{
@@ -94,7 +94,7 @@ async fn a_call_goes_on_while_anybody_waits_for_it_and_ends_with_the_last() {
     lonely.abort();
     assert!(lonely.await.is_err_and(|error| error.is_cancelled()));
     assert_eq!(ended.load(Ordering::Relaxed), 2, "nobody waits for it");
-    // Whoever asks next is not left with what is gone.
+    // The next request does not join a call that has ended.
     assert_eq!(ask(&cache, "b", value("2")).await, (is_value("2"), 1));
 }
 
@@ -134,7 +134,7 @@ async fn nothing_is_kept_of_a_call_during_which_everything_was_thrown_away() {
     tokio::task::yield_now().await;
     assert_eq!(cache.clear(), 1);
     assert!(cache.is_empty());
-    // Who asks from here on gets an answer from here on.
+    // A later request gets a later answer.
     assert_eq!(ask(&cache, "a", value("2")).await, (is_value("2"), 1));
     gate.add_permits(1);
     assert_eq!(asker.await.expect("an answer"), is_value("1"));

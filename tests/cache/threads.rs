@@ -1,4 +1,4 @@
-//! The same from several threads at once.
+//! Shared calls from several threads at once.
 
 use std::{
     future::poll_fn,

@@ -36,7 +36,7 @@ pub(crate) fn question(binary: Binary, table: &str, key: impl AsRef<[u8]>) -> Ve
     }
 }
 
-/// What Postfix 3.8 asks policy at RCPT time, with these attributes in place of its own.
+/// The policy request of Postfix 3.8 at RCPT time, with these values in place of its own.
 pub(crate) fn rcpt(attributes: &[(&str, &str)]) -> Vec<u8> {
     let all = [
         ("request", "smtpd_access_policy"),

@@ -127,7 +127,7 @@ fn answer(request: &Request) -> (String, String) {
     match request.folder.as_str() {
         "echo" if key.contains("missing") => not_found(),
         "echo" => json(key.as_str().into()),
-        // Until somebody writes into the pipe, who is then sure that the question has come here.
+        // Waits for a writer, which knows then that the request has come here.
         "wait" => {
             fs::read("/tmp/go").expect("the pipe");
             json(key.as_str().into())

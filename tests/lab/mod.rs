@@ -14,7 +14,7 @@ use std::{env, fs, io, process};
 const PACKAGES: &str = "systemd systemd-sysv dbus libnss-systemd procps iproute2 make postfix";
 const LAB_SH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab.sh");
 
-/// What a machine is made of: the host's own root, or the packages of another release.
+/// The contents of a machine: the host's own root, or the packages of another release.
 #[derive(Clone, Copy)]
 pub(crate) enum System {
     Host,
@@ -62,7 +62,7 @@ impl Deref for Turn {
     }
 }
 
-/// What a command inside said.
+/// The output of a command inside.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) status: Option<i32>,
@@ -121,7 +121,7 @@ fn possible(system: System) -> Result<(), &'static str> {
     if !namespaces.is_ok_and(|status| status.success()) {
         return Err("no namespaces here");
     }
-    // Out of reach without a network, maybe. What the script says of it is shown, once.
+    // Possibly out of reach without a network. The output of the script is shown once.
     let packages = lab_sh("packages", system)
         .arg("layer")
         .stdin(Stdio::null())
@@ -273,7 +273,7 @@ fn forget_dead_labs() {
         if let Some((_, pid)) = pid
             && !Path::new("/proc").join(pid).exists()
         {
-            // Whoever else is sweeping may have been faster.
+            // Another test that sweeps may have been faster.
             let _ = fs::remove_file(file.path());
         }
     }

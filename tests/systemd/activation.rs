@@ -1,4 +1,4 @@
-//! Sockets start services, and find their tables.
+//! Socket activation: a socket starts its service and finds its table.
 
 use super::{CONFIG, SOCKETMAP, ask, connect, drop_in, messages, policy, refused, show, tcp};
 use crate::lab::{System, lab, on_each_system};

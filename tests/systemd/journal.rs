@@ -1,4 +1,4 @@
-//! What stands in the journal, and how it is found there.
+//! The records in the journal, and how to find them.
 
 use std::time::Instant;
 

@@ -122,14 +122,14 @@ fn drop_in(lab: &Lab, program: &str, settings: &str) {
     ));
 }
 
-/// Waits until a unit has written since the test began what the pattern matches.
+/// Waits until a unit has written a line, since the test began, that the pattern matches.
 fn until_said(lab: &Lab, unit: &str, pattern: &str) {
     lab.until(&format!(
         "journalctl -o cat --since @$(cat /run/began) -u {unit} | grep -e '{pattern}'"
     ));
 }
 
-/// What a program has written since the test began.
+/// The records of a program since the test began.
 fn journal(lab: &Lab, program: &str) -> Vec<Value> {
     let script = format!(
         "journalctl --sync

@@ -1,4 +1,4 @@
-//! Who reaches the sockets, and what the programs may do.
+//! Access to the sockets, and the privileges of the programs.
 
 use super::{CONFIG, SOCKETMAP, ask, asking, drop_in, refused, socket_drop_in};
 use crate::lab::{System, lab, on_each_system};
@@ -162,7 +162,7 @@ fn it_runs_without_any_privilege(system: System) {
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Seccomp:"), "2");
 
-    // Nor does it see the mail, the homes or what others serve.
+    // It does not see the mail, the homes or the data of other services either.
     let seen = lab.sh(
         "cd /proc/$(systemctl show -p MainPID --value postgate-socketmap)/root
         ls . var

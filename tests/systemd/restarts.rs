@@ -1,4 +1,4 @@
-//! Reload, restart, stop, the watchdog and limits of the unit.
+//! Reload, restart, stop, the watchdog and the limits of a unit.
 
 use std::{
     io,
@@ -275,7 +275,7 @@ fn a_program_at_its_memory_limit_takes_no_other_along(system: System) {
     assert_eq!(tcp(&lab, 9001, "a"), "200 a");
     assert_eq!(policy(&lab, "postgate-policy"), "DUNNO");
 
-    // The one who is ill comes back by itself, to those who wait as well.
+    // The program restarts by itself, and the waiting peers get their replies.
     assert_eq!(ask(&lab, "echo", "again"), format!("OK {large}"));
     assert_ne!(show(&lab, "socketmap", "MainPID"), pid);
     assert_eq!(show(&lab, "socketmap", "NRestarts"), "1");

@@ -1,4 +1,4 @@
-//! Which actions Postfix may be told.
+//! The actions that policy passes on to Postfix.
 
 use crate::support::{
     Wrong,

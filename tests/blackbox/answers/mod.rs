@@ -1,4 +1,4 @@
-//! What each program replies to what the backend answers.
+//! The reply of each program to each answer of the backend.
 
 mod actions;
 mod broken;
@@ -14,7 +14,7 @@ use crate::support::{
     tables::{serve, table},
 };
 
-/// One row: what the backend answers and what must be said then.
+/// One row: its name, the answer of the backend, and the reply.
 type Row = (String, Script, Said);
 
 fn row(name: &str, script: Script, said: Said) -> Row {

@@ -1,4 +1,4 @@
-//! Statuses, what the operator makes of them, and headers that an answer needs.
+//! HTTP statuses, the operator's meaning for them, and required headers.
 
 use super::{Row, play, row};
 use crate::support::{

@@ -1,4 +1,4 @@
-//! When a target is down, and how it is found again.
+//! The state of a target: up, down, probed, up again.
 
 use rustix::process::Signal;
 

@@ -1,4 +1,4 @@
-//! What counts as a failure of a target.
+//! The failures that count against a target.
 
 use super::{ask, down_after, is_down, told};
 use crate::support::{
@@ -10,7 +10,7 @@ use crate::support::{
     tables::{failed, found, serve_tcp, table, table_named},
 };
 
-/// What counts as a failure of the target, with the words for it.
+/// The answers that count as a failure of the target, with their names.
 fn failures() -> Vec<(&'static str, Script)> {
     vec![
         ("502", status(502)),
@@ -27,7 +27,7 @@ fn failures() -> Vec<(&'static str, Script)> {
     ]
 }
 
-/// What does not: something answers there.
+/// The answers that do not count, because a server has answered.
 fn answers(binary: Binary) -> Vec<(&'static str, Script)> {
     vec![
         ("a value", good(binary, "DUNNO")),

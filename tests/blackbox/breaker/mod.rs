@@ -1,4 +1,4 @@
-//! Targets that are down: they are skipped, and found again.
+//! Targets that are down: the programs skip them and probe them.
 
 mod down;
 mod failures;
@@ -30,7 +30,8 @@ async fn ask(peer: &mut Peer, binary: Binary) -> Vec<u8> {
     peer.ask(question(binary, "t", "key")).await
 }
 
-/// Demands that the target is down: a call that is no probe, which gets this reply, does not reach it.
+/// Demands that the target is down: a request does not reach it, unless it is the probe, which gets
+/// this reply.
 async fn is_down(peer: &mut Peer, binary: Binary, backend: &Backend, probed: &[u8]) {
     for _ in 0..10 {
         let asked = backend.count();

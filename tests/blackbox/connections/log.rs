@@ -1,4 +1,4 @@
-//! The log: what stands in it, and what never does.
+//! The contents of the log, and the data that must not be in it.
 
 use crate::support::{
     backend::{Act, Backend, Script, good, json, status},
@@ -22,7 +22,7 @@ fn every_way(binary: Binary) -> Vec<Script> {
     ]
 }
 
-/// Runs requests of every outcome and returns what the program logged.
+/// Runs requests of every outcome and returns the end of the program, with its log.
 async fn logged(binary: Binary, level: &str) -> (End, Backend) {
     let backend = Backend::in_turn(every_way(binary));
     let keys = "auth-token = \"s3cret-token\"\nbasic-auth = { user = \"joe\", password = \"s3cret-word\" }\n\

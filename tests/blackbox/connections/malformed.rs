@@ -78,7 +78,7 @@ async fn a_malformed_netstring_is_refused_and_closed() {
     let reply = netstring("PERM request not understood");
     malformed(Binary::Socketmap, &not_understood, &reply).await;
 
-    // The length alone tells; nobody waits for what it announces.
+    // The length is enough; the program does not wait for the payload.
     let too_long: [&[u8]; 4] = [
         b"999999999:",
         b"65537:",
@@ -192,7 +192,7 @@ async fn a_request_of_65536_bytes_is_served_and_a_longer_one_refused() {
         let mut peer = program.peer().await;
         peer.send_what_it_takes(sized(binary, 65_537)).await;
         same("refused", &peer.reply().await, &refused);
-        // What it did not read must not reset the connection and cost the peer this reply.
+        // Unread bytes must not reset the connection: the peer would lose this reply.
         peer.expect_eof().await;
         assert_eq!(backend.count(), 1, "{binary:?}");
     }

@@ -1,4 +1,4 @@
-//! SIGHUP.
+//! Reloads after SIGHUP.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Which socket serves which table.
+//! The sockets of each table.
 
 use crate::support::{
     backend::{Backend, good},

@@ -1,4 +1,4 @@
-//! What the service manager is told, and backends that come later.
+//! Notices to the service manager at the start, and backends that start later.
 
 use crate::support::{
     backend::{Backend, good},

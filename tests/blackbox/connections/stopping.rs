@@ -1,4 +1,4 @@
-//! SIGTERM.
+//! The end of a program after SIGTERM.
 
 use rustix::process::Signal;
 

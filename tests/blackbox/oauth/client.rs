@@ -1,4 +1,4 @@
-//! How the client proves who it is (RFC 6749, section 2.3.1; RFC 7523, section 2.2).
+//! Client authentication (RFC 6749, section 2.3.1; RFC 7523, section 2.2).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -54,7 +54,7 @@ async fn a_token_goes_with_the_other_headers_of_the_table() {
     let config = table(Binary::Socketmap, &backend.url("/"), &keys);
     expect(Binary::Socketmap, config, DUNNO).await;
     let asked = tokens.only();
-    // What is the backend's is none of the token endpoint's business.
+    // Headers for the backend must not reach the token endpoint.
     for name in ["x-auth-token", "x-own", "x-key"] {
         assert_eq!(asked.header(name), None, "{name}");
         assert!(backend.only().header(name).is_some(), "{name}");

@@ -1,4 +1,4 @@
-//! What is said and asked where there is no token.
+//! Replies and calls without a token.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Issuers, whose configuration names the token endpoint.
+//! Issuers: their configuration names the token endpoint.
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use rcgen::KeyPair;
@@ -44,7 +44,7 @@ async fn an_issuer_tells_its_token_endpoint() {
             }
             let asked = issuer.requests();
             assert_eq!(asked.len(), 2, "{asked:?}");
-            // The document is public; who asks for it is nobody's business.
+            // The document is public; no credential goes with the request.
             assert_eq!(asked[0].header("authorization"), None);
             assert_eq!(
                 form(&asked[1]),

@@ -1,4 +1,4 @@
-//! How long a token is used, and by whom.
+//! The lifetime of a token, and the calls that share it.
 
 use serde_json::json;
 
@@ -134,7 +134,7 @@ async fn a_token_may_come_without_saying_how_long_it_lasts() {
     }
 }
 
-/// Not what RFC 6749 has, but what one of the largest servers says.
+/// RFC 6749 has a number, but one of the largest servers sends a string.
 #[tokio::test]
 async fn how_long_a_token_lasts_may_be_said_in_a_string() {
     let body = json!({ "access_token": "token-1", "token_type": "Bearer", "expires_in": "3599" });

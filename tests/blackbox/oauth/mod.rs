@@ -1,4 +1,5 @@
-//! Tokens of OAuth 2, against a token endpoint and a backend of the tests' own on the loopback.
+//! Tokens of OAuth 2 (RFC 6749, section 4.4), with a token endpoint and a backend of the tests on
+//! the loopback.
 
 mod client;
 mod failures;
@@ -118,7 +119,7 @@ fn assertion(request: &Request, algorithm: Algorithm, public: &DecodingKey, url:
     validation.leeway = 0;
     let claims = decode::<Value>(&jwt, public, &validation).expect("a sound assertion");
     let claims = claims.claims;
-    // A server may refuse what is good for long.
+    // A server may refuse an assertion with a long lifetime.
     let now = jsonwebtoken::get_current_timestamp();
     let end = claims["exp"].as_u64().expect("exp");
     assert!((now + 1..=now + 600).contains(&end), "{claims}");

@@ -1,4 +1,4 @@
-//! Which table sends which token, and where secrets may not stand.
+//! The token of each table, and the places where no secret may appear.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rcgen::KeyPair;
@@ -212,7 +212,7 @@ async fn secrets_stand_in_no_log_and_no_listing() {
         format!("private-key = '''{pem}'''"),
     ] {
         for row in 0..4 {
-            // Some servers say again what they were told.
+            // Some servers repeat the request in their answer.
             let heard = spoken.clone();
             let tokens = Backend::new(move |request| {
                 let body = String::from_utf8_lossy(&request.body).into_owned();

@@ -1,4 +1,4 @@
-//! How a token endpoint is reached, and what may not reach it.
+//! The way to a token endpoint, and the data that must not reach it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 
@@ -102,7 +102,7 @@ async fn of_the_tls_of_a_table_only_what_narrows_trust_reaches_the_token_endpoin
             of_one.tls().old(),
             NO_CREDENTIALS,
         ),
-        // No leave to trust anybody, and no proof of who we are.
+        // Neither `verify = false` nor a client certificate reaches the token endpoint.
         (
             "verify = false".to_owned(),
             None,

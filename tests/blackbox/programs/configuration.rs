@@ -1,4 +1,4 @@
-//! What is said of a configuration, by `--check`, `--show` and at the start.
+//! Messages about a configuration, from `--check`, from `--show` and at the start.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
@@ -187,7 +187,7 @@ async fn every_problem_is_shown_with_its_place() {
                     "3:1",
                     format!("{name}.users.requst-timeout"),
                     "\"request-timeout\"",
-                    // What an unknown key holds may be a secret.
+                    // The value of an unknown key may be a secret.
                     "requst-timeout = ***",
                 ),
                 (

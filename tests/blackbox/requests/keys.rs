@@ -1,4 +1,4 @@
-//! Keys that are normalised before they are asked for.
+//! Normalised keys.
 
 use crate::support::{
     backend::{Backend, dunno},
@@ -9,7 +9,7 @@ use crate::support::{
     tables::{ask, serve, table},
 };
 
-/// `tests/calls.rs` has what becomes of every key.
+/// `tests/calls.rs` has the rows.
 #[tokio::test]
 async fn a_key_is_normalised_before_the_backend_is_asked() {
     for binary in LOOKUPS {

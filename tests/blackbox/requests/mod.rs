@@ -1,4 +1,4 @@
-//! What the backend is asked: each value of a request where the configuration puts it.
+//! The requests to the backend: each value from Postfix in the place that the configuration names.
 
 mod bodies;
 mod headers;

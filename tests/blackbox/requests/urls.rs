@@ -10,7 +10,7 @@ use crate::support::{
     tables::{serve, table},
 };
 
-/// What a key looks like in a URL: everything but unreserved characters as `%XX`.
+/// Keys, and their form in a URL: everything but unreserved characters as `%XX`.
 const KEYS: [(&[u8], &str); 26] = [
     (b"a\0b", "a%00b"),
     (b"alice@example.com", "alice%40example.com"),

@@ -1,4 +1,4 @@
-//! Certificates: an authority of a test's own, and what it signs.
+//! Certificates: an authority of a test, and the certificates that it signs.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{
 
 use crate::support::Directory;
 
-/// Who signs.
+/// An authority.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: Certificate,
@@ -107,7 +107,7 @@ impl Authority {
     }
 }
 
-/// What a certificate says of a name or an address, and of time.
+/// The name or address of a certificate, and its lifetime.
 fn named(name: &str, validity: Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![match name.parse::<Ipv4Addr>() {

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::support::soon;
 
-/// A listener that accepts nobody, with a full queue: whoever connects now waits.
+/// A listener that accepts no connection and whose queue is full: further connections wait.
 pub(crate) struct Hole {
     address: SocketAddr,
     _listener: TcpListener,

@@ -1,5 +1,5 @@
-//! What the tests of transport and identity share: certificates of their own making, servers that
-//! speak TLS, HTTP/2 or over a unix socket, a proxy, and an address that never answers.
+//! Servers of the tests: over TLS, HTTP/2 or a unix socket, a proxy, and an address that never
+//! answers; and the certificates for them.
 
 pub(crate) mod certificates;
 pub(crate) mod frames;

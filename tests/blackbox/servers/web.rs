@@ -1,4 +1,4 @@
-//! A server over TLS or a unix socket, HTTP/1.1 or HTTP/2, that notes what it is asked.
+//! A server over TLS or a unix socket, HTTP/1.1 or HTTP/2, that notes each request.
 
 use std::{
     convert::Infallible,
@@ -64,7 +64,7 @@ impl Visit {
     }
 }
 
-/// What is said to one request.
+/// The answer to one request.
 #[derive(Clone)]
 pub(crate) enum Answer {
     /// A whole response.
@@ -91,7 +91,7 @@ impl Answer {
         }
     }
 
-    /// What every program says as found.
+    /// The answer that every program says as `DUNNO`.
     pub(crate) fn dunno() -> Self {
         Self::json("\"DUNNO\"")
     }

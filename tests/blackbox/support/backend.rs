@@ -42,7 +42,7 @@ pub(crate) enum Act {
     Reset,
 }
 
-/// What a backend does with one request; afterwards it reads the next one.
+/// The backend's acts for one request; afterwards it reads the next one.
 pub(crate) type Script = Vec<Act>;
 
 /// A gate that is shut until a test lets requests through.
@@ -193,7 +193,7 @@ fn unquoted(bytes: &[u8]) -> Vec<u8> {
     value
 }
 
-/// What decides how each request is answered.
+/// Makes the answer to each request.
 type Answers = Box<dyn FnMut(&Request) -> Script + Send>;
 
 struct State {
@@ -203,7 +203,7 @@ struct State {
     abandoned: Seen<usize>,
     /// How many requests are being answered, and the most there have been at once.
     busy: Mutex<(usize, usize)>,
-    /// What was no HTTP request, which no program of ours may send.
+    /// Bytes that are no HTTP request, which the programs must not send.
     faults: Mutex<Vec<String>>,
 }
 

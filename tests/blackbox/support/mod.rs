@@ -1,5 +1,5 @@
-//! What the black-box tests share: the programs as systemd would start them, a backend that can be
-//! ill in every way HTTP allows, and peers that speak bytes.
+//! Shared by the black-box tests: the programs as systemd starts them, a backend that can fail in
+//! every way HTTP allows, and peers that send and receive bytes.
 
 pub(crate) mod backend;
 pub(crate) mod peer;
@@ -23,7 +23,7 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 
 /// How long an event may take before a test calls it lost. It only ends a test that would hang, so
-/// it is far above what a loaded machine needs.
+/// it is far longer than a loaded machine needs.
 const LOST: Duration = Duration::from_secs(30);
 
 /// Waits for an event that must come.
@@ -59,7 +59,7 @@ pub(crate) fn same(what: &str, seen: &[u8], expected: &[u8]) {
     );
 }
 
-/// What does not fit, gathered over a whole table so that one run shows every wrong row.
+/// The wrong rows of a whole table, so that one run shows all of them.
 #[derive(Default)]
 pub(crate) struct Wrong(Vec<String>);
 
@@ -116,7 +116,7 @@ impl<T: Clone + Debug> Seen<T> {
         self.0.borrow().len()
     }
 
-    /// Waits until what has happened is enough.
+    /// Waits until enough has happened.
     pub(crate) async fn until(&self, what: &str, enough: impl Fn(&[T]) -> bool) -> Vec<T> {
         let mut watched = self.0.subscribe();
         let found = match timeout(LOST, watched.wait_for(|items| enough(items))).await {

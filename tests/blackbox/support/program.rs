@@ -324,7 +324,7 @@ impl Launch {
     }
 }
 
-/// Keeps each line; what is not UTF-8 stays visible.
+/// Keeps each line; bytes that are not UTF-8 stay visible.
 fn keep_lines(
     stream: impl AsyncRead + Send + Unpin + 'static,
     seen: Seen<String>,

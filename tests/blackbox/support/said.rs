@@ -1,10 +1,10 @@
-//! What the programs reply, as the same outcome reads in each protocol.
+//! Replies: the same outcome in the words of each protocol.
 
 use super::{peer::framed, program::Binary};
 
-/// What policy says for every temporary failure.
+/// Policy's action for every temporary failure.
 pub(crate) const LATER: &str = "DEFER_IF_PERMIT 4.3.0 Policy service temporarily unavailable";
-/// What policy says for every permanent failure.
+/// Policy's action for every permanent failure.
 pub(crate) const BROKEN: &str = "DEFER_IF_PERMIT 4.3.5 Policy service configuration problem";
 
 /// One outcome as each program says it: the reply without its framing.

@@ -1,4 +1,4 @@
-//! Programs with a table, and what they say about it.
+//! Programs with a table, and their replies.
 
 use super::{
     backend::{Act, Backend, Gate, Request, Script, good, json, plain},
@@ -84,7 +84,7 @@ pub(crate) async fn refused(config: impl Into<String>, messages: &[&str]) {
     }
 }
 
-/// What each program says of a value.
+/// The reply of each program with a value.
 pub(crate) fn found(binary: Binary, value: &str) -> Vec<u8> {
     match binary {
         Binary::TcpLookup => framed(binary, format!("200 {value}")),
@@ -93,12 +93,12 @@ pub(crate) fn found(binary: Binary, value: &str) -> Vec<u8> {
     }
 }
 
-/// What each program says of a key that is not there.
+/// The reply of each program for a key without a value.
 pub(crate) fn not_found(binary: Binary) -> Vec<u8> {
     NOT_FOUND.by(binary)
 }
 
-/// What each program says of a temporary failure.
+/// The reply of each program for a temporary failure.
 pub(crate) fn failed(binary: Binary, reason: &str) -> Vec<u8> {
     match binary {
         Binary::TcpLookup => framed(binary, format!("400 {}", reason.replace(' ', "%20"))),
@@ -144,7 +144,7 @@ pub(crate) fn echo(binary: Binary) -> Backend {
     Backend::new(move |request| echo_of(binary, &key_of(binary, request)))
 }
 
-/// What each program says when the backend echoes this key.
+/// The reply of each program when the backend echoes this key.
 pub(crate) fn echoed(binary: Binary, key: &str) -> Vec<u8> {
     match binary {
         Binary::Policy => found(binary, &format!("REJECT {key}")),

@@ -1,4 +1,4 @@
-//! Which authorities vouch for a backend, and the files and reloads that they come from.
+//! Trusted authorities, their files, and reloads.
 
 use rustix::process::Signal;
 

@@ -124,7 +124,7 @@ async fn a_drip_of_bytes_is_given_up_at_the_deadline_under_load() {
     }
 }
 
-/// What is left is given up after a second, so the test takes none that is much longer.
+/// The rest of an answer is given up after a second, so no answer of the test is much longer.
 #[tokio::test]
 async fn what_is_left_of_an_answer_keeps_its_place_in_flight() {
     const PEERS: usize = 5;

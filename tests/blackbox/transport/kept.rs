@@ -64,7 +64,7 @@ async fn a_connection_is_not_used_again_after_a_5xx() {
             typed(500, "text/plain", "Internal Server Error"),
             status(500),
         ] {
-            // Whoever asks over the same connection finds it closed.
+            // The next request over the same connection finds it closed.
             let mut closing = script.clone();
             closing.push(Act::Hang);
             let backend = Backend::in_turn([closing, good(binary, "DUNNO")]);

@@ -1,4 +1,4 @@
-//! How the programs reach a backend, against servers of the tests' own on the loopback.
+//! The way from the programs to a backend, with servers of the tests on the loopback.
 
 mod authorities;
 mod compression;

@@ -1,4 +1,4 @@
-//! What is asked again when a connection broke, and what is not.
+//! Retries after a broken connection.
 
 use crate::support::{
     backend::{Act, Backend, Request, dunno, good, json, json as answer, plain, raw, status},

@@ -228,7 +228,7 @@ async fn lookups_ask_the_next_target_where_an_answer_is_not_the_apis() {
         );
         let program = serve(binary, config).await;
         let reply = program.peer().await.ask(question(binary, "t", "key")).await;
-        // A policy request may have been counted by whoever has answered.
+        // The server that has answered may have counted the policy request.
         let said = if binary == Binary::Policy {
             NOT_UNDERSTOOD
         } else {
