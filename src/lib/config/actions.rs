@@ -1,4 +1,4 @@
-//! What a policy table says, and what its backend may say.
+//! The actions of a policy table: those for failures, and those that its backend may answer.
 
 use super::reader::Reader;
 use super::values;

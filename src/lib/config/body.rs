@@ -1,4 +1,4 @@
-//! The query and the body of a call.
+//! The method, the query and the body of a call.
 
 use reqwest::Method;
 use serde_json::Number;
@@ -11,14 +11,14 @@ use super::target::Target;
 use super::template::Template;
 use super::values;
 
-/// What goes into a query or a form.
+/// The parameters of a query or a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parameters {
     /// Nothing.
     None,
-    /// These, in this order.
+    /// These parameters, in this order.
     Each(Vec<(String, Template)>),
-    /// Every attribute, in the order it came.
+    /// Every attribute, in the order in which Postfix sent it.
     All,
 }
 
@@ -66,7 +66,7 @@ pub enum Json {
     All,
     /// A list.
     List(Vec<Self>),
-    /// An object, its members in the order written.
+    /// An object, its members in the order of the file.
     Object(Vec<(String, Self)>),
 }
 
@@ -84,8 +84,8 @@ impl Json {
 
 type Found<'t, T> = Option<(Entry<'t>, T)>;
 
-/// Reads the method, the query and the body. Where nothing else carries the request, the query or a
-/// form of the protocol does.
+/// Reads the method, the query and the body. Where nothing else carries the request, the protocol's
+/// default query or a form does.
 pub(super) fn read(reader: &mut Reader<'_, '_>, targets: &[Target]) -> (Method, Parameters, Body) {
     let method = method(reader);
     let query = parameters(reader, "query");
@@ -110,11 +110,11 @@ fn method(reader: &mut Reader<'_, '_>) -> Method {
     const METHODS: [&str; 4] = ["GET", "POST", "PUT", "PATCH"];
     let words = METHODS.map(|name| (name, name));
     let word = reader.word("method", &words);
-    // Each of these is a method, so the default is never used.
+    // Each of these words is a method, so the last default is never used.
     Method::from_bytes(word.unwrap_or_else(|| reader.facts().method).as_bytes()).unwrap_or_default()
 }
 
-/// The parameters of a lookup when nothing else says what is asked.
+/// Returns the protocol's default query.
 fn default_query(reader: &Reader<'_, '_>) -> Parameters {
     let names = reader.facts().default_query;
     if names.is_empty() {
@@ -209,7 +209,7 @@ fn json_value<'t>(
     number.map(Json::Number)
 }
 
-/// One body, if the method has one.
+/// Returns the body of a call, if its method has one.
 fn body<'t>(
     reader: &mut Reader<'_, 't>,
     form: Found<'t, Parameters>,
@@ -217,7 +217,7 @@ fn body<'t>(
     method: &Method,
     query: &Parameters,
 ) -> Body {
-    // A table may change the method that it inherits a body for.
+    // A table that inherits a body may have a method of its own.
     let has_body = has_body(method) || reader.is_default();
     if let (Some(_), Some((entry, _))) = (&form, &json) {
         let text = "form is set as well, and a call has only one body; remove one of them";
@@ -234,7 +234,7 @@ fn body<'t>(
     match (form, json) {
         (Some((_, form)), _) => Body::Form(form),
         (None, Some((_, json))) => Body::Json(json),
-        // A constant query says nothing of the request.
+        // A constant query carries nothing of the request.
         (None, None) if reader.any(|facts| facts.is_open) && has_body && !query.varies() => {
             Body::Form(Parameters::All)
         }

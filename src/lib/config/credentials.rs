@@ -1,4 +1,4 @@
-//! Who we are to a backend: the keys of `Authorization`.
+//! The credentials of a call: the keys that set `Authorization`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::secret::{HeaderSecret, Secret, Source, any_secret, header_secret, sensitive};
 use super::tls::Tls;
 
-/// The keys that make `Authorization`.
+/// The keys that set `Authorization`.
 pub(super) const AUTHORIZATION_KEYS: [&str; 3] = ["bearer-token", "basic-auth", "oauth2"];
 
 /// The one credential in `Authorization`.
@@ -25,15 +25,14 @@ pub enum Credential {
         user: Source,
         /// Where the password comes from.
         password: Source,
-        /// The header; absent where one of them could not be read for this look at the
-        /// configuration.
+        /// The header; absent where one of the two could not be read.
         value: Option<HeaderValue>,
     },
-    /// `Bearer` with a token fetched for the purpose.
+    /// `Bearer`, with a token that is fetched from a token server.
     OAuth(Box<OAuth>),
 }
 
-/// Reads the one credential. What the nearest one displaces is gone already.
+/// Reads the one credential; `headers` has dropped those that it displaces.
 pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential> {
     let mut found: Vec<_> = AUTHORIZATION_KEYS
         .into_iter()

@@ -1,4 +1,4 @@
-//! One endpoint: its keys, each taken and parsed once.
+//! An endpoint: all keys of a table, each read once.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ use super::{actions, values};
 use crate::protocol::Facts;
 use crate::protocol::policy::rules::PolicyActions;
 
-/// One HTTP endpoint: how a request is put to it, and how its answer is read.
+/// An HTTP endpoint: how a request is sent to it, and how its answer is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
-    /// Where to; the next one where one knows no answer.
+    /// The URLs; the next one is tried where one has no answer.
     pub targets: Vec<Target>,
-    /// How.
+    /// The method.
     pub method: Method,
-    /// Parameters appended to the target's own.
+    /// The parameters appended to the query of the target.
     pub query: Parameters,
-    /// What is sent besides.
+    /// The body.
     pub body: Body,
-    /// Further headers, by name.
+    /// Further headers, sorted by name.
     pub headers: Vec<(HeaderName, HeaderText)>,
     /// Sent as `X-Auth-Token`.
     pub auth_token: Option<HeaderSecret>,
@@ -40,39 +40,39 @@ pub struct Endpoint {
     pub credential: Option<Credential>,
     /// Sent as `User-Agent`.
     pub user_agent: HeaderValue,
-    /// Whether the keys `*`, `<>` and `"<>"` are asked for.
+    /// Whether the keys `*`, `<>` and `"<>"` are looked up.
     pub special_keys: bool,
-    /// What is made of a key before it is asked for.
+    /// How a key is normalised before it is looked up.
     pub normalise: Normalise,
-    /// Attributes that placeholders may name besides Postfix's own.
+    /// The attributes that placeholders may name in addition to Postfix's.
     pub extra_attributes: Vec<String>,
     /// How the answer is read.
     pub response_rules: ResponseRules,
-    /// What a policy table says for each outcome.
+    /// The actions of a policy table.
     pub actions: PolicyActions,
     /// How connections are made.
     pub transport: Transport,
-    /// Whether a redirect on the same origin is followed.
+    /// Whether redirects to the same origin are followed.
     pub follows_redirects: bool,
-    /// How often a lookup is asked again on a connection that broke.
+    /// How often a lookup is sent again after its connection broke.
     pub retries: usize,
-    /// The whole call, retries and waiting included.
+    /// The time for the whole call, retries and waiting included.
     pub request_timeout: Duration,
-    /// The most bytes of a body.
+    /// The most bytes of an answer, after decompression.
     pub max_response: usize,
-    /// The most calls at once.
+    /// The most calls in flight.
     pub max_in_flight: usize,
-    /// Whether and how answers are kept.
+    /// How answers are cached, if they are.
     pub cache: Option<Cache>,
-    /// When a target is left in peace.
+    /// When a target is skipped, if ever.
     pub breaker: Option<Breaker>,
 }
 
-/// Postfix gives up at 100 s, in all three protocols.
+/// Postfix gives up after 100 s (`smtpd_policy_service_timeout`, and the clients of both tables).
 const LONGEST_REQUEST: Duration = Duration::from_secs(90);
 
-/// Reads the endpoint of a table; for more than one protocol it is the defaults in `[http]`, which
-/// are checked only.
+/// Reads the endpoint of a table. For more than one protocol it reads the defaults in `[http]`, and
+/// only reports problems.
 pub(super) fn read(
     section: Section<'_>,
     protocols: &[&'static Facts],
@@ -111,7 +111,7 @@ pub(super) fn read(
         cache: resilience::cache(reader),
         breaker: resilience::breaker(reader),
     };
-    // What is wrong already may be where the placeholder was.
+    // A value that was rejected may have had the placeholder.
     if reader.report.rejected() == rejected_before && !reader.is_default() && !endpoint.varies() {
         report_constant(reader, &endpoint.method);
     }
@@ -141,22 +141,23 @@ fn extra_attributes(reader: &mut Reader<'_, '_>) -> Vec<String> {
     };
     if let Some(bad) = names.iter().find(|name| !is_name(name)) {
         let text = format!(
-            "{bad:?} cannot be the name of an attribute; use letters, digits, \"-\", \"_\" and \".\""
+            "{bad:?} cannot be the name of an attribute; use letters, digits, \"-\", \"_\" \
+             and \".\""
         );
         reader.error(entry.value.span(), &entry.path, text);
     }
     names
 }
 
-/// Reports a call that would be the same for every request: one answer for everybody.
+/// Reports a call that is the same for every request, so that all requests get the same answer.
 fn report_constant(reader: &mut Reader<'_, '_>, method: &Method) {
     let text = if reader.facts().key.is_some() {
         "the call is the same for every key; write {key}, {local} or {domain} in target, query, \
          form, json or headers"
             .to_owned()
     } else if body::has_body(method) {
-        "the call is the same for every request; write a placeholder such as {sender}, or \"{*}\", in \
-         target, query, form, json or headers ({request} is always the same)"
+        "the call is the same for every request; write a placeholder such as {sender}, or \"{*}\", \
+         in target, query, form, json or headers ({request} is always the same)"
             .to_owned()
     } else {
         format!(

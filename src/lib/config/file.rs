@@ -1,4 +1,4 @@
-//! The TOML as written: every value with its place, in layers that inherit from one another.
+//! The file as it is written: every value with its place, in layers that inherit from each other.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use super::keys::Key;
 use super::problem::{Layout, Report};
 use crate::protocol::Facts;
 
-/// One key and its value, with their places.
+/// A key and its value, with their places.
 #[derive(Clone, Debug)]
 pub(super) struct Entry<'t> {
-    /// The key with all tables it stands in, as in `socketmap.users.target`.
+    /// The key with the tables around it, such as `socketmap.users.target`.
     pub(super) path: String,
     pub(super) key: &'t str,
     pub(super) key_span: Range<usize>,
@@ -20,22 +20,22 @@ pub(super) struct Entry<'t> {
 }
 
 impl Entry<'_> {
-    /// Tells whether an inherited value is taken back here.
+    /// Returns whether this entry removes an inherited one.
     fn is_false(&self) -> bool {
         matches!(self.value.get_ref(), DeValue::Boolean(false))
     }
 }
 
-/// A table, with the tables it inherits from below it.
+/// A table, and below it those from which it inherits.
 #[derive(Debug, Default)]
 pub(super) struct Section<'t> {
     pub(super) path: String,
-    /// Where the table is named, for what is missing in it.
+    /// The place of the name of the table, to report what is missing.
     pub(super) span: Range<usize>,
-    /// The lowest first; the highest is the table itself.
+    /// The entries of each table, the lowest first; the last is the table itself.
     layers: Vec<Vec<Entry<'t>>>,
     keys: &'static [Key],
-    /// The protocol that asks this table; none for `[http]`, which is for all of them.
+    /// The protocol of the table; none for `[http]`, which is for all protocols.
     protocol: Option<&'static Facts>,
     taken: Vec<&'static str>,
 }
@@ -63,7 +63,7 @@ impl<'t> Section<'t> {
         self
     }
 
-    /// Puts this section over another, from which it inherits.
+    /// Lets this section inherit from a table.
     pub(super) fn over(mut self, base: Option<(&str, &'t DeTable<'t>)>) -> Self {
         if let Some((path, table)) = base {
             self.layers.insert(0, entries(path, table));
@@ -71,18 +71,18 @@ impl<'t> Section<'t> {
         self
     }
 
-    /// Takes a key out; a `false` takes back what is inherited.
+    /// Takes the entry of a key; `false` removes an inherited one.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Entry<'t>> {
         let (_, entry) = self.take_all(name).into_iter().next_back()?;
         (!entry.is_false()).then_some(entry)
     }
 
-    /// Takes a key out for which `false` is a value.
+    /// Takes the entry of a key for which `false` is a value.
     pub(super) fn take_bool(&mut self, name: &'static str) -> Option<Entry<'t>> {
         self.take_all(name).into_iter().next_back().map(|(_, e)| e)
     }
 
-    /// Tells whether a key is taken back, or switched off, in the nearest layer that has it.
+    /// Returns whether the nearest entry of a key is `false`.
     pub(super) fn is_off(&self, name: &str) -> bool {
         let named = |layer: &'_ Vec<Entry<'t>>| layer.iter().position(|entry| entry.key == name);
         let nearest = self
@@ -93,7 +93,7 @@ impl<'t> Section<'t> {
         nearest.is_some_and(Entry::is_false)
     }
 
-    /// Takes a table out of which each member is inherited on its own.
+    /// Takes a table whose members are inherited one by one.
     pub(super) fn take_members(&mut self, name: &'static str, report: &mut Report) -> Option<Self> {
         let mut members: Option<Self> = None;
         let own = self.layers.len().saturating_sub(1);
@@ -124,15 +124,16 @@ impl<'t> Section<'t> {
                 section.span = entry.value.span();
             }
         }
-        // What is inherited may hold keys that only others have.
+        // An inherited table may have keys of other protocols: an empty layer above it has none to
+        // be reported.
         if let Some(section) = members.as_mut().filter(|_| nearest < own) {
             section.layers.push(Vec::new());
         }
         members
     }
 
-    /// Returns what is left, the nearest layer's entry of each key, in the order written; with each
-    /// how far below the table itself it stands.
+    /// Returns the nearest entry of each key that was not taken, in the order of the file, with its
+    /// distance: how many layers it stands below the table itself.
     pub(super) fn rest(self) -> Vec<(usize, Entry<'t>)> {
         let mut rest: Vec<(usize, Entry<'t>)> = Vec::new();
         let below = (0..self.layers.len()).rev();
@@ -147,7 +148,7 @@ impl<'t> Section<'t> {
         rest
     }
 
-    /// Returns which of these keys stands nearest, and how far below the table itself that is.
+    /// Returns which of these keys has the nearest entry, and its distance.
     pub(super) fn nearest(&self, names: &[&'static str]) -> Option<(usize, &'static str)> {
         let place = |name: &'static str| {
             let named = |layer: &'_ Vec<Entry<'t>>| layer.iter().position(|e| e.key == name);
@@ -158,7 +159,7 @@ impl<'t> Section<'t> {
         names.iter().filter_map(|name| place(name)).min()
     }
 
-    /// Drops these keys from all layers further below the table itself than this one.
+    /// Drops the entries of these keys that stand further away than this distance.
     pub(super) fn keep_nearest(&mut self, below: usize, names: &[&str]) {
         let lower = self.layers.len().saturating_sub(below.saturating_add(1));
         for layer in self.layers.iter_mut().take(lower) {
@@ -166,7 +167,8 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// Reports the keys that this table does not have: of the table itself, not of what it inherits.
+    /// Reports entries of unknown keys in the table itself. Inherited ones are reported where they
+    /// stand.
     pub(super) fn finish(self, report: &mut Report) {
         let keys = self.keys.iter().filter(|key| key.is_of(self.protocol));
         let known: Vec<_> = keys.map(|key| key.name).collect();
@@ -202,7 +204,7 @@ impl<'t> Section<'t> {
     }
 }
 
-/// Returns the entries of a table in the order written.
+/// Returns the entries of a table, in the order of the file.
 pub(super) fn entries<'t>(path: &str, table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
     let mut entries: Vec<_> = table
         .iter()
@@ -217,7 +219,7 @@ pub(super) fn entries<'t>(path: &str, table: &'t DeTable<'t>) -> Vec<Entry<'t>> 
     entries
 }
 
-/// Returns the table an entry holds, or reports that it holds none.
+/// Returns the table in an entry, or reports that it is none.
 pub(super) fn table<'t>(entry: &Entry<'t>, report: &mut Report) -> Option<&'t DeTable<'t>> {
     match entry.value.get_ref() {
         DeValue::Table(table) => Some(table),
@@ -228,7 +230,7 @@ pub(super) fn table<'t>(entry: &Entry<'t>, report: &mut Report) -> Option<&'t De
     }
 }
 
-/// Says that a word is unknown, and which one may have been meant.
+/// Returns the message for an unknown word, with the known one that is nearest.
 pub(super) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
@@ -241,7 +243,7 @@ pub(super) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
     }
 }
 
-/// Returns whether most of a word, and enough to mean something, is how the name begins as well:
+/// Returns whether most of a word, and at least four characters, is how the name begins as well:
 /// "retry" is near to "retries".
 fn has_stem_of(word: &str, name: &str) -> bool {
     let same = word.chars().zip(name.chars()).take_while(|(a, b)| a == b);
@@ -249,7 +251,7 @@ fn has_stem_of(word: &str, name: &str) -> bool {
     stem >= 4 && stem * 5 >= word.chars().count() * 4
 }
 
-/// Notes where the keys and values of a table and of all in it stand.
+/// Notes the places of the keys and values of a table, and of the tables in it.
 pub(super) fn lay_out(table: &DeTable<'_>, layout: &mut Layout) {
     for (key, value) in table.iter() {
         layout.keys.push(key.span());

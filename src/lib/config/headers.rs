@@ -1,4 +1,4 @@
-//! The headers of a call, and which of them say who asks.
+//! The headers of a call, and which of them are credentials.
 
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use toml::de::DeValue;
@@ -15,7 +15,7 @@ use super::values;
 pub enum HeaderText {
     /// The same for every call.
     Fixed(HeaderSecret),
-    /// With values of the request.
+    /// With placeholders.
     Filled(Template),
 }
 
@@ -52,8 +52,8 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<(HeaderName, HeaderText)>
     headers
 }
 
-/// Returns how far below the table itself the nearest credential of any kind stands. It
-/// displaces all that stand further below: they were written for another host.
+/// Returns the distance of the nearest credential of any kind. It displaces all that stand further
+/// away, because those were written for another host.
 fn nearest_credential(reader: &Reader<'_, '_>, headers: &[(usize, Entry<'_>)]) -> usize {
     let by_key = reader
         .section
@@ -66,7 +66,7 @@ fn nearest_credential(reader: &Reader<'_, '_>, headers: &[(usize, Entry<'_>)]) -
     by_header.chain(by_key).min().unwrap_or(usize::MAX)
 }
 
-/// Reports a header that says what a key says as well.
+/// Reports a header that a key sets as well.
 fn is_set_by_a_key(reader: &mut Reader<'_, '_>, name: &HeaderName, entry: &Entry<'_>) -> bool {
     let keys = if *name == AUTHORIZATION {
         &AUTHORIZATION_KEYS[..]
@@ -127,15 +127,15 @@ pub(super) fn auth_token(reader: &mut Reader<'_, '_>) -> Option<HeaderSecret> {
     header_secret(&entry, "", reader.secret_policy, reader.report)
 }
 
-/// The keys that say who we are.
+/// The keys that set a credential.
 const CREDENTIAL_KEYS: [&str; 4] = ["auth-token", "bearer-token", "basic-auth", "oauth2"];
 
-/// Returns whether a header of this name says what one of these keys says.
+/// Returns whether one of these keys sets the header of this name.
 fn is_credential(name: &str) -> bool {
     ["authorization", "x-auth-token"].contains(&name.to_ascii_lowercase().as_str())
 }
 
-/// Headers that would break the call, or our own record of it.
+/// Headers that describe the connection or the body, or tie a call to its line in the log.
 const OUR_HEADERS: [&str; 13] = [
     "accept-encoding",
     "connection",

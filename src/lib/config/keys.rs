@@ -23,15 +23,15 @@ pub(super) struct Key {
 enum Owner {
     /// Every table, and `[http]` for all of them.
     All,
-    /// Every table, but not `[http]`: no two tables have the same.
+    /// Every table, but not `[http]`: each table has a value of its own.
     Single,
-    /// Tables that a socket picks; not `[http]`.
+    /// The tables that a socket picks, and not `[http]`.
     PickedBySocket,
-    /// Tables whose requests have a key.
+    /// The tables whose requests have a key.
     Keyed,
-    /// Tables that answer with an action.
+    /// The tables that answer with an action.
     Actions,
-    /// Tables whose requests have values that the operator may name.
+    /// The tables whose requests have values that the operator names.
     Open,
 }
 
@@ -116,7 +116,7 @@ pub(super) const ENDPOINT: &[Key] = &[
     key("breaker").with(BREAKER),
 ];
 
-/// Where a secret is kept.
+/// The keys of a secret: where it is kept.
 pub(super) const SECRET: &[Key] = &[key("credential"), key("file"), key("env")];
 
 pub(super) const BASIC_AUTH: &[Key] = &[key("user").with(SECRET), key("password").with(SECRET)];
@@ -173,7 +173,8 @@ impl Key {
         Self { owner, ..self }
     }
 
-    /// Returns whether the tables of a protocol have this key; without one, whether `[http]` has.
+    /// Returns whether the tables of a protocol have this key; without a protocol, whether `[http]`
+    /// has it.
     pub(super) fn is_of(&self, protocol: Option<&Facts>) -> bool {
         match (self.owner, protocol) {
             (Owner::All, _) => true,
@@ -187,7 +188,7 @@ impl Key {
         }
     }
 
-    /// Returns what is wrong with this key in a table that does not have it.
+    /// Returns the message for this key in a table that does not have it.
     pub(super) fn refusal(&self, protocol: Option<&Facts>) -> String {
         if protocol.is_none() {
             return "cannot be inherited; write it in each table".to_owned();

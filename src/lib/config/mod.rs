@@ -1,7 +1,8 @@
-//! The configuration the programs run on: made once from the file, immutable, and right.
+//! The configuration: read once from the file, immutable, and valid.
 //!
-//! `file` finds the values with their places, `resolve` makes this out of them, `problem` shows
-//! what is wrong with them, `show` writes it back as TOML.
+//! `file` finds the values and their places, `keys` lists the keys that there are, and `resolve`
+//! reads the tables. Each kind of key is read in a file of its own, which also holds its types;
+//! `endpoint` calls them all. `problem` shows mistakes, `show` writes the configuration as TOML.
 
 mod actions;
 mod body;

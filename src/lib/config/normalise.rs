@@ -1,25 +1,25 @@
-//! How a key is put into the form the backend knows.
+//! How a key is normalised before it is looked up.
 
 use super::reader::Reader;
 use super::values;
 
-/// What is made of a key before it is asked for.
+/// How a key is normalised before it is looked up.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Normalise {
     /// Whether it is put into lower case.
     pub lowercase: bool,
-    /// The characters at the first of which a local part is cut.
+    /// The local part is cut at the first of these characters.
     pub delimiter: Option<String>,
-    /// What a key has to match as a whole.
+    /// A key that this pattern does not match is not found.
     pub pattern: Option<Pattern>,
 }
 
 /// A regular expression over a whole key.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    /// As it is written.
+    /// The pattern as it is written.
     pub text: String,
-    /// Ready to use, and tied to both ends.
+    /// The pattern compiled, anchored at both ends.
     pub regex: regex_lite::Regex,
 }
 
@@ -47,8 +47,8 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Normalise {
     });
     let pattern = section.take("pattern").and_then(|entry| {
         let text = values::string(&entry, reader.report)?;
-        // The whole key, whatever alternatives the pattern has. Alone as well, since "a)|(b" is
-        // a pattern in brackets only.
+        // The group makes the anchors hold for every alternative. The pattern is compiled alone as
+        // well, because "a)|(b" is valid inside a group only.
         let regex = regex_lite::Regex::new(text)
             .and_then(|_| regex_lite::Regex::new(&format!("^(?:{text})$")));
         match regex {

@@ -12,7 +12,7 @@ use super::secret::{Secret, Source, any_secret};
 use super::tls::{self, Tls};
 use super::values;
 
-/// What the form for a token has of its own (RFC 6749, section 4.4; RFC 7523, section 2.2).
+/// The parameters that the program sets itself (RFC 6749, section 4.4; RFC 7523, section 2.2).
 const TOKEN_PARAMETERS: [&str; 5] = [
     "client_assertion",
     "client_assertion_type",
@@ -24,30 +24,30 @@ const TOKEN_PARAMETERS: [&str; 5] = [
 /// Client credentials of OAuth 2 (RFC 6749, section 4.4).
 #[derive(Clone, Debug, PartialEq)]
 pub struct OAuth {
-    /// Where tokens come from.
+    /// The token server.
     pub server: TokenServer,
-    /// Who we are there.
+    /// The client's identifier at the token server.
     pub client_id: String,
-    /// How we prove it.
+    /// How the client authenticates.
     pub client_auth: ClientAuth,
-    /// What is asked for, names with blanks between them.
+    /// The scopes, with blanks between them.
     pub scope: Option<String>,
-    /// What the form for a token has besides.
+    /// Further parameters of the request for a token.
     pub parameters: Vec<(String, Secret)>,
-    /// How https is done there.
+    /// The settings of TLS for the token server.
     pub tls: Tls,
 }
 
-/// Where tokens come from.
+/// The token server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenServer {
     /// The token endpoint itself.
     Token(Url),
-    /// An issuer that tells its token endpoint.
+    /// An issuer, which publishes its token endpoint (OpenID Connect Discovery).
     Issuer(Url),
 }
 
-/// How a client proves who it is.
+/// How a client authenticates to the token server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientAuth {
     /// The secret in `Authorization`.
@@ -63,8 +63,7 @@ pub enum ClientAuth {
 pub struct SigningKey {
     /// Where the key comes from.
     pub source: Source,
-    /// The algorithm it signs with, and the key; absent where the key could not be read for this
-    /// look at the configuration.
+    /// The algorithm and the key; absent where the key could not be read.
     pub key: Option<(Algorithm, EncodingKey)>,
 }
 
@@ -141,7 +140,7 @@ pub(super) fn read<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>, tls: &Tls
     })
 }
 
-/// Reads what the form for a token has besides; any of it may be a secret.
+/// Reads the further parameters of the request for a token; each may be a secret.
 fn token_parameters<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Vec<(String, Secret)> {
     let Some(table) = table(entry, reader.report) else {
         return Vec::new();
@@ -253,7 +252,7 @@ fn signing_key(reader: &mut Reader<'_, '_>, entry: &Entry<'_>, pem: &Secret) -> 
     })
 }
 
-/// Returns the key in a PEM text and the algorithm it signs with.
+/// Returns the key in a PEM text, and the algorithm that it signs with.
 fn parse_key(pem: &str) -> Option<(Algorithm, EncodingKey)> {
     type Read = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
     const KINDS: [(Algorithm, Read); 4] = [
@@ -264,7 +263,7 @@ fn parse_key(pem: &str) -> Option<(Algorithm, EncodingKey)> {
     ];
     KINDS.into_iter().find_map(|(algorithm, read)| {
         let key = read(pem.as_bytes()).ok()?;
-        // Only a signature tells whether the curve fits.
+        // A key is read without a look at its curve; signing fails if that is another one.
         jsonwebtoken::encode(&Header::new(algorithm), &(), &key).ok()?;
         Some((algorithm, key))
     })

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, each mistake with its place and a caret under it.
+//! The problems of a configuration, each with its place and a caret under it.
 
 use std::fmt::Write as _;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::{FILE, key_names};
 
-/// Whether a program can run in spite of it.
+/// Whether a program can run in spite of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// It can.
@@ -16,18 +16,18 @@ pub enum Severity {
     Error,
 }
 
-/// One mistake, ready to be shown.
+/// A problem, ready to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether it stops us.
+    /// Whether the program can run in spite of it.
     pub severity: Severity,
-    /// One line: place, key and what is wrong.
+    /// Its place, the key and the message, in one line.
     pub line: String,
-    /// The line of the file and a caret under it; empty where there is none.
+    /// The line of the file, with a caret under the place; empty for a problem without a place.
     pub quote: String,
 }
 
-/// Every mistake of one configuration.
+/// The problems of one configuration.
 #[derive(Debug)]
 pub struct Report {
     file: PathBuf,
@@ -46,7 +46,7 @@ struct Found {
     is_syntax: bool,
 }
 
-/// Which bytes of the file are what: so that a quoted line shows no secret.
+/// The places of keys and values in the file, so that a quoted line shows no secret.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     pub(super) keys: Vec<Range<usize>>,
@@ -55,7 +55,7 @@ pub(super) struct Layout {
 }
 
 impl Report {
-    /// Makes an empty report about a file.
+    /// Makes an empty report of a file.
     pub fn new(file: &Path) -> Self {
         Self {
             file: file.to_owned(),
@@ -71,7 +71,7 @@ impl Report {
         &self.problems
     }
 
-    /// Returns how many problems there are, warnings not counted.
+    /// Returns the number of errors.
     pub fn errors(&self) -> usize {
         self.problems
             .iter()
@@ -79,12 +79,12 @@ impl Report {
             .count()
     }
 
-    /// Tells whether any problem is an error.
+    /// Returns whether any problem is an error.
     pub fn has_errors(&self) -> bool {
         self.errors() > 0
     }
 
-    /// Adds an error that has no place in the file.
+    /// Adds a problem that has no place in the file.
     pub fn add(&mut self, severity: Severity, text: &str) {
         self.problems.push(Problem {
             severity,
@@ -103,8 +103,8 @@ impl Report {
         self.add(Severity::Error, &format!("cannot be read: {cause}"));
     }
 
-    /// Returns how many values have been rejected so far: an inherited one counts in every table,
-    /// a warning never.
+    /// Returns how many values have been rejected so far. An inherited value counts in every table
+    /// that inherits it; a warning does not count.
     pub(super) fn rejected(&self) -> usize {
         self.rejected
     }
@@ -132,7 +132,7 @@ impl Report {
         });
     }
 
-    /// A value that several tables inherit is wrong once.
+    /// Notes a problem. A value that several tables inherit is reported once.
     fn note(&mut self, severity: Severity, span: Range<usize>, path: &str, text: String) {
         let is_known = |f: &Found| f.span.as_ref() == Some(&span) && f.path == path;
         if !self.found.iter().any(is_known) {
@@ -146,7 +146,7 @@ impl Report {
         }
     }
 
-    /// Turns what was found into lines, now that it is known what may be shown.
+    /// Turns the problems into lines. Only at the end is it known which values may be shown.
     pub(super) fn render(&mut self, source: &str) {
         let mut found = std::mem::take(&mut self.found);
         found.sort_by_key(|f| f.span.as_ref().map(|span| span.start));
@@ -193,7 +193,7 @@ struct Place<'s> {
     span: Range<usize>,
 }
 
-/// What is shown for what is hidden.
+/// The text in place of a hidden value.
 const HIDDEN: &str = "***";
 
 impl<'s> Place<'s> {
@@ -214,7 +214,7 @@ impl<'s> Place<'s> {
         }
     }
 
-    /// Shows keys, punctuation and the values known to be harmless; no comments.
+    /// Shows keys, punctuation and the values that are known to be harmless, but no comment.
     fn quote(&self, layout: &Layout) -> String {
         let mut shown = Shown::default();
         let mut at = self.start;
@@ -243,7 +243,8 @@ impl<'s> Place<'s> {
         shown.render(self.line)
     }
 
-    /// Shows a key of ours or the name of a table: the parser cannot say what the rest is.
+    /// Shows a known key or the name of a known table. In a file that cannot be parsed, the rest of
+    /// the line may be part of a secret.
     fn quote_syntax(&self) -> String {
         let seen = match self.text.split_once('=') {
             Some((key, _)) if is_key(key) => key.len() + 1,
@@ -269,15 +270,15 @@ impl<'s> Place<'s> {
     }
 }
 
-/// Returns whether these are names of keys. Any other word may be part of a secret: base64 ends in
-/// `=`.
+/// Returns whether all of these words are keys. Any other word may be part of a secret: base64 ends
+/// in `=`.
 fn is_key(text: &str) -> bool {
     let names = key_names();
     let mut words = text.split('.').map(str::trim);
     words.all(|word| names.contains(word))
 }
 
-/// Returns how much of a line is the header of a table of ours.
+/// Returns how many bytes of a line are the header of a known table.
 fn header_length(line: &str) -> usize {
     let indent = line.len() - line.trim_start().len();
     let Some(inside) = line[indent..].strip_prefix('[') else {
@@ -293,7 +294,7 @@ fn header_length(line: &str) -> usize {
     }
 }
 
-/// A quoted line as it grows, and where the caret goes.
+/// A quoted line as it grows, and the columns of the caret.
 #[derive(Default)]
 struct Shown {
     text: String,
@@ -309,7 +310,7 @@ impl Shown {
         if !(bytes.start < marked.end && marked.start < bytes.end) {
             return;
         }
-        // A piece that is shown as it is may be marked in part: a value inside a list.
+        // Of a piece that is shown as it is, only a part may be marked: a value in a list.
         let (start, end) = if piece.len() == bytes.len() && marked.start > bytes.start {
             (from + marked.start - bytes.start, to)
         } else {

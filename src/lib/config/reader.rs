@@ -1,4 +1,4 @@
-//! What reads the keys of one table: the table, what it is for, and the report.
+//! What every reader of keys needs: the table, its protocol, and the report.
 
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -10,10 +10,9 @@ use super::template::{Template, Vocabulary};
 use super::values;
 use crate::protocol::{self, Facts};
 
-/// The keys of one endpoint. Those of the same kind are read in files of their own: headers,
-/// identity, transport, reading, actions, steady.
+/// The keys of one table as they are read.
 pub(super) struct Reader<'r, 't> {
-    /// The protocol of the table; for `[http]` all of them.
+    /// The protocol of the table; for `[http]` all protocols.
     protocols: &'r [&'static Facts],
     /// Whether the table itself, and not `[http]`, has `on-not-found`.
     pub(super) has_own_not_found: bool,
@@ -26,7 +25,7 @@ pub(super) struct Reader<'r, 't> {
 type Place = Range<usize>;
 
 impl<'r, 't> Reader<'r, 't> {
-    /// Makes a reader of a table for these protocols.
+    /// Makes a reader of a table that is for these protocols.
     pub(super) fn new(
         section: Section<'t>,
         protocols: &'r [&'static Facts],
@@ -48,12 +47,13 @@ impl<'r, 't> Reader<'r, 't> {
         self.protocols.len() > 1
     }
 
-    /// Returns the facts that the defaults follow; those of `[http]` are only checked.
+    /// Returns the protocol whose defaults are used. For `[http]`, which is only checked, this can
+    /// be any protocol.
     pub(super) fn facts(&self) -> &'static Facts {
         self.protocols.first().copied().unwrap_or(protocol::ALL[0])
     }
 
-    /// Returns whether a protocol that this section is for has a property.
+    /// Returns whether any of the protocols has a property.
     pub(super) fn any(&self, has: impl Fn(&Facts) -> bool) -> bool {
         self.protocols.iter().any(|facts| has(facts))
     }
@@ -62,7 +62,7 @@ impl<'r, 't> Reader<'r, 't> {
         self.report.error(span, path, text);
     }
 
-    /// Returns where the table is named, for what is missing in it.
+    /// Returns the place and the path of the table, to report what is missing.
     pub(super) fn place(&self) -> (Place, String) {
         (self.section.span.clone(), self.section.path.clone())
     }
@@ -71,7 +71,7 @@ impl<'r, 't> Reader<'r, 't> {
         Template::parse(text, self.vocabulary())
     }
 
-    /// Reads a text of the request, the constants of which may be secrets.
+    /// Reads a template, the constants of which may be secrets.
     pub(super) fn template(&mut self, text: &str, span: Place, path: &str) -> Option<Template> {
         let Ok(template) = self.parse_template(text) else {
             let fault = self.vocabulary().fault();

@@ -1,4 +1,4 @@
-//! What keeps an endpoint steady: kept answers, and peace for a target that is down.
+//! Cache and breaker: what an endpoint answers while its backend is slow or down.
 
 use std::time::Duration;
 
@@ -7,33 +7,33 @@ use super::reader::Reader;
 use super::template::Template;
 use super::values;
 
-/// How answers are kept.
+/// How answers are cached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
-    /// How long a value is good.
+    /// How long a value is fresh.
     pub ttl: Duration,
-    /// How long a "not found" is good.
+    /// How long a "not found" is fresh.
     pub negative_ttl: Duration,
-    /// How long after that it may still be said while no better one is to be had.
+    /// How much longer a stale value may be used while the backend fails.
     pub stale_if_error: Option<Duration>,
-    /// How long before its end it is asked for again, if it is asked for at all.
+    /// How long before its end a value in use is fetched again.
     pub refresh_ahead: Option<Duration>,
-    /// Whether the backend's own word on lifetimes comes first.
+    /// Whether the headers of an answer have priority.
     pub honour_http: bool,
-    /// The most answers.
+    /// The most entries.
     pub max_entries: usize,
-    /// The most memory for them, about.
+    /// The most bytes that the entries may take, approximately.
     pub max_bytes: usize,
-    /// The attributes that make a policy question.
+    /// The attributes whose values make two policy requests equal.
     pub by: Vec<String>,
 }
 
-/// When a target is left in peace.
+/// When a target is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breaker {
-    /// After so many failures in a row.
+    /// The failures in a row that open the breaker.
     pub failures: usize,
-    /// For so long.
+    /// The longest time between two probes.
     pub pause: Duration,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn cache(reader: &mut Reader<'_, '_>) -> Option<Cache> {
     })
 }
 
-/// A lifetime; `false` is none at all.
+/// Reads a lifetime; `false` is none at all.
 fn lifetime(
     reader: &mut Reader<'_, '_>,
     section: &mut Section<'_>,

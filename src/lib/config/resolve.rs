@@ -1,4 +1,4 @@
-//! The file into the configuration: every value parsed into its type, every mistake collected.
+//! From the file to the configuration: every table is read, every problem is collected.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,43 +16,43 @@ use super::values;
 use crate::protocol::facts::PickedBy;
 use crate::protocol::{self, Facts};
 
-/// Everything in the file.
+/// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`.
     pub server: Server,
     /// `[log]` `level`.
     pub level: LevelFilter,
-    /// Every table of every program.
+    /// The tables of all protocols.
     pub tables: Vec<Table>,
 }
 
 impl Config {
-    /// Returns the tables of one program.
+    /// Returns the tables of one protocol.
     pub fn tables_of(&self, protocol: &'static Facts) -> impl Iterator<Item = &Table> {
         self.tables.iter().filter(move |t| t.protocol == protocol)
     }
 }
 
-/// One table of one program: a name that Postfix or a socket uses, and the endpoint behind it.
+/// A table: the name that Postfix or a socket uses, and the endpoint behind it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// The protocol that asks it.
+    /// The protocol that serves it.
     pub protocol: &'static Facts,
     /// The name of the table; `*` takes every other map name of a socketmap.
     pub name: String,
-    /// The `FileDescriptorName=` of the sockets that serve it; unused by socketmap.
+    /// The `FileDescriptorName=` of its sockets; empty where the request names the table.
     pub socket: String,
-    /// What is asked.
+    /// The endpoint that is asked.
     pub endpoint: Endpoint,
 }
 
-/// What the configuration is read for.
+/// The purpose for which the configuration is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// To run this program on it: every secret of its tables has to be there.
+    /// To run this protocol's program: every secret of its tables has to be readable.
     Serve(&'static Facts),
-    /// To look at it, perhaps outside the unit that has the credentials.
+    /// To check or show it, perhaps outside the unit that has the credentials.
     Check,
 }
 
@@ -66,7 +66,7 @@ impl Mode {
     }
 }
 
-/// Makes a configuration of the text, or reports why there is none.
+/// Makes the configuration from the text of a file, and reports its problems.
 pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Config> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -132,13 +132,13 @@ fn take_section<'t>(
     ))
 }
 
-/// The tables of all programs as they are read, one after the other.
+/// The tables of all protocols, as they are read one after the other.
 struct Tables<'t> {
     base: Option<(&'t str, &'t DeTable<'t>)>,
     mode: Mode,
     drain_timeout: Duration,
     found: Vec<Table>,
-    /// Which table has taken a socket's name.
+    /// The path of the table that has each name of a socket.
     sockets: HashMap<(&'static Facts, String), String>,
 }
 
@@ -162,8 +162,8 @@ impl<'t> Tables<'t> {
         };
         if endpoint.request_timeout > self.drain_timeout {
             let text = format!(
-                "request-timeout is longer than server.drain-timeout ({:?} > {:?}), so a stop may cut a \
-                 call short; change one of them",
+                "request-timeout is longer than server.drain-timeout ({:?} > {:?}), so a stop may \
+                 cut a call short; change one of them",
                 endpoint.request_timeout, self.drain_timeout
             );
             report.warning(entry.key_span.clone(), &entry.path, text);
@@ -176,8 +176,8 @@ impl<'t> Tables<'t> {
         });
     }
 
-    /// A map's name stands in main.cf between a colon and a blank; a socket's name in
-    /// `LISTEN_FDNAMES` between colons (sd_listen_fds(3)).
+    /// In main.cf the name of a map stands between a colon and a blank, and in `LISTEN_FDNAMES` the
+    /// name of a socket between colons (sd_listen_fds(3)).
     fn check_name(&self, protocol: &'static Facts, entry: &Entry<'_>, report: &mut Report) {
         let is_bad = |c: char| c == ':' || c.is_whitespace() || c.is_control();
         if entry.key.is_empty() || entry.key.contains(is_bad) {
@@ -212,8 +212,8 @@ impl<'t> Tables<'t> {
             report.error(span.clone(), path, text);
         } else if written.is_some() && (name.is_empty() || name.contains([':', ' '])) {
             let text = format!(
-                "{name:?} cannot be a FileDescriptorName=; it must not be empty or contain a colon or \
-                 a blank"
+                "{name:?} cannot be a FileDescriptorName=; it must not be empty or contain a colon \
+                 or a blank"
             );
             report.error(span.clone(), path, text);
         }

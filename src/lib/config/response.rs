@@ -1,4 +1,4 @@
-//! How an answer is read: its form, where the value stands, and what a status means.
+//! How an answer is read: its format, the place of the value, and the meaning of a status.
 
 use reqwest::header::{HeaderName, HeaderValue};
 use toml::de::DeValue;
@@ -13,36 +13,36 @@ use crate::protocol::policy::rules::{FallbackAction, PolicyActions};
 /// How an answer is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseRules {
-    /// What an empty value and a 404 mean, and where an object holds the value by default.
+    /// The protocol, whose facts give the meaning of an empty value and a 404.
     pub protocol: &'static Facts,
-    /// What the body is.
+    /// The format of the body.
     pub response: Response,
-    /// JSON Pointer to the value; if absent the root, or `/action` of a policy object.
+    /// The JSON Pointer to the value; if absent, the root or the protocol's default for an object.
     pub value: Option<String>,
-    /// What a pointer to nothing means.
+    /// The meaning of a `value` that points nowhere.
     pub missing: Missing,
-    /// JSON Pointer to what flags an error.
+    /// The JSON Pointer to a member that flags an error.
     pub error: Option<String>,
-    /// What stands there although there is none.
+    /// The values of that member that flag none.
     pub no_error: Vec<String>,
-    /// Joins a list.
+    /// The text between the elements of a list.
     pub list_separator: String,
-    /// What a JSON `true` becomes.
+    /// The value for a JSON `true`.
     pub true_value: String,
-    /// What the operator has written of statuses.
+    /// The meanings of statuses that the operator has set.
     pub status: Statuses,
-    /// The headers without which an answer is not the API's.
+    /// The headers that an answer of the API has; without them it is not understood.
     pub require_header: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// What the body of an answer is.
+/// The format of the body of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Response {
     /// JSON.
     Json,
     /// One line of text.
     Text,
-    /// One or the other, by its content type.
+    /// JSON or text, by the content type.
     Auto,
 }
 
@@ -54,7 +54,7 @@ impl Response {
     ];
 }
 
-/// What a `value` that points nowhere means.
+/// The meaning of a `value` that points nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// The answer is not understood.
@@ -70,7 +70,7 @@ impl Missing {
     ];
 }
 
-/// What a status means.
+/// The meaning of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The body is the answer.
@@ -79,7 +79,7 @@ pub enum Verdict {
     NotFound,
     /// Ask again later.
     Temporary,
-    /// Somebody must mend a setting.
+    /// An operator has to change a setting.
     Permanent,
 }
 
@@ -92,17 +92,17 @@ impl Verdict {
     ];
 }
 
-/// The operator's `status`, which wins over the built-in table; exact ones win over classes.
+/// The operator's `status`, which has priority over the built-in table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statuses {
-    /// By status.
+    /// The meanings of single statuses, which have priority over classes.
     pub exact: Vec<(u16, Verdict)>,
-    /// By the first digit of the status.
+    /// The meanings of classes, by the first digit.
     pub classes: Vec<(u16, Verdict)>,
 }
 
 impl Statuses {
-    /// Returns what the operator has written of this status.
+    /// Returns the meaning that the operator has set for a status.
     pub fn verdict(&self, status: u16) -> Option<Verdict> {
         let find = |list: &[(u16, Verdict)], wanted: u16| {
             list.iter().find(|(s, _)| *s == wanted).map(|(_, v)| *v)
@@ -144,7 +144,7 @@ fn missing(reader: &mut Reader<'_, '_>, response: Response, actions: &PolicyActi
     };
     let missing =
         values::word(&entry, &Missing::WORDS, reader.report).unwrap_or(Missing::Temporary);
-    // A text always has a value.
+    // A text always has a value, so that `missing` has no effect.
     let is_used = response != Response::Text;
     if missing == Missing::NotFound && below > 0 && is_used {
         warn_of_inherited(
@@ -158,7 +158,7 @@ fn missing(reader: &mut Reader<'_, '_>, response: Response, actions: &PolicyActi
     missing
 }
 
-/// Warns of an inherited "not-found", which keeps a lookup quiet and lets a policy's mail pass.
+/// Warns of an inherited "not-found": a lookup finds no such key then, but a policy lets mail pass.
 fn warn_of_inherited(
     reader: &mut Reader<'_, '_>,
     entry: &Entry<'_>,
@@ -214,7 +214,7 @@ fn status(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> Statuses {
         let Some(verdict) = values::word(&entry, &Verdict::WORDS, reader.report) else {
             continue;
         };
-        // 204 means that everywhere.
+        // A 204 is "not found" in every protocol.
         if verdict == Verdict::NotFound && below > 0 && entry.key != "204" {
             let key = format!("status.{}", entry.key);
             warn_of_inherited(reader, &entry, &key, "this status", actions);

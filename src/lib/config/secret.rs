@@ -1,4 +1,4 @@
-//! Secrets: where they come from, and a value that cannot be shown.
+//! Secrets: where they are kept, and a value that cannot be shown.
 
 use std::env::VarError;
 use std::fmt;
@@ -14,7 +14,7 @@ use super::keys::SECRET;
 use super::problem::Report;
 use super::values::{place, plain};
 
-/// Where a secret comes from.
+/// The place where a secret is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {
     /// The configuration itself.
@@ -27,7 +27,7 @@ pub enum Source {
     Environment(String),
 }
 
-/// A value that no log, error or debug output can hold.
+/// A value that appears in no log, error or debug output.
 #[derive(Clone)]
 pub struct Secret {
     source: Source,
@@ -35,7 +35,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Makes a secret of what stands in the configuration.
+    /// Makes a secret from a value in the configuration.
     pub fn text(value: &str) -> Self {
         Self {
             source: Source::Text,
@@ -43,7 +43,7 @@ impl Secret {
         }
     }
 
-    /// Fetches a secret from where it is kept. One line feed at its end is not part of it.
+    /// Reads a secret from its place. One line feed at the end is not part of it.
     pub fn fetch(source: Source) -> io::Result<Self> {
         let mut value = match &source {
             Source::Text => String::new(),
@@ -60,7 +60,7 @@ impl Secret {
         })
     }
 
-    /// Makes a secret that is not there, for a look at a configuration outside its unit.
+    /// Makes a secret that could not be read, for a check outside the unit that has it.
     pub fn absent(source: Source) -> Self {
         Self {
             source,
@@ -68,34 +68,33 @@ impl Secret {
         }
     }
 
-    /// Tells whether a secret could not be had for this look at the configuration.
+    /// Returns whether the secret could not be read.
     pub(super) fn is_absent(&self) -> bool {
         self.source != Source::Text && self.expose().is_empty()
     }
 
-    /// Returns where it comes from.
+    /// Returns the place where it is kept.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// Returns the value, to be sent and nothing else.
+    /// Returns the value, which may only be sent.
     pub fn expose(&self) -> &str {
         self.value.expose_secret()
     }
 }
 
-/// A secret that stands in a header, ready to be sent.
+/// The value of a header that has a secret in it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HeaderSecret {
-    /// Where the secret comes from.
+    /// The place where the secret is kept.
     pub source: Source,
-    /// The whole value; absent where the secret could not be read for this look at the
-    /// configuration.
+    /// The whole value; absent where the secret could not be read.
     pub value: Option<HeaderValue>,
 }
 
 impl HeaderSecret {
-    /// Puts a secret behind a prefix, if a header can hold both.
+    /// Puts a secret after a prefix. Fails if a header cannot have it.
     pub(super) fn new(prefix: &str, secret: &Secret) -> Option<Self> {
         let value = match secret.is_absent() {
             true => None,
@@ -108,7 +107,8 @@ impl HeaderSecret {
     }
 }
 
-/// Returns the value of a header that no log shows and no HTTP/2 table keeps (RFC 7541, section 7.1.3).
+/// Returns the value of a header, marked so that no log shows it and that HTTP/2 does not put it
+/// into its table of headers (RFC 7541, section 7.1.3).
 pub(super) fn sensitive(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
@@ -121,7 +121,7 @@ impl fmt::Debug for HeaderSecret {
     }
 }
 
-/// The words of a `VarError` itself would show the value.
+/// Returns an error without the value, which the text of a `VarError` shows.
 fn without_value(error: VarError) -> io::Error {
     match error {
         VarError::NotPresent => io::Error::new(io::ErrorKind::NotFound, "not set"),
@@ -162,18 +162,18 @@ impl fmt::Debug for Source {
     }
 }
 
-/// How one table's secrets are read.
+/// Whether the secrets of a table have to be readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SecretPolicy {
-    /// They have to be there.
+    /// A secret that cannot be read is an error.
     Required,
-    /// It is worth a warning if they are not.
+    /// A secret that cannot be read is worth a warning.
     Warn,
-    /// They are another program's, which may have them where this one cannot see them.
+    /// The secrets are another program's, whose unit may have credentials that this one has not.
     Ignore,
 }
 
-/// Returns a secret that can stand in a header, with a prefix.
+/// Returns a secret as the value of a header, with a prefix.
 pub(super) fn header_secret(
     entry: &Entry<'_>,
     prefix: &str,
@@ -189,7 +189,7 @@ pub(super) fn header_secret(
     header
 }
 
-/// Returns a secret. For a look at a configuration it may be one that is not there.
+/// Returns a secret. The policy decides whether it may be absent.
 pub(super) fn any_secret(
     entry: &Entry<'_>,
     secret_policy: SecretPolicy,
@@ -200,7 +200,8 @@ pub(super) fn any_secret(
         DeValue::String(text) => Ok(Secret::text(text)),
         DeValue::Table(_) => return fetched(entry, secret_policy, report),
         _ => Err(
-            "must be a string, { credential = \"NAME\" }, { file = \"/path\" } or { env = \"NAME\" }",
+            "must be a string, { credential = \"NAME\" }, { file = \"/path\" } or \
+             { env = \"NAME\" }",
         ),
     };
     secret

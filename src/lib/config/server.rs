@@ -1,4 +1,4 @@
-//! `[server]` and `[log]`: what holds for a program as a whole.
+//! `[server]` and `[log]`: the settings of a program as a whole.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::file::Section;
 use super::problem::Report;
 use super::values;
 
-/// The limits toward Postfix.
+/// The limits of connections from Postfix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Connections at once, per program.
+    /// The most open connections of one program.
     pub max_connections: usize,
-    /// From a request's first byte to its last, and for writing a reply.
+    /// The time from the first byte of a request to its last, and for writing a reply.
     pub read_timeout: Duration,
-    /// How long a connection may ask nothing; for ever if absent.
+    /// How long a connection may be idle; without a limit if absent.
     pub idle_timeout: Option<Duration>,
-    /// From SIGTERM to the end.
+    /// The time from SIGTERM to the end of the program.
     pub drain_timeout: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Values as TOML: the shapes that a value can have, in the order of the table of keys.
+//! The shapes of values as TOML, for `show`.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::secret::Source;
 use super::template::Template;
 use crate::protocol::Facts;
 
-/// The few shapes a value can have.
+/// The shapes that a value can have.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Shape<'c> {
@@ -38,7 +38,7 @@ impl Serialize for Pairs<'_> {
     }
 }
 
-/// Returns a table with these keys, those without a value left out.
+/// Returns a table in the order of its keys, without those that have no value.
 pub(super) fn table<'c>(
     keys: &[Key],
     protocol: Option<&Facts>,
@@ -67,7 +67,7 @@ pub(super) fn duration(duration: Duration) -> Shape<'static> {
     })
 }
 
-/// Returns the word for a value; a value without a word is `false`.
+/// Returns the word for a value, or `false` for a value without a word.
 pub(super) fn word<T: PartialEq>(words: &[(&str, T)], value: &T) -> Shape<'static> {
     let found = words.iter().find(|(_, of)| of == value);
     found.map_or(Shape::Flag(false), |(word, _)| text(word))
@@ -81,19 +81,19 @@ pub(super) fn some_table(table: Pairs<'_>) -> Option<Shape<'_>> {
     (!table.0.is_empty()).then_some(Shape::Table(table))
 }
 
-/// What is shown for what is hidden.
+/// The text in place of a hidden value.
 const HIDDEN: &str = "(hidden)";
 
 pub(super) fn hidden() -> Shape<'static> {
     text(HIDDEN)
 }
 
-/// Hides what stands between the placeholders, as a quoted line does.
+/// Returns a template with its constants hidden: any of them may be a token.
 pub(super) fn template(template: &Template) -> Shape<'static> {
     text(template.without_constants(HIDDEN))
 }
 
-/// Hides a secret of the configuration itself; of any other one its place is shown.
+/// Returns the place of a secret. One that stands in the configuration itself is hidden.
 pub(super) fn source(source: &Source) -> Shape<'_> {
     let (kind, place) = match source {
         Source::Text => return hidden(),

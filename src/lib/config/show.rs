@@ -1,4 +1,4 @@
-//! The configuration as it is after inheritance, as TOML that means the same; no secret is shown.
+//! The configuration after inheritance, as TOML with the same meaning and without secrets.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use super::transport::{Compression, HttpVersion, Proxy, Transport};
 use crate::protocol;
 use crate::protocol::policy::rules::{FallbackAction, PolicyActions};
 
-/// Writes the whole configuration.
+/// Returns the configuration as TOML.
 pub fn show(config: &Config) -> Result<String, toml::ser::Error> {
     toml::to_string(&Shown(config))
 }

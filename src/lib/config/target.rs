@@ -1,4 +1,4 @@
-//! URLs with placeholders, taken apart so that no value can change their shape.
+//! URLs with placeholders, split into parts so that no value can change their structure.
 
 use std::fmt;
 
@@ -14,17 +14,17 @@ use super::template::{Part, Template, Vocabulary};
 pub struct Target {
     /// Scheme, host and port.
     pub origin: String,
-    /// The same as a URL, with the path if that is always the same: parsing it takes time.
+    /// The same as a URL, with the path if that is constant: no call has to parse it again.
     pub base: Url,
-    /// The path, one template for each part between slashes.
+    /// The path, with a template for each segment.
     pub segments: Vec<Template>,
-    /// What follows the `?`.
+    /// The query.
     pub query: Option<Template>,
 }
 
-/// What is wrong with a target, and whether the text may be shown.
+/// What is wrong with a target.
 pub struct Fault {
-    /// The words for it.
+    /// The message.
     pub text: String,
     /// Whether the target may hold a password.
     pub is_secret: bool,
@@ -35,7 +35,7 @@ impl Target {
     pub fn parse(text: &str, vocabulary: Vocabulary<'_>) -> Result<Self, Fault> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        // A password may hold any character, so be careful before the parts are known.
+        // A password can contain any character, so that an "@" anywhere may end one.
         let is_secret = text.contains('@');
         let fault = |text: String| Fault { text, is_secret };
         if authority.contains('@') {
@@ -105,7 +105,7 @@ impl Target {
         })
     }
 
-    /// Tells whether the URL depends on the request.
+    /// Returns whether the URL has a placeholder.
     pub fn has_placeholder(&self) -> bool {
         self.segments
             .iter()
@@ -121,17 +121,17 @@ impl Target {
             .any(Template::varies)
     }
 
-    /// Tells whether the calls are encrypted.
+    /// Returns whether the scheme is https.
     pub fn is_https(&self) -> bool {
         self.origin.to_ascii_lowercase().starts_with("https:")
     }
 }
 
-/// Said of a template that cannot be read and may hold a password.
+/// The message for a template that cannot be read and may contain a password.
 const UNSHOWN: &str =
     "has a placeholder that is unknown or not closed, or a \"%\" without two digits";
 
-/// Reads one piece of a URL, the literals of which are URL text already.
+/// Reads a part of a URL, whose literals are escaped already.
 fn template(text: &str, vocabulary: Vocabulary<'_>) -> Result<Template, String> {
     let template = Template::parse(text, vocabulary)?;
     for part in &template.parts {
@@ -144,7 +144,7 @@ fn template(text: &str, vocabulary: Vocabulary<'_>) -> Result<Template, String> 
     Ok(template)
 }
 
-/// Tells whether every `%` is followed by two hexadecimal digits.
+/// Returns whether every `%` is followed by two hexadecimal digits.
 fn has_whole_escapes(literal: &str) -> bool {
     literal.split('%').skip(1).all(|after| {
         let digits = after.as_bytes().get(..2);
@@ -152,7 +152,7 @@ fn has_whole_escapes(literal: &str) -> bool {
     })
 }
 
-/// Tells whether a literal segment would make URL parsers drop parts of the path.
+/// Returns whether a segment is `.` or `..`, for which URL parsers remove parts of the path.
 fn is_dots(segment: &Template) -> bool {
     let [Part::Literal(literal)] = segment.parts.as_slice() else {
         return false;
@@ -176,7 +176,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<Target> {
                 .iter()
                 .filter_map(|value| target(reader, value, &entry.path));
             let targets: Vec<_> = targets.collect();
-            // Half a list would be another list.
+            // With a part of the list only, another target would be the first.
             if targets.len() < array.len() {
                 Vec::new()
             } else {

@@ -7,14 +7,14 @@ use crate::protocol::{self, Facts};
 /// A text with placeholders in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
-    /// What it is made of, in order.
+    /// Its parts, in order.
     pub parts: Vec<Part>,
 }
 
-/// A piece of a template.
+/// A part of a template.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Text as it is.
+    /// A constant.
     Literal(String),
     /// A value of the request.
     Placeholder(Placeholder),
@@ -46,15 +46,15 @@ pub enum Placeholder {
 /// Which placeholders a text may have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vocabulary<'v> {
-    /// The protocols that the text is for; a placeholder of any of them will do.
+    /// The protocols of the text, which may have the placeholders of each of them.
     pub protocols: &'v [&'static Facts],
     /// Further attributes that the operator has named.
     pub extra: &'v [String],
 }
 
 impl Vocabulary<'_> {
-    /// Returns what is wrong with a text that cannot be read, in words that show nothing of it: it
-    /// may be a secret.
+    /// Returns the message for a text that cannot be read. It shows nothing of the text, which may
+    /// be a secret.
     pub(super) fn fault(self) -> String {
         let known = self.known();
         format!(
@@ -75,7 +75,7 @@ impl Vocabulary<'_> {
 }
 
 impl Template {
-    /// Reads a text. Fails with what is wrong with it.
+    /// Parses a text. Fails with the message for what is wrong.
     pub fn parse(text: &str, vocabulary: Vocabulary<'_>) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -129,22 +129,22 @@ impl Template {
         }
     }
 
-    /// Returns whether the text may be shown: it has no constant to be hidden.
+    /// Returns whether the text may be shown, because it has no constant.
     pub(super) fn is_harmless(&self) -> bool {
         self.parts
             .iter()
             .all(|part| matches!(part, Part::Placeholder(_)))
     }
 
-    /// Tells whether the text depends on the request.
+    /// Returns whether the text has a placeholder.
     pub fn has_placeholder(&self) -> bool {
         self.parts
             .iter()
             .any(|part| matches!(part, Part::Placeholder(_)))
     }
 
-    /// Returns whether the text differs between the requests of one table. The name of a map says
-    /// nothing of the key, and `request` is always `smtpd_access_policy`.
+    /// Returns whether the text differs between the requests of one table. The name of a map does
+    /// not depend on the key, and `request` is always `smtpd_access_policy`.
     pub(super) fn varies(&self) -> bool {
         self.parts.iter().any(|part| match part {
             Part::Literal(_) | Part::Placeholder(Placeholder::Name) => false,
@@ -178,7 +178,7 @@ fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, St
     if is_extra || any(&|facts| facts.values.contains(&name)) {
         return Ok(Placeholder::Value(name.to_owned()));
     }
-    // What looks like no name may be part of a secret.
+    // A text that does not look like a name may be part of a secret.
     let is_name = name
         .bytes()
         .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'*');

@@ -1,4 +1,4 @@
-//! How https is done.
+//! TLS to backends: certificates, the client's key, and the lowest version.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,14 +18,14 @@ use super::secret::{Secret, SecretPolicy, Source, any_secret, fetch};
 use super::values;
 use super::values::{place, plain};
 
-/// How https is done.
+/// The settings of TLS.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
-    /// The authorities to trust instead of the system's.
+    /// The authorities that are trusted instead of the system's.
     pub ca: Option<Certificates>,
-    /// The certificate to show, and its key.
+    /// The certificate that is presented, with its key.
     pub identity: Option<ClientIdentity>,
-    /// The lowest version.
+    /// The lowest version that is accepted.
     pub min_version: TlsVersion,
     /// Whether the server's certificate is checked.
     pub verify: bool,
@@ -43,9 +43,9 @@ impl Default for Tls {
 }
 
 impl Tls {
-    /// Returns what of it holds for a server of tokens as well: whom to trust instead of the system,
-    /// and the lowest version. It is another server, which is to be checked in any case, and which
-    /// has not asked who we are.
+    /// Returns the settings that a token server inherits: the authorities and the lowest version.
+    /// It is another server than the backend, so its certificate is always checked, and the
+    /// client's certificate is not for it.
     pub fn for_tokens(&self) -> Self {
         Self {
             ca: self.ca.clone(),
@@ -67,12 +67,11 @@ pub struct Certificates {
 /// The certificate that we present to a server, with its key.
 #[derive(Clone)]
 pub struct ClientIdentity {
-    /// The certificate, and those that lead to its authority.
+    /// The certificate, followed by those that lead to its authority.
     pub certificates: Certificates,
-    /// Where the key comes from.
+    /// The place where the key is kept.
     pub key: Source,
-    /// Both, ready for use; absent where the key could not be read for this look at the
-    /// configuration.
+    /// Both together; absent where the key could not be read.
     pub certified: Option<CertifiedKey>,
 }
 
@@ -115,7 +114,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Tls {
     }
 }
 
-/// Reads what stands in a section; what does not is taken over.
+/// Reads the keys of a section over inherited settings.
 pub(super) fn read_over<'t>(
     reader: &mut Reader<'_, 't>,
     mut tls: Tls,
@@ -139,8 +138,8 @@ pub(super) fn read_over<'t>(
     if let Some(entry) = section.take_bool("verify") {
         tls.verify = values::boolean(&entry, reader.report).unwrap_or(true);
         if !tls.verify {
-            let text = "the backend's certificate is not checked: anybody on the network path can take its place and \
-                        read the secrets sent";
+            let text = "the backend's certificate is not checked: anybody on the network path can \
+                        take its place and read the secrets sent";
             reader.report.warning(entry.value.span(), &entry.path, text);
         }
     }
@@ -199,7 +198,7 @@ fn identity<'t>(
     })
 }
 
-/// Returns a secret that is kept in a PEM file.
+/// Returns a secret from a PEM file.
 fn secret_pem(
     entry: &Entry<'_>,
     secret_policy: SecretPolicy,
@@ -224,14 +223,14 @@ fn pem(entry: &Entry<'_>, report: &mut Report) -> Option<(PathBuf, String)> {
 
 const NO_PEM_FILE: &str = "must be the path of a PEM file";
 
-/// Returns whether each of these certificates can be used as an authority's.
+/// Returns whether each certificate can be used as an authority's.
 fn are_authorities(certificates: &[CertificateDer<'static>]) -> bool {
     let mut roots = RootCertStore::empty();
     let mut certificates = certificates.iter();
     certificates.all(|certificate| roots.add(certificate.clone()).is_ok())
 }
 
-/// Puts a client's certificate and its key together, if they fit.
+/// Joins a client's certificate and its key, if they fit.
 fn certified(chain: Vec<CertificateDer<'static>>, key: &Secret) -> Option<CertifiedKey> {
     let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).ok()?;
     CertifiedKey::from_der(chain, key, &crypto_provider()).ok()
@@ -244,7 +243,7 @@ fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     (!certificates.is_empty()).then_some(certificates)
 }
 
-/// Returns what does the cryptography of TLS.
+/// Returns the implementation of the cryptography of TLS.
 pub fn crypto_provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));

@@ -1,4 +1,4 @@
-//! How a backend is reached: proxy, compression and their like.
+//! How connections to a backend are made.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use super::reader::Reader;
 use super::tls::{self, Tls};
 use super::values;
 
-/// How connections to a backend are made; endpoints that agree in it share them.
+/// How connections to a backend are made. Endpoints with equal settings share connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transport {
-    /// Name resolution, connection and TLS handshake.
+    /// The time for name resolution, connection and TLS handshake.
     pub connect_timeout: Duration,
     /// How long an idle connection is kept.
     pub pool_idle: Duration,
-    /// For https.
+    /// The settings of TLS.
     pub tls: Tls,
-    /// Through whom.
+    /// The proxy.
     pub proxy: Proxy,
-    /// Connect here, whatever the target's host.
+    /// The unix socket to connect to, whatever the host of the target.
     pub unix_socket: Option<PathBuf>,
     /// What is compressed.
     pub compression: Compression,
@@ -28,21 +28,21 @@ pub struct Transport {
     pub http_version: HttpVersion,
 }
 
-/// Through whom connections are made.
+/// The proxy through which connections are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proxy {
-    /// Nobody.
+    /// No proxy.
     None,
-    /// Whom the environment names.
+    /// The proxy that the environment names (`HTTPS_PROXY` and the like).
     Environment,
-    /// This one.
+    /// The proxy with this URL.
     Url(Url),
 }
 
-/// The version of HTTP that a backend is asked in.
+/// The version of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpVersion {
-    /// Over TLS what the server prefers (RFC 7301), otherwise 1.1.
+    /// Over TLS the version that the server prefers (RFC 7301), otherwise 1.1.
     Auto,
     /// HTTP/1.1.
     Http1,
@@ -63,9 +63,9 @@ impl HttpVersion {
 pub enum Compression {
     /// Nothing.
     None,
-    /// Answers, if the backend likes.
+    /// Answers, if the backend compresses them.
     Response,
-    /// Answers, and bodies sent.
+    /// Answers, and the bodies of calls.
     Both,
 }
 

@@ -1,4 +1,4 @@
-//! Values into types, each with the words for a wrong one.
+//! Plain values, each with the message for a wrong one.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use toml::de::DeValue;
 use super::file::Entry;
 use super::problem::Report;
 
-/// Returns a string of a key whose value may be shown.
+/// Returns a string that may be shown.
 pub(super) fn string<'t>(entry: &Entry<'t>, report: &mut Report) -> Option<&'t str> {
     report.layout().harmless.push(entry.value.span());
     private_string(entry, report)
 }
 
-/// Returns a string that is not known to be harmless.
+/// Returns a string that may be a secret.
 pub(super) fn private_string<'t>(entry: &Entry<'t>, report: &mut Report) -> Option<&'t str> {
     match entry.value.get_ref() {
         DeValue::String(text) => Some(text),
@@ -24,7 +24,7 @@ pub(super) fn private_string<'t>(entry: &Entry<'t>, report: &mut Report) -> Opti
     }
 }
 
-/// Returns a yes or no.
+/// Returns `true` or `false`.
 pub(super) fn boolean(entry: &Entry<'_>, report: &mut Report) -> Option<bool> {
     report.layout().harmless.push(entry.value.span());
     match entry.value.get_ref() {
@@ -101,7 +101,7 @@ pub(super) fn size(entry: &Entry<'_>, report: &mut Report) -> Option<usize> {
     size
 }
 
-/// Returns a duration, which has a unit.
+/// Returns a duration, which is written with its unit.
 pub(super) fn duration(entry: &Entry<'_>, report: &mut Report) -> Option<Duration> {
     report.layout().harmless.push(entry.value.span());
     let parsed = match entry.value.get_ref() {
@@ -109,7 +109,8 @@ pub(super) fn duration(entry: &Entry<'_>, report: &mut Report) -> Option<Duratio
             format!("{text:?} is not a duration; write \"500ms\", \"2s\" or \"5m\"")
         }),
         DeValue::Integer(number) => Err(format!(
-            "{number} has no unit; write \"{number}s\" for seconds or \"{number}ms\" for milliseconds"
+            "{number} has no unit; write \"{number}s\" for seconds or \"{number}ms\" for \
+             milliseconds"
         )),
         _ => Err("must be a duration such as \"500ms\", \"2s\" or \"5m\"".to_owned()),
     };
@@ -126,7 +127,7 @@ pub(super) fn duration(entry: &Entry<'_>, report: &mut Report) -> Option<Duratio
     }
 }
 
-/// The longest duration that is no typing error: a day.
+/// A longer duration is taken for a typing error.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -143,7 +144,7 @@ fn whole(digits: &str) -> Option<u64> {
     is_plain.then(|| digits.parse().ok())?
 }
 
-/// Returns what one of a few words stands for.
+/// Returns the value that a word stands for.
 pub(super) fn word<T: Copy>(
     entry: &Entry<'_>,
     words: &[(&str, T)],
@@ -171,8 +172,8 @@ fn one_of(names: &[String]) -> String {
     }
 }
 
-/// Returns the path or the name of what is kept elsewhere. A key that stands here itself, where its
-/// place belongs, is not shown.
+/// Returns the path or the name of a value that is kept elsewhere. A key that stands here in place
+/// of its path is not shown.
 pub(super) fn place<'t>(entry: &Entry<'t>, no_place: &str, report: &mut Report) -> Option<&'t str> {
     let text = private_string(entry, report)?;
     if text.contains("-----BEGIN") || text.contains(char::is_control) {
@@ -183,7 +184,7 @@ pub(super) fn place<'t>(entry: &Entry<'t>, no_place: &str, report: &mut Report) 
     Some(text)
 }
 
-/// An I/O error without its number.
+/// Returns the text of an I/O error without its number.
 pub(super) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
