@@ -10,7 +10,7 @@
 //! | 3xx and every other 4xx | permanent | permanent |
 //! | any other 2xx; a 200 that cannot be read | temporary | temporary |
 //!
-//! What the operator has written under `status` comes first, an exact status before a class.
+//! The operator's `status` comes before this table, an exact status before a class.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,15 +22,15 @@ use crate::config::{Missing, Response, ResponseRules, Verdict};
 use crate::outcome::{Failure, Outcome, Reason, is_blank};
 use crate::protocol::facts::Meaning;
 
-/// Returns what a status means, before its body is looked at.
-pub fn verdict(status: u16, reading: &ResponseRules) -> Verdict {
-    reading
+/// Returns the meaning of a status, which is looked at before the body.
+pub fn verdict(status: u16, rules: &ResponseRules) -> Verdict {
+    rules
         .status
         .verdict(status)
         .unwrap_or_else(|| match status {
             200 => Verdict::Found,
             204 => Verdict::NotFound,
-            404 => meaning(reading.protocol.status_404),
+            404 => meaning(rules.protocol.status_404),
             401 | 403 | 407 | 408 | 425 | 429 => Verdict::Temporary,
             300..=499 => Verdict::Permanent,
             _ => Verdict::Temporary,
@@ -45,7 +45,7 @@ fn meaning(meaning: Meaning) -> Verdict {
     }
 }
 
-/// Returns the outcome of a status whose body is no answer.
+/// Returns the outcome of a status whose body is not read.
 pub fn without_body(status: u16, verdict: Verdict) -> Outcome {
     match verdict {
         Verdict::Found | Verdict::Temporary => Outcome::Temporary(Reason::Answered(status).into()),
@@ -54,32 +54,32 @@ pub fn without_body(status: u16, verdict: Verdict) -> Outcome {
     }
 }
 
-/// Returns the outcome of an answer that somebody between us and the API has given.
+/// Returns the outcome of an answer that comes from a proxy or another server, and not from the API.
 pub fn not_from_the_api(status: u16) -> Outcome {
-    let detail = format!("{status} without what \"require-header\" names");
+    let detail = format!("{status} without the header of \"require-header\"");
     Outcome::Temporary(failure(detail))
 }
 
-/// Returns the outcome of a body that is the answer.
-pub fn read(content_type: &str, body: &[u8], reading: &ResponseRules) -> Outcome {
-    let is_json = match reading.response {
+/// Returns the outcome of a body.
+pub fn read(content_type: &str, body: &[u8], rules: &ResponseRules) -> Outcome {
+    let is_json = match rules.response {
         Response::Json => true,
         Response::Text => false,
         Response::Auto => is_json(content_type),
     };
     let value = if is_json {
-        read_json(body, reading)
+        read_json(body, rules)
     } else {
         read_text(body)
     };
     match value {
-        // Whatever it was made of: a list may be joined by blanks.
-        Ok(Value::Text(text)) if is_blank(&text) => not_understood("a value without a word in it"),
+        // Checked here for all kinds of values: a list, too, may be joined to nothing but blanks.
+        Ok(Value::Text(text)) if is_blank(&text) => not_understood("the value has no word in it"),
         Ok(Value::Text(text)) => Outcome::Found(text),
-        Ok(Value::Nowhere) if reading.missing == Missing::NotFound => Outcome::NotFound,
+        Ok(Value::Nowhere) if rules.missing == Missing::NotFound => Outcome::NotFound,
         Ok(Value::Nowhere) => not_understood("\"value\" points nowhere in the answer"),
-        Ok(Value::Empty) if reading.protocol.empty == Meaning::NotFound => Outcome::NotFound,
-        Ok(Value::Empty) => not_understood("empty where an action is due"),
+        Ok(Value::Empty) if rules.protocol.empty == Meaning::NotFound => Outcome::NotFound,
+        Ok(Value::Empty) => not_understood("empty where an action is expected"),
         Err(failure) => Outcome::Temporary(failure),
     }
 }
@@ -87,8 +87,9 @@ pub fn read(content_type: &str, body: &[u8], reading: &ResponseRules) -> Outcome
 /// What a body holds.
 enum Value {
     Text(String),
-    /// `null`, `false`, or nothing in a string, a list or a text.
+    /// `null`, `false`, or an empty string, list or text.
     Empty,
+    /// There is no value where `value` points.
     Nowhere,
 }
 
@@ -106,18 +107,18 @@ fn is_json(content_type: &str) -> bool {
     media_type == "application/json" || media_type.ends_with("+json")
 }
 
-/// One line of text. The body tells an error page, and not its label: some frameworks label every
-/// answer text/html.
+/// Reads one line of text. An error page is told by its body and not by its content type, since some
+/// frameworks send every answer as text/html.
 fn read_text(body: &[u8]) -> Result<Value, Failure> {
     let text = trim_text(body);
     if text.starts_with(b"<") {
-        return Err(failure("HTML where a line of text is due"));
+        return Err(failure("HTML where a line of text is expected"));
     }
     if text.is_empty() {
         return Ok(Value::Empty);
     }
     if text.contains(&b'\n') || text.contains(&b'\r') {
-        return Err(failure("several lines where one is due"));
+        return Err(failure("several lines where one is expected"));
     }
     match String::from_utf8(text.to_vec()) {
         Ok(text) => Ok(Value::Text(text)),
@@ -125,15 +126,15 @@ fn read_text(body: &[u8]) -> Result<Value, Failure> {
     }
 }
 
-/// Returns a text without the blanks around it and the byte order mark that some editors and
-/// languages begin a text with.
+/// Returns a text without the blanks around it and without a byte order mark, which some editors and
+/// languages write.
 pub fn trim_text(body: &[u8]) -> &[u8] {
     let text = body.trim_ascii();
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     text.trim_ascii()
 }
 
-fn read_json(body: &[u8], reading: &ResponseRules) -> Result<Value, Failure> {
+fn read_json(body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
     let text = std::str::from_utf8(body).map_err(|_| failure("not UTF-8"))?;
     let root: &RawValue = serde_json::from_str(text).map_err(|error| {
         failure(format!(
@@ -143,37 +144,35 @@ fn read_json(body: &[u8], reading: &ResponseRules) -> Result<Value, Failure> {
         ))
     })?;
     let is_object = root.get().starts_with('{');
-    let pointer = match &reading.value {
+    let pointer = match &rules.value {
         Some(pointer) => pointer.as_str(),
-        None if is_object => reading.protocol.object_value.unwrap_or(""),
+        None if is_object => rules.protocol.object_value.unwrap_or(""),
         None => "",
     };
-    if let Some(error) = &reading.error
+    if let Some(error) = &rules.error
         && let Some(member) = error_member(root, error, pointer)
-        && flags_error(member, reading)
+        && flags_error(member, rules)
     {
         return Err(Reason::ReportedError.into());
     }
     match follow(root, pointer) {
-        Pointed::At(value) => scalar_or_list(value, reading),
+        Pointed::At(value) => scalar_or_list(value, rules),
         Pointed::Nowhere => Ok(Value::Nowhere),
-        Pointed::Wrong => Err(failure(
-            "\"value\" leads through something that has no members",
-        )),
+        Pointed::Wrong => Err(failure("\"value\" points through a value without members")),
     }
 }
 
-/// Where a JSON Pointer leads.
+/// The result of following a JSON Pointer.
 enum Pointed<'j> {
     At(&'j RawValue),
-    /// There is an object, a list or nothing, and no such member of it.
+    /// An object, a list or `null` has no such member.
     Nowhere,
-    /// An answer of another shape, which tells nothing about the key.
+    /// The answer has another shape, so that it says nothing about the key.
     Wrong,
 }
 
-/// Returns the member that would flag an error, or else what stands where the pointer wants to go
-/// on: `"down"` where `{"message": "down"}` is usual.
+/// Returns the member that may flag an error. Where the pointer meets a value without members, it is
+/// that value: an API that usually sends `{"error": {"message": "down"}}` may send `{"error": "down"}`.
 fn error_member<'j>(root: &'j RawValue, mut error: &str, value: &str) -> Option<&'j RawValue> {
     loop {
         match follow(root, error) {
@@ -181,7 +180,7 @@ fn error_member<'j>(root: &'j RawValue, mut error: &str, value: &str) -> Option<
             Pointed::Nowhere => return None,
             Pointed::Wrong => (error, _) = error.rsplit_once('/')?,
         }
-        // What holds the value as well, as the whole answer does, is no error for that.
+        // A member that also holds the value, as the whole answer does, flags no error.
         let rest = value.strip_prefix(error);
         if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
             return None;
@@ -189,13 +188,13 @@ fn error_member<'j>(root: &'j RawValue, mut error: &str, value: &str) -> Option<
     }
 }
 
-/// Tells whether a member that would flag an error does so.
-fn flags_error(member: &RawValue, reading: &ResponseRules) -> bool {
+/// Returns whether a member flags an error.
+fn flags_error(member: &RawValue, rules: &ResponseRules) -> bool {
     let raw = member.get();
     let text = match raw.as_bytes().first() {
         Some(b'"') => match serde_json::from_str(raw) {
             Ok(text) => text,
-            // It is no Unicode, but it is not empty.
+            // A string that is not Unicode, and so not empty.
             Err(_) => return true,
         },
         _ => raw.to_owned(),
@@ -208,7 +207,7 @@ fn flags_error(member: &RawValue, reading: &ResponseRules) -> bool {
         Some(b't') => false,
         _ => is_zero(),
     };
-    !is_nothing && !reading.no_error.contains(&text)
+    !is_nothing && !rules.no_error.contains(&text)
 }
 
 /// Follows a JSON Pointer.
@@ -219,7 +218,7 @@ fn follow<'j>(root: &'j RawValue, pointer: &str) -> Pointed<'j> {
         let member = Member(&token);
         let raw = value.get();
         let is_list = raw.starts_with('[');
-        // Some languages write an object without members as a list.
+        // PHP and others write an object without members as a list.
         let is_empty_list = is_list && raw[1..raw.len() - 1].trim().is_empty();
         match raw.as_bytes().first() {
             Some(b'n') => return Pointed::Nowhere,
@@ -237,13 +236,13 @@ fn follow<'j>(root: &'j RawValue, pointer: &str) -> Pointed<'j> {
     Pointed::At(value)
 }
 
-/// Reads an object or a list and keeps only the member of this name or number; of several members
-/// of one name the last.
+/// Reads an object or a list and returns the member of this name or index, the last one if a name
+/// occurs more than once. Nothing else of it is kept in memory.
 #[derive(Clone, Copy)]
 struct Member<'t>(&'t str);
 
 impl Member<'_> {
-    /// The index a token stands for (RFC 6901, section 4).
+    /// Returns the index that a token stands for (RFC 6901, section 4).
     fn index(self) -> Option<usize> {
         let is_index = self.0 == "0" || !self.0.starts_with(['0', '+']);
         is_index.then(|| self.0.parse().ok())?
@@ -282,9 +281,9 @@ impl<'de> Visitor<'de> for Member<'_> {
     }
 }
 
-fn scalar_or_list(value: &RawValue, reading: &ResponseRules) -> Result<Value, Failure> {
+fn scalar_or_list(value: &RawValue, rules: &ResponseRules) -> Result<Value, Failure> {
     if !value.get().starts_with('[') {
-        return match scalar(value, reading)? {
+        return match scalar(value, rules)? {
             Some(text) => Ok(Value::Text(text)),
             None => Ok(Value::Empty),
         };
@@ -293,10 +292,10 @@ fn scalar_or_list(value: &RawValue, reading: &ResponseRules) -> Result<Value, Fa
         serde_json::from_str(value.get()).map_err(|_| failure("not JSON"))?;
     let mut joined = String::new();
     for (i, element) in elements.iter().enumerate() {
-        let text = scalar(element, reading)?.filter(|text| !is_blank(text));
+        let text = scalar(element, rules)?.filter(|text| !is_blank(text));
         let text = text.ok_or_else(|| failure("an empty element in a list"))?;
         if i > 0 {
-            joined.push_str(&reading.list_separator);
+            joined.push_str(&rules.list_separator);
         }
         joined.push_str(&text);
     }
@@ -307,20 +306,20 @@ fn scalar_or_list(value: &RawValue, reading: &ResponseRules) -> Result<Value, Fa
     })
 }
 
-/// Returns the text of a string, a number as it is written, or a boolean; nothing if it is empty.
-fn scalar(value: &RawValue, reading: &ResponseRules) -> Result<Option<String>, Failure> {
+/// Returns the text of a string, a number as it is written, or `true`; nothing if the value is empty.
+fn scalar(value: &RawValue, rules: &ResponseRules) -> Result<Option<String>, Failure> {
     let raw = value.get();
     match raw.as_bytes().first() {
         Some(b'"') => {
             let text: String =
-                serde_json::from_str(raw).map_err(|_| failure("a string that is no Unicode"))?;
+                serde_json::from_str(raw).map_err(|_| failure("a string that is not Unicode"))?;
             Ok((!text.is_empty()).then_some(text))
         }
         Some(b'-' | b'0'..=b'9') => Ok(Some(raw.to_owned())),
-        Some(b't') => Ok(Some(reading.true_value.clone())),
+        Some(b't') => Ok(Some(rules.true_value.clone())),
         Some(b'f' | b'n') => Ok(None),
         Some(b'{') => Err(failure(
-            "an object where a value is due; \"value\" can point into it",
+            "an object where a value is expected; \"value\" can point into it",
         )),
         _ => Err(failure("a list within a list")),
     }

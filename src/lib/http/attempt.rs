@@ -8,7 +8,7 @@ use reqwest::header::{AsHeaderName, CACHE_CONTROL, CONTENT_TYPE, HeaderName, Hea
 use reqwest::{Response, Url};
 
 use super::answer;
-use super::body::{body, drain};
+use super::body::{self, drain};
 use super::breaker::Breaker;
 use super::error::{
     cause, is_broken_connection, is_dead_connection, is_local_shortage, is_no_http, is_shared_loss,
@@ -74,7 +74,7 @@ impl Attempt {
         let content_type = header(&response, CONTENT_TYPE)
             .unwrap_or_default()
             .to_owned();
-        let outcome = match body(response, sender.table.endpoint.max_response).await {
+        let outcome = match body::read(response, sender.table.endpoint.max_response).await {
             Ok(body) => answer::read(&content_type, &body, rules),
             Err(failure) => Outcome::Temporary(failure),
         };

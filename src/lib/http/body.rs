@@ -1,4 +1,4 @@
-//! Bodies of answers: read to their end, up to a limit, or drained.
+//! The body of an answer: read to its end within a limit, or drained.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -14,8 +14,9 @@ use super::answer::trim_text;
 use super::error::cause;
 use crate::outcome::{Failure, Reason};
 
-/// Reads a body to its end. The limit counts what comes over the wire and what compression hides.
-pub async fn body(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
+/// Reads a body to its end. The limit holds for the bytes as they come and for those after
+/// decompression, so that a few bytes of gzip cannot fill the memory.
+pub async fn read(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let length = response.content_length().unwrap_or(0);
     if usize::try_from(length).map_or(true, |length| length > limit) {
         return Err(Reason::AnswerTooLong.into());
@@ -25,27 +26,28 @@ pub async fn body(response: Response, limit: usize) -> Result<Vec<u8>, Failure> 
         .get(CONTENT_ENCODING)
         .is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip"));
     let ends_with_connection =
-        response.version() < Version::HTTP_2 && !has_end_of_its_own(response.headers());
-    let body = if response.version() == Version::HTTP_2 {
+        response.version() < Version::HTTP_2 && !is_delimited(response.headers());
+    let bytes = if response.version() == Version::HTTP_2 {
         whole_stream(response, limit).await?
     } else {
         whole_body(response, limit).await?
     };
     if is_gzip {
-        return inflate(&body, limit);
+        return inflate(&bytes, limit);
     }
-    // A server that crashes after the head looks the same.
-    if ends_with_connection && trim_text(&body).is_empty() {
+    // A server that crashes after the head sends the same bytes. Read as an empty answer, this could
+    // become "not found", and mail would bounce.
+    if ends_with_connection && trim_text(&bytes).is_empty() {
         return Err(cut_short(
             "only the end of the connection ends an empty body",
         ));
     }
-    Ok(body)
+    Ok(bytes)
 }
 
-/// Returns whether a body of HTTP/1 tells where it ends: by chunks, or else by its length (RFC 9112,
-/// section 6.3). Any other Transfer-Encoding displaces the length and ends with the connection.
-fn has_end_of_its_own(headers: &HeaderMap) -> bool {
+/// Returns whether an HTTP/1 body says where it ends: by chunks or by its length (RFC 9112, section
+/// 6.3). With any other Transfer-Encoding it ends with the connection, whatever its length says.
+fn is_delimited(headers: &HeaderMap) -> bool {
     match headers.get_all(TRANSFER_ENCODING).iter().next_back() {
         None => headers.contains_key(CONTENT_LENGTH),
         Some(codings) => {
@@ -55,7 +57,7 @@ fn has_end_of_its_own(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Reads a body of HTTP/1, of which hyper knows whether it was cut short.
+/// Reads an HTTP/1 body. hyper returns an error if it is cut short.
 async fn whole_body(mut response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
@@ -64,8 +66,8 @@ async fn whole_body(mut response: Response, limit: usize) -> Result<Vec<u8>, Fai
     Ok(body)
 }
 
-/// Reads a body of HTTP/2. hyper takes RST_STREAM with NO_ERROR for its end, but the body is whole
-/// only if END_STREAM came before (RFC 9113, section 8.1).
+/// Reads an HTTP/2 body. hyper takes RST_STREAM with NO_ERROR for its end, but the body is complete
+/// only if END_STREAM came before it (RFC 9113, section 8.1).
 async fn whole_stream(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let mut stream = reqwest::Body::from(response);
     let mut body = Vec::new();
@@ -90,11 +92,12 @@ fn append(body: &mut Vec<u8>, chunk: &[u8], limit: usize) -> Result<(), Failure>
     Ok(())
 }
 
-/// Takes gzip's compression off. Its checksums tell that nothing is missing.
+/// Decompresses a gzip body. Its checksums show that it is complete.
 fn inflate(body: &[u8], limit: usize) -> Result<Vec<u8>, Failure> {
     let mut plain = Vec::new();
-    let most = limit.saturating_add(1) as u64;
-    let inflated = MultiGzDecoder::new(body).take(most).read_to_end(&mut plain);
+    // One byte more than allowed shows that the limit is exceeded; no more is inflated.
+    let max = limit.saturating_add(1) as u64;
+    let inflated = MultiGzDecoder::new(body).take(max).read_to_end(&mut plain);
     match inflated {
         Ok(length) if length > limit => Err(Reason::AnswerTooLong.into()),
         Ok(_) => Ok(plain),
@@ -110,20 +113,20 @@ fn cut_short(detail: &'static str) -> Failure {
     Failure::new(Reason::NotUnderstood, detail)
 }
 
-/// Reads what is left of an answer that has been understood already, so that its connection can
-/// be used again; not for long, and not much. What takes longer is cut off with its connection.
+/// Reads the rest of an answer that is not needed, so that its connection can be used again. A body
+/// that is too large or too slow for that is dropped with its connection.
 pub async fn drain(mut response: Response) {
-    const MOST: usize = 64 * 1024;
-    const LONGEST: Duration = Duration::from_secs(1);
+    const MAX_BYTES: usize = 64 * 1024;
+    const MAX_TIME: Duration = Duration::from_secs(1);
     let drained = async {
         let mut seen = 0;
         while let Ok(Some(chunk)) = response.chunk().await {
             seen += chunk.len();
-            if seen > MOST {
+            if seen > MAX_BYTES {
                 break;
             }
         }
     };
-    // What is still to come is not waited for any longer.
-    let _ = timeout(LONGEST, drained).await;
+    // Dropping the response closes the connection where the body has not ended.
+    let _ = timeout(MAX_TIME, drained).await;
 }

@@ -1,4 +1,4 @@
-//! What is sent: URLs, headers and body of a call, every value escaped for where it stands.
+//! The URLs, headers and body of a call, each value escaped for its context.
 
 use std::collections::HashSet;
 
@@ -13,24 +13,24 @@ use crate::outcome::{Failure, Outcome, Reason};
 use crate::protocol::facts::Meaning;
 use crate::request::Request;
 
-/// Everything but the unreserved characters of RFC 3986.
+/// Escapes everything but the unreserved characters of RFC 3986.
 pub const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// Everything but visible ASCII, and `%` itself: what a header's value may not hold.
+/// Escapes everything but visible ASCII, and `%` itself, in the value of a header.
 const ESCAPED_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
-/// A call, ready to be made.
+/// A call, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Where to, in the order to be tried.
+    /// One URL for each target.
     pub urls: Vec<Url>,
     /// The headers that depend on the request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// What is sent besides, if anything is.
+    /// The body, if there is one.
     pub body: Option<Vec<u8>>,
 }
 
@@ -66,19 +66,22 @@ pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
 /// The longest URL that the HTTP client sends (the http crate's limit of a URI).
 const MAX_URL: usize = 65_534;
 
-/// What most queries and most forms have room in.
-const USUAL: (usize, usize) = (128, 1024);
+/// Enough for most queries, so that they are built in one allocation.
+const USUAL_QUERY: usize = 128;
 
-/// Where the values of placeholders come from.
+/// Enough for most forms.
+const USUAL_FORM: usize = 1024;
+
+/// The values of placeholders, and the texts that they go into.
 struct Values<'r> {
     table: &'r Table,
     request: &'r Request,
-    /// The key of a lookup, as it is asked for.
+    /// The key of a lookup; empty for a policy request.
     key: &'r [u8],
 }
 
 impl Values<'_> {
-    /// The outcome of a request that cannot be put as the configuration says.
+    /// Returns the outcome of a request that does not fit into the configured call.
     fn unfit(&self) -> Outcome {
         let failure = || Reason::KeyCannotBeSent.into();
         match self.table.protocol.unfit {
@@ -97,7 +100,7 @@ impl Values<'_> {
         }
         let parameters = &self.table.endpoint.query;
         if target.query.is_some() || *parameters != Parameters::None {
-            let mut query = String::with_capacity(USUAL.0);
+            let mut query = String::with_capacity(USUAL_QUERY);
             self.put_query(target, parameters, &mut query)?;
             url.set_query(Some(&query));
         }
@@ -125,7 +128,7 @@ impl Values<'_> {
         match body {
             Body::None => Ok(None),
             Body::Form(form) => {
-                let mut text = String::with_capacity(USUAL.1);
+                let mut text = String::with_capacity(USUAL_FORM);
                 self.put_parameters(form, &mut text)?;
                 Ok(Some(text.into_bytes()))
             }
@@ -152,7 +155,7 @@ impl Values<'_> {
                 put_json_text(&text, out)?;
             }
             Json::All => {
-                // Of several attributes of one name the first, as everywhere.
+                // The first of several attributes of one name, as for a placeholder.
                 let mut seen = HashSet::new();
                 let members = self
                     .request
@@ -186,7 +189,8 @@ impl Values<'_> {
             out.push('/');
             let start = out.len();
             self.put_template(segment, out)?;
-            // What URL parsers take for a dot counts as one.
+            // A key of dots would name another resource. URL parsers also take "%2e" for a dot
+            // (WHATWG URL, section 4.4), and a template may hold it.
             let is_dots = |text: &str| {
                 // "%2e%2e" is the longest way to write it.
                 text.len() <= 6
@@ -238,7 +242,7 @@ impl Values<'_> {
         Ok(())
     }
 
-    /// Puts a piece of a URL, the literals of which are URL text.
+    /// Puts a part of a URL, whose literals are URL text already.
     fn put_template(&self, template: &Template, out: &mut String) -> Result<(), Outcome> {
         for part in &template.parts {
             match part {
@@ -263,7 +267,7 @@ impl Values<'_> {
     }
 }
 
-/// Splits a key at its last `@`, as mysql_table(5) does; a part that is empty is none.
+/// Splits a key at its last `@`, as mysql_table(5) does. An empty part counts as missing.
 fn split(key: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
     let is_part = |part: &[u8]| !part.is_empty();
     match key.iter().rposition(|b| *b == b'@') {
@@ -291,7 +295,7 @@ fn put_escaped(value: &[u8], out: &mut String) {
     out.extend(percent_encode(value, ESCAPED));
 }
 
-/// Puts members between brackets, commas between them.
+/// Puts members between brackets, separated by commas.
 fn put_each<T>(
     brackets: (char, char),
     members: impl IntoIterator<Item = T>,
@@ -309,7 +313,7 @@ fn put_each<T>(
     Ok(())
 }
 
-/// Puts a JSON string. JSON has only Unicode, so other bytes cannot be sent.
+/// Puts a JSON string. Bytes that are not UTF-8 cannot be sent in JSON.
 fn put_json_text(text: &[u8], out: &mut String) -> Result<(), Outcome> {
     let unfit = || Outcome::Temporary(Failure::new(Reason::KeyCannotBeSent, "not UTF-8, for JSON"));
     let text = std::str::from_utf8(text).map_err(|_| unfit())?;

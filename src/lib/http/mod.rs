@@ -1,11 +1,15 @@
-//! The only calls that leave the machine: a request becomes an HTTP call, and its answer an outcome.
+//! Calls to a backend: a request becomes an HTTP call, and its answer an outcome.
 //!
-//! `call` says what is sent, `answer` what a response means and `redirect` where one leads, all as
-//! pure functions. `caller` makes the calls, over the connections of `client`, which `tls` encrypts
-//! and for which `resolver` finds the hosts, with the tokens of `oauth`; it skips the targets that
-//! `breaker` holds for down. `body` reads the response, and `pool` bounds the connections of all
-//! tables together. `freshness` says how long an answer is good, and `error` what an error of the
-//! client means. `shared` is what the tables of one configuration have in common.
+//! Pure functions: `call` composes what is sent, with the `headers` that all calls have; `answer`
+//! says what a response means, `redirect` where one leads, `freshness` how long an answer may be
+//! cached and `error` what an error of the client means.
+//!
+//! One call: `caller` waits for the limit of `in_flight`, takes the `targets` in their order, each
+//! with its `breaker`, and makes an `attempt` at each until one answers. An attempt `send`s the call
+//! and reads the `body`.
+//!
+//! Connections: `pool` holds the clients that `client` makes, with `tls`, the `resolver` and the
+//! tokens of `oauth`; `shared` is what the tables of a program share.
 
 pub mod answer;
 pub mod attempt;

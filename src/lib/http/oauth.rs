@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::body::body;
+use super::body;
 use super::call::ESCAPED;
 use super::error::cause;
 use crate::config::{
@@ -282,7 +282,7 @@ impl Tokens {
         let response = request.send().await.map_err(|error| cause(&error))?;
         let status = response.status().as_u16();
         let (body, text) = if status == 200 {
-            let body = body(response, MAX_ANSWER)
+            let body = body::read(response, MAX_ANSWER)
                 .await
                 .map_err(|failure| failure.reason.to_string())?;
             if let Ok(answer) = serde_json::from_slice(&body) {
@@ -290,7 +290,7 @@ impl Tokens {
             }
             (body, "their server's answer is not understood".to_owned())
         } else {
-            let body = timeout(ERROR_BODY_TIMEOUT, body(response, MAX_ANSWER)).await;
+            let body = timeout(ERROR_BODY_TIMEOUT, body::read(response, MAX_ANSWER)).await;
             let body = body.ok().and_then(Result::ok).unwrap_or_default();
             (body, format!("their server answered {status}"))
         };

@@ -1,15 +1,16 @@
-//! Where a redirect leads, and whether it is followed: on the same origin, and not so that a request
-//! would change into another.
+//! Redirects: followed on the same origin only, and only if the request stays the same.
+//!
+//! Another origin must not get the table's credentials, and a POST must not become a GET.
 
 use reqwest::{Method, Url};
 
-/// How often a redirect is followed for one call.
+/// The most redirects that are followed for one call.
 pub const MAX_REDIRECTS: usize = 5;
 
-/// A redirect, as it came.
+/// A redirect, as it is in the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Redirect<'r> {
-    /// The URL that was asked.
+    /// The URL of the call.
     pub from: &'r Url,
     /// The status of the answer.
     pub status: u16,
@@ -18,7 +19,7 @@ pub struct Redirect<'r> {
 }
 
 impl Redirect<'_> {
-    /// Returns where to ask instead, or why there is no such place, for the log.
+    /// Returns the URL to call next, or the reason for the log why the redirect is not followed.
     pub fn follow(&self, is_wanted: bool, method: &Method) -> Result<Url, String> {
         let location = self.location.ok_or("without a Location")?;
         let to = self.from.join(location);
@@ -48,8 +49,8 @@ impl Redirect<'_> {
         Ok(to)
     }
 
-    /// Names a URL without what may be a key: its path only if it is the one that was asked, but for
-    /// a slash at its end.
+    /// Returns a description of a URL that cannot hold the key: its origin, and how its path differs
+    /// from that of the call.
     pub fn describe(&self, to: &Url) -> String {
         let origin = match to.origin().is_tuple() {
             true => to.origin().ascii_serialization(),

@@ -1,8 +1,9 @@
 //! Addresses of hosts, by getaddrinfo(3) on a few threads of their own.
 //!
-//! A resolver that does not answer holds a thread for half a minute, and a thread cannot be taken
-//! back. So calls that need the same name share one lookup, and lookups have threads that nothing
-//! else needs: a reload reads its files, and the program ends, whatever they wait for.
+//! A DNS server that does not answer holds a thread for half a minute, and a thread cannot be
+//! interrupted. So calls that need the same name share one lookup, and lookups have threads that do
+//! nothing else. In tokio's pool for blocking work they could keep a reload from reading its files
+//! and the program from ending.
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
@@ -17,11 +18,11 @@ use tokio::sync::oneshot;
 
 use crate::sync::Mutex;
 
-/// The most threads. Each waits for one name, so that so many names may fail to resolve before
-/// another one has to wait.
+/// The most threads. Each waits for one name, so this is how many names may get no answer before
+/// other names have to wait.
 const MOST_THREADS: usize = 8;
 
-/// Looks names up, each once at a time.
+/// Looks up the names of hosts, each name once at a time.
 #[derive(Clone)]
 pub struct Resolver(Arc<Lookups>);
 
@@ -42,16 +43,16 @@ type LookUp = dyn Fn(&str) -> io::Result<Addresses> + Send + Sync;
 type Answer = Result<Addresses, Failed>;
 
 struct Lookups {
-    /// Blocks until there is an answer.
+    /// Looks up one name, and blocks until there is an answer.
     look_up: Box<LookUp>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Those who wait for an answer, by name.
+    /// The calls that wait for an answer, by name.
     waiting: HashMap<String, Vec<oneshot::Sender<Answer>>>,
-    /// The names that no thread has begun with.
+    /// The names that no thread has taken yet.
     queue: VecDeque<String>,
     threads: usize,
 }
@@ -59,7 +60,7 @@ struct State {
 /// Why there are no addresses.
 #[derive(Clone, Debug)]
 enum Failed {
-    /// What the system says.
+    /// The system's error.
     Lookup(io::ErrorKind, String),
     NoThread,
 }
@@ -84,12 +85,12 @@ impl Resolver {
         }))
     }
 
-    /// Joins the lookup of this name, or begins one.
-    fn ask(&self, name: &str) -> oneshot::Receiver<Answer> {
+    /// Joins the lookup of a name that is pending, or starts one.
+    fn join_or_start(&self, name: &str) -> oneshot::Receiver<Answer> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.0.state.lock();
         if let Some(waiting) = state.waiting.get_mut(name) {
-            // Calls that have given up leave theirs behind, for as long as the lookup takes.
+            // Senders of calls that have given up would pile up for as long as the lookup takes.
             waiting.retain(|sender| !sender.is_closed());
             waiting.push(sender);
             return receiver;
@@ -101,7 +102,7 @@ impl Resolver {
             let thread = thread::Builder::new().name("resolver".to_owned());
             match thread.spawn(move || lookups.work()) {
                 Ok(_) => state.threads += 1,
-                // A thread that runs takes it later.
+                // A running thread takes the name later.
                 Err(_) if state.threads > 0 => {}
                 Err(_) => state.fail_all(),
             }
@@ -112,7 +113,7 @@ impl Resolver {
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let answer = self.ask(name.as_str());
+        let answer = self.join_or_start(name.as_str());
         Box::pin(async move {
             match answer.await {
                 Ok(Ok(addresses)) => Ok(Box::new(addresses.into_iter()) as Addrs),
@@ -124,7 +125,7 @@ impl Resolve for Resolver {
 }
 
 impl Lookups {
-    /// Looks up what is in the queue.
+    /// Looks up the names in the queue until it is empty.
     fn work(&self) {
         while let Some(name) = self.next() {
             let found = (self.look_up)(&name);
@@ -136,8 +137,8 @@ impl Lookups {
         }
     }
 
-    /// Takes the next name that somebody waits for. Without one the thread is to end, and does not
-    /// count any more.
+    /// Takes the next name that a call waits for. If there is none, the thread has to end; it is
+    /// counted off under the same lock, so that a name queued after that starts another one.
     fn next(&self) -> Option<String> {
         let mut state = self.state.lock();
         while let Some(name) = state.queue.pop_front() {
@@ -189,12 +190,16 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_does_not_resolve_stalls_no_other_and_is_looked_up_once() {
         let (resolver, seen, test) = resolver();
-        let dead: Vec<_> = (0..100).map(|_| resolver.ask("dead")).collect();
+        let dead: Vec<_> = (0..100).map(|_| resolver.join_or_start("dead")).collect();
         assert_eq!(seen.recv().unwrap(), "dead");
         for _ in 0..3 {
-            let found = resolver.ask("alive").await.unwrap().unwrap();
+            let found = resolver.join_or_start("alive").await.unwrap().unwrap();
             assert_eq!(found, ["192.0.2.1:0".parse().unwrap()]);
-            let failed = resolver.ask("unknown").await.unwrap().unwrap_err();
+            let failed = resolver
+                .join_or_start("unknown")
+                .await
+                .unwrap()
+                .unwrap_err();
             assert!(matches!(failed, Failed::Lookup(_, text) if text.contains("not known")));
         }
         drop(test);
@@ -208,12 +213,12 @@ mod tests {
     async fn lookups_are_bounded_in_number_and_nobody_is_looked_up_in_vain() {
         let (resolver, seen, test) = resolver();
         let mut dead: Vec<_> = (0..MOST_THREADS)
-            .map(|number| resolver.ask(&format!("dead-{number}")))
+            .map(|number| resolver.join_or_start(&format!("dead-{number}")))
             .collect();
         let mut begun: Vec<_> = (0..MOST_THREADS).map(|_| seen.recv().unwrap()).collect();
         begun.sort();
-        let given_up = resolver.ask("given-up");
-        let late = resolver.ask("late");
+        let given_up = resolver.join_or_start("given-up");
+        let late = resolver.join_or_start("late");
         assert_eq!(resolver.0.state.lock().threads, MOST_THREADS);
         drop(given_up);
         drop(test);
@@ -221,7 +226,7 @@ mod tests {
             assert!(answer.await.unwrap().is_ok());
         }
         assert!(late.await.unwrap().is_ok());
-        assert!(resolver.ask("afterwards").await.unwrap().is_ok());
+        assert!(resolver.join_or_start("afterwards").await.unwrap().is_ok());
         let names: Vec<_> = seen.try_iter().collect();
         assert_eq!(names, ["late", "afterwards"]);
     }

@@ -1,8 +1,8 @@
-//! TLS toward backends: whose certificate is trusted, and what is shown of ours.
+//! TLS to backends: which certificates are trusted, and which client certificate is sent.
 //!
-//! Each certificate of `tls.ca` is pinned: a server that shows exactly this certificate is trusted,
-//! though nobody else has signed it, by its dates and its names. One that says CA:TRUE is also an
-//! authority: what its key has signed is trusted.
+//! Each certificate of `tls.ca` is pinned: a server with exactly this certificate is trusted within
+//! its dates and for its names, even if no authority has signed it. A certificate with CA:TRUE is
+//! also an authority, and certificates that it has signed are trusted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,20 +24,20 @@ use rustls::{
 
 use crate::config::{HttpVersion, Tls, TlsVersion, crypto_provider};
 
-/// Makes what all connections with these settings share, their sessions included.
+/// Makes the configuration that all connections with these settings share, with their TLS sessions.
 ///
-/// The system's authorities are read only where nothing else says who is trusted.
+/// The system's authorities are read only if the settings name no others.
 pub fn client_config(
     tls: &Tls,
     version: HttpVersion,
     system: &mut Authorities,
 ) -> Result<ClientConfig, String> {
-    let words = |error: Error| error.to_string();
+    let text = |error: Error| error.to_string();
     let provider = crypto_provider();
     let verifier: Arc<dyn ServerCertVerifier> = match &tls.ca {
         _ if !tls.verify => Arc::new(Unverified::new(&provider)),
-        None => Arc::new(Pinning::signed_by(system.read()?, &provider)),
-        Some(ca) => Arc::new(Pinning::of(ca.chain.clone(), &provider)),
+        None => Arc::new(PinningVerifier::signed_by(system.read()?, &provider)),
+        Some(ca) => Arc::new(PinningVerifier::of(ca.chain.clone(), &provider)),
     };
     let versions: &[_] = match tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
@@ -45,7 +45,7 @@ pub fn client_config(
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
-        .map_err(words)?
+        .map_err(text)?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match &tls.identity {
@@ -60,7 +60,7 @@ pub fn client_config(
     Ok(config)
 }
 
-/// Returns what is offered by ALPN (RFC 7301).
+/// Returns the protocols that ALPN offers (RFC 7301).
 fn protocols(version: HttpVersion) -> Vec<Vec<u8>> {
     match version {
         HttpVersion::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -69,19 +69,19 @@ fn protocols(version: HttpVersion) -> Vec<Vec<u8>> {
     }
 }
 
-/// The system's authorities, read once, when somebody needs them.
+/// The system's authorities, read once, and only if a table needs them.
 #[derive(Debug, Default)]
 pub struct Authorities(Option<Result<Arc<RootCertStore>, String>>);
 
 impl Authorities {
-    /// Returns them, or why there are none.
+    /// Returns the authorities, or the reason why there are none.
     pub fn read(&mut self) -> Result<Arc<RootCertStore>, String> {
         let read = || system_authorities().map(Arc::new);
         self.0.get_or_insert_with(read).clone()
     }
 }
 
-/// Reads the system's authorities: SSL_CERT_FILE and SSL_CERT_DIR say where, if they are set.
+/// Reads the system's authorities, from SSL_CERT_FILE and SSL_CERT_DIR if they are set.
 fn system_authorities() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -96,17 +96,17 @@ fn system_authorities() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Trusts what authorities have signed, and the certificates that are pinned.
+/// Trusts certificates that an authority has signed, and those that are pinned.
 #[derive(Debug)]
-struct Pinning {
+struct PinningVerifier {
     roots: Arc<RootCertStore>,
     pinned: Vec<Pinned>,
-    /// Whether a pinned certificate may not sign others.
+    /// Whether any pinned certificate is not an authority's.
     has_leaves: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// A certificate that is trusted for itself, from then until then.
+/// A certificate that is trusted by itself, within its dates.
 #[derive(Debug)]
 struct Pinned {
     certificate: CertificateDer<'static>,
@@ -114,8 +114,8 @@ struct Pinned {
     not_after: UnixTime,
 }
 
-impl Pinning {
-    /// Trusts what these authorities have signed, and nothing else.
+impl PinningVerifier {
+    /// Trusts the certificates that these authorities have signed.
     fn signed_by(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
         Self {
             roots,
@@ -125,8 +125,7 @@ impl Pinning {
         }
     }
 
-    /// Trusts each of these certificates for itself, and what those of them have signed that are an
-    /// authority's.
+    /// Trusts these certificates themselves, and those that the authorities among them have signed.
     fn of(certificates: Vec<CertificateDer<'static>>, provider: &CryptoProvider) -> Self {
         let algorithms = provider.signature_verification_algorithms;
         let mut roots = RootCertStore::empty();
@@ -148,34 +147,36 @@ impl Pinning {
         }
     }
 
-    /// Says more of a certificate that is not trusted than webpki, which has one word for it.
+    /// Explains why a certificate is not trusted: webpki's own text names a rule, not a remedy.
     fn explained(&self, error: Error) -> Error {
         let because = |cause| CertificateError::Other(OtherError(Arc::new(cause))).into();
         match error {
             Error::InvalidCertificate(CertificateError::Other(other))
                 if is_for_authority(&other) =>
             {
-                because(Distrusted::SelfSigned)
+                because(UntrustedCause::SelfSigned)
             }
             Error::InvalidCertificate(CertificateError::UnknownIssuer) if self.has_leaves => {
-                because(Distrusted::NotPinned)
+                because(UntrustedCause::NotPinned)
             }
             error => error,
         }
     }
 }
 
-/// Returns whether a certificate of `tls.ca` is an authority's (RFC 5280, 4.2.1.9). webpki takes
-/// the key of any certificate that is trusted for one that signs others.
+/// Returns whether a certificate of `tls.ca` is an authority's (RFC 5280, 4.2.1.9).
+///
+/// webpki does not ask this of its trust anchors: with a server's certificate among them, the owner
+/// of that server's key could sign certificates for any name.
 fn may_sign(
     certificate: &CertificateDer<'_>,
     algorithms: &[&dyn SignatureVerificationAlgorithm],
 ) -> bool {
-    // Version 1 has no extensions. webpki reads such a certificate as a root only.
+    // webpki refuses a certificate of version 1, which has no extensions, except as a root.
     let Ok(parsed) = ParsedCertificate::try_from(certificate) else {
         return true;
     };
-    // webpki checks the dates before anything else.
+    // Within its dates, since webpki reports those before it looks at the extension.
     let time = start(&parsed, algorithms);
     matches!(
         probe(&parsed, time, algorithms),
@@ -195,7 +196,7 @@ fn start(
     }
 }
 
-/// Returns what is wrong with a certificate as a server's while no authority is trusted.
+/// Returns the error of webpki for a server with this certificate while no authority is trusted.
 fn probe(
     certificate: &ParsedCertificate<'_>,
     time: UnixTime,
@@ -208,13 +209,14 @@ fn probe(
     }
 }
 
-/// Returns whether webpki refuses a certificate as a server's because it says CA:TRUE.
+/// Returns whether webpki refuses a server's certificate because it has CA:TRUE.
 fn is_for_authority(error: &OtherError) -> bool {
     error.to_string() == "CaUsedAsEndEntity"
 }
 
 impl Pinned {
-    /// Pins a certificate whose dates can be read: errors of the verification name them.
+    /// Pins a certificate. Its dates are read from the errors that webpki returns at the ends of time,
+    /// since it has no function for them.
     fn new(
         certificate: CertificateDer<'static>,
         algorithms: &[&dyn SignatureVerificationAlgorithm],
@@ -247,7 +249,7 @@ impl Pinned {
     }
 }
 
-impl ServerCertVerifier for Pinning {
+impl ServerCertVerifier for PinningVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -260,7 +262,7 @@ impl ServerCertVerifier for Pinning {
             return pinned.verify(name, now);
         }
         let parsed = ParsedCertificate::try_from(certificate)?;
-        // As WebPkiServerVerifier does, which refuses to be made without an authority.
+        // The same two steps as in WebPkiServerVerifier, which cannot be made without an authority.
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
             &self.roots,
@@ -298,16 +300,16 @@ impl ServerCertVerifier for Pinning {
 
 /// Why a server's certificate is not trusted.
 #[derive(Debug)]
-enum Distrusted {
-    /// It is an authority's.
+enum UntrustedCause {
+    /// The certificate is an authority's.
     SelfSigned,
-    /// It is none of `tls.ca`, and no authority there has signed it.
+    /// The certificate is not in `tls.ca`, and no authority there has signed it.
     NotPinned,
 }
 
-impl std::error::Error for Distrusted {}
+impl std::error::Error for UntrustedCause {}
 
-impl fmt::Display for Distrusted {
+impl fmt::Display for UntrustedCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SelfSigned => {
@@ -320,7 +322,7 @@ impl fmt::Display for Distrusted {
     }
 }
 
-/// Trusts everybody, as `verify = false` says.
+/// Trusts any certificate, for `verify = false`.
 #[derive(Debug)]
 struct Unverified(Vec<SignatureScheme>);
 
@@ -329,7 +331,7 @@ impl Unverified {
         let mut schemes = provider
             .signature_verification_algorithms
             .supported_schemes();
-        // Certificates that old appliances make.
+        // Old appliances sign with SHA-1, and `verify = false` is mostly for them.
         schemes.extend([
             SignatureScheme::RSA_PKCS1_SHA1,
             SignatureScheme::ECDSA_SHA1_Legacy,
@@ -406,14 +408,14 @@ fTwELzDRDG8EAGn+U6aftjA=
     #[test]
     fn a_certificate_that_was_always_valid_is_pinned() {
         let certificate = CertificateDer::from_pem_slice(OF_ALL_TIME.as_bytes()).unwrap();
-        let pinning = Pinning::of(vec![certificate], &crypto_provider());
+        let pinning = PinningVerifier::of(vec![certificate], &crypto_provider());
         assert_eq!((pinning.pinned.len(), pinning.has_leaves), (1, true));
     }
 
     #[test]
     fn a_root_of_version_1_is_an_authority() {
         let certificate = CertificateDer::from_pem_slice(OF_VERSION_1.as_bytes()).unwrap();
-        let pinning = Pinning::of(vec![certificate], &crypto_provider());
+        let pinning = PinningVerifier::of(vec![certificate], &crypto_provider());
         assert_eq!((pinning.roots.len(), pinning.has_leaves), (1, false));
     }
 }
