@@ -7,21 +7,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::pin;
 use tokio::select;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use super::descriptors::Descriptors;
+use super::exit::{Exit, Failure};
+use super::messages::{plural, sockets_named};
+use super::notify;
+use super::signals::{RunSignals, StopSignals};
+use super::tables::{Program, load, routes, tables_without_socket};
 use crate::config::Mode;
 use crate::observe::log::{Level, Recorder};
 use crate::observe::metrics::Metrics;
 use crate::observe::status::{self, Snapshot, View};
-use crate::program::descriptors::Descriptors;
-use crate::program::notify;
-use crate::program::startup::{
-    Exit, Failure, Program, load, plural, routes, sockets_named, tables_without_socket,
-};
 use crate::protocol::Protocol;
 use crate::serve::connections::Connections;
 use crate::serve::listen::{Shared, listen};
@@ -52,7 +53,7 @@ impl Service {
     pub(crate) async fn run<P: Protocol>(
         &self,
         (sockets, metrics_sockets): (Vec<Socket>, Vec<Socket>),
-        requests: Requests,
+        signals: RunSignals,
     ) -> Result<Exit, Failure>
     where
         Endpoint: Rules<P::Rules>,
@@ -65,8 +66,8 @@ impl Service {
             workers: Arc::new(workers),
             stop: stopped,
         };
-        let mut stopping = Stopping::listen()?;
-        let Requests { reload, mut clear } = requests;
+        let mut stopping = StopSignals::listen()?;
+        let RunSignals { reload, mut clear } = signals;
         let reloads = self.reload_at(reload, &shared.connections);
         pin!(reloads);
         let mut listeners = self.listen::<P>(sockets, &shared)?;
@@ -188,7 +189,7 @@ impl Service {
         stop: watch::Sender<bool>,
         connections: &Connections,
         mut listeners: Listeners,
-        mut stopping: Stopping,
+        mut stopping: StopSignals,
     ) {
         let left = plural(connections.count(), "connection");
         info!("stopping: {left} left");
@@ -298,47 +299,4 @@ fn failed(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
         Exit::Software,
         format!("a socket cannot be served any more: {cause}"),
     )
-}
-
-/// The signals that ask for something while the program runs. One that comes before that is
-/// dispatched then.
-pub(crate) struct Requests {
-    reload: Signal,
-    /// Empties the caches.
-    clear: Signal,
-}
-
-impl Requests {
-    pub(crate) fn listen() -> Result<Self, Failure> {
-        Ok(Self {
-            reload: listen_to(SignalKind::hangup())?,
-            clear: listen_to(SignalKind::user_defined1())?,
-        })
-    }
-}
-
-/// The signals that ask to stop. During the start they end the program.
-struct Stopping {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-fn listen_to(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| (Exit::Software, format!("no signals: {error}")))
-}
-
-impl Stopping {
-    fn listen() -> Result<Self, Failure> {
-        Ok(Self {
-            terminate: listen_to(SignalKind::terminate())?,
-            interrupt: listen_to(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

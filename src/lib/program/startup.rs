@@ -1,7 +1,5 @@
 //! What all three programs do, in order: options, configuration, sockets, serve, stop.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,64 +8,25 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::config::{self, Config, Mode, Report, Severity};
+use super::descriptors::Descriptors;
+use super::exit::{Exit, Failure};
+use super::messages::{complain, plural, print, write_message};
+use super::options::{Command, Options, help};
+use super::query;
+use super::service::Service;
+use super::signals::RunSignals;
+use super::tables::{
+    METRICS_SOCKET, Program, load, routes, tables_without_socket, unmatched_sockets,
+};
+use crate::config::{self, Config, Mode, Report};
 use crate::http::pool::ConnectionBudget;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::program::descriptors::Descriptors;
-use crate::program::options::{Command, Options, help};
-use crate::program::query;
-use crate::program::service::{Requests, Service};
-use crate::protocol;
 use crate::protocol::{Facts, Protocol};
 use crate::serve::socket::{self, Address, Socket};
 use crate::table::Rules;
-use crate::table::endpoint::Sayable;
 use crate::table::routes::{Live, Routes};
-
-/// The exit statuses, those of sysexits.h where it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
-    Done = 0,
-    /// postmap(1)'s "no such key".
-    NotFound = 1,
-    /// EX_USAGE.
-    Usage = 64,
-    /// EX_UNAVAILABLE: no usable socket.
-    Unavailable = 69,
-    /// EX_SOFTWARE: our fault.
-    Software = 70,
-    /// EX_TEMPFAIL.
-    Temporary = 75,
-    /// EX_PROTOCOL, for want of a better one: a permanent failure.
-    Permanent = 76,
-    /// EX_CONFIG.
-    Config = 78,
-}
-
-/// What a program is, whatever its protocol.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Program {
-    pub(crate) facts: &'static Facts,
-    /// What the protocol says for an outcome.
-    sayable: Sayable,
-}
-
-impl Program {
-    fn of<P: Protocol>() -> Self
-    where
-        config::Endpoint: Rules<P::Rules>,
-    {
-        Self {
-            facts: P::FACTS,
-            sayable: |outcome, endpoint| protocol::sayable::<P>(outcome, endpoint.rules()),
-        }
-    }
-}
-
-/// Why a program ends, and what is said about it.
-pub(crate) type Failure = (Exit, String);
 
 /// How long a program with sockets of systemd's waits before it gives up: a waiting connection
 /// starts it again at once, and a hundred starts in a second help nobody.
@@ -132,53 +91,14 @@ where
     Ok(Exit::Done)
 }
 
-/// Writes to standard output. A reader that has gone away wants no more of it.
-fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
-}
-
-/// Writes a message to stderr, marked with its priority where that is the journal (sd-daemon(3)).
-fn say(program: &'static Facts, severity: Severity, text: &str) {
-    let mark = match severity {
-        _ if !log::is_stderr_the_journal() => "",
-        Severity::Error => "<3>",
-        Severity::Warning => "<4>",
-    };
-    let mut out = format!("{mark}{}: ", program.name);
-    for (i, line) in text.lines().enumerate() {
-        let _ = writeln!(out, "{}{line}", if i == 0 { "" } else { mark });
-    }
-    // There is nowhere else to say it.
-    let _ = io::stderr().write_all(out.as_bytes());
-}
-
-fn complain(program: &'static Facts, text: &str) {
-    say(program, Severity::Error, text);
-}
-
 /// Reads the configuration, and complains about every problem in it.
 fn read(program: &'static Facts, path: &Path, mode: Mode) -> Result<Config, Failure> {
     let (config, report) = load(program, path, mode);
     for problem in report.problems() {
         let text = format!("{}\n{}", problem.line, problem.quote);
-        say(program, problem.severity, text.trim_end());
+        write_message(program, problem.severity, text.trim_end());
     }
     config.ok_or_else(|| (Exit::Config, summary(&report, mode)))
-}
-
-/// Reads the configuration, which has to hold a table of this program's.
-pub(crate) fn load(program: &'static Facts, path: &Path, mode: Mode) -> (Option<Config>, Report) {
-    let (mut config, mut report) = config::load(path, mode);
-    if config
-        .as_ref()
-        .is_some_and(|c| c.tables_of(program).next().is_none())
-    {
-        let name = program.name;
-        let text = format!("has no table for this program; write one, [{name}.NAME]");
-        report.add(Severity::Error, &text);
-        config = None;
-    }
-    (config, report)
 }
 
 fn summary(report: &Report, mode: Mode) -> String {
@@ -227,27 +147,6 @@ where
     })
 }
 
-pub(crate) fn routes(
-    program: &Program,
-    config: &Config,
-    before: Option<&Routes>,
-    metrics: &Arc<Metrics>,
-    budget: &ConnectionBudget,
-) -> Result<Routes, Failure> {
-    Routes::new(
-        program.facts,
-        config,
-        before,
-        program.sayable,
-        metrics,
-        budget,
-    )
-    .map_err(|cause| {
-        let text = format!("the HTTP client cannot be set up: {cause}");
-        (Exit::Config, text)
-    })
-}
-
 fn metrics(program: &'static Facts) -> Result<Arc<Metrics>, Failure> {
     match Metrics::new(program.name) {
         Ok(metrics) => Ok(Arc::new(metrics)),
@@ -271,9 +170,9 @@ where
     let kind = Program::of::<P>();
     let runtime = runtime()?;
     // Before everything else: until they are taken, these signals end the program.
-    let requests = {
+    let signals = {
         let _inside = runtime.enter();
-        Requests::listen()?
+        RunSignals::listen()?
     };
     let inherited = socket::from_systemd().map_err(|text| (Exit::Unavailable, text))?;
     if !inherited.is_empty() && !addresses.is_empty() {
@@ -312,7 +211,7 @@ where
     };
     log_panics();
     let sockets = (sockets, metrics_sockets);
-    let exit = runtime.block_on(service.run::<P>(sockets, requests));
+    let exit = runtime.block_on(service.run::<P>(sockets, signals));
     // A thread that reads a file may still be waiting.
     runtime.shutdown_background();
     exit
@@ -361,65 +260,6 @@ fn start(
     }
 }
 
-/// The name of sockets that serve metrics and health, whatever the tables are called.
-const METRICS_SOCKET: &str = "metrics";
-
-/// Says which sockets nobody serves.
-fn unmatched_sockets(
-    program: &'static Facts,
-    routes: &Routes,
-    sockets: &[Socket],
-) -> Option<String> {
-    let names = sockets.iter().map(|socket| socket.name.as_str());
-    let unmatched_sockets = routes.unmatched_sockets(names.filter(|name| *name != METRICS_SOCKET));
-    let fit = match unmatched_sockets.len() {
-        0 => return None,
-        1 => "fits",
-        _ => "fit",
-    };
-    let unmatched_sockets = sockets_named(&unmatched_sockets);
-    let expected = routes.expected_sockets().join(", ");
-    let name = program.name;
-    Some(format!(
-        "{unmatched_sockets} {fit} no table: {name} has tables for the sockets {expected}; \
-         set FileDescriptorName= in the .socket unit, NAME= of --listen, or socket = of a table"
-    ))
-}
-
-/// Names sockets in a message.
-pub(crate) fn sockets_named(names: &[&str]) -> String {
-    let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
-    let sockets = if names.len() == 1 {
-        "socket"
-    } else {
-        "sockets"
-    };
-    format!("{sockets} {}", quoted.join(", "))
-}
-
-/// Says which tables none of the sockets with these names leads to.
-pub(crate) fn tables_without_socket(
-    program: &'static Facts,
-    routes: &Routes,
-    sockets: &[String],
-) -> Vec<String> {
-    if routes.tables() == 1 {
-        return Vec::new();
-    }
-    let has_socket = |name: &str| sockets.iter().any(|socket| socket == name);
-    routes
-        .expected_sockets()
-        .into_iter()
-        .filter(|name| !has_socket(name))
-        .map(|name| {
-            format!(
-                "{}: no socket named \"{name}\": its table is not served",
-                program.name
-            )
-        })
-        .collect()
-}
-
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic
@@ -427,12 +267,4 @@ fn log_panics() {
             .map_or_else(String::new, |place| format!(" at {place}"));
         error!("a fault of this program{place}; the connection is lost, please report it");
     }));
-}
-
-/// Says how many there are.
-pub(crate) fn plural(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
-    }
 }

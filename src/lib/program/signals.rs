@@ -1,0 +1,51 @@
+//! The signals that a program obeys.
+
+use tokio::select;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::exit::{Exit, Failure};
+
+/// The signals of a program that runs. One that comes during the start is acted on after it.
+pub(crate) struct RunSignals {
+    /// SIGHUP: read the configuration again.
+    pub(crate) reload: Signal,
+    /// SIGUSR1: empty the caches.
+    pub(crate) clear: Signal,
+}
+
+impl RunSignals {
+    /// Takes these signals, which until then end the program.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            reload: listen_to(SignalKind::hangup())?,
+            clear: listen_to(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+/// The signals that ask to stop. During the start they end the program.
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+fn listen_to(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| (Exit::Software, format!("no signals: {error}")))
+}
+
+impl StopSignals {
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: listen_to(SignalKind::terminate())?,
+            interrupt: listen_to(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one of them.
+    pub(crate) async fn next(&mut self) {
+        select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
