@@ -1,9 +1,64 @@
-//! Holds the code to its layers, as `lib.rs` tells them: one crate has no other wall.
+//! Holds the library to its layers: nothing imports upwards, and no two files import each other.
+//! One crate has no other wall.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The layers of the library, the lowest first: each imports what stands before it, and `lib.rs` is
+/// above all. A folder is one layer; inside it only circles are forbidden.
+const LAYERS: [&str; 13] = [
+    "outcome", "request", "reply", "sync", "protocol", "config", "observe", "serve", "http",
+    "table", "session", "program", "lib",
+];
+
+/// What a place must not name, whatever its layer.
+const FORBIDDEN: [(&str, &[&str]); 6] = [
+    ("outcome", &["crate::"]),
+    ("request", &["crate::"]),
+    ("reply", &["crate::"]),
+    // Every rule of a grammar is a function of bytes.
+    (
+        "protocol",
+        &[
+            "tokio",
+            "std::io",
+            "std::net",
+            "std::time",
+            "tracing",
+            "reqwest",
+        ],
+    ),
+    // The table HTTP -> outcome and the composition of calls are pure.
+    ("http::answer", &["tokio", "reqwest", "tracing"]),
+    ("http::call", &["tokio", "tracing"]),
+];
+
+/// The modules that know the HTTP client.
+const CLIENT: [&str; 2] = ["http", "config"];
+
+/// The files of the library by the names of their modules.
+fn modules() -> BTreeMap<String, String> {
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib");
+    let name = |path: &Path| {
+        let path = path.strip_prefix(&library).expect("a file of the library");
+        let parts: Vec<_> = path.with_extension("").iter().map(text).collect();
+        parts.join("::").trim_end_matches("::mod").to_owned()
+    };
+    let modules: BTreeMap<_, _> = files(&library)
+        .into_iter()
+        .map(|path| (name(&path), code(&path)))
+        .collect();
+    assert!(modules.len() > 30, "only {} modules", modules.len());
+    modules
+}
+
+fn text(part: &std::ffi::OsStr) -> String {
+    part.to_str().expect("a name").to_owned()
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("a folder of the library");
+    let entries = fs::read_dir(folder).expect("a folder of the library");
     entries
         .flat_map(|entry| {
             let path = entry.expect("an entry").path();
@@ -18,95 +73,224 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// The code of a file without its comments and its tests.
 fn code(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).expect("a file");
+    let text = fs::read_to_string(path).expect("a file");
     let code = text.split("#[cfg(test)]").next().expect("code");
-    code.lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    let lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The modules that the code of a module imports or names.
+fn imports(module: &str, code: &str, modules: &BTreeSet<&str>) -> BTreeSet<String> {
+    let mut paths = Vec::new();
+    let mut rest = String::new();
+    let mut lines = code.lines();
+    while let Some(line) = lines.next() {
+        let line = line.trim_start();
+        let starts = ["use ", "pub use ", "pub(crate) use ", "pub(super) use "];
+        let Some(tree) = starts.iter().find_map(|start| line.strip_prefix(start)) else {
+            rest.push_str(line);
+            rest.push('\n');
+            continue;
+        };
+        let mut tree = tree.to_owned();
+        while !tree.ends_with(';') {
+            tree.push_str(lines.next().expect("the end of an import").trim_start());
+        }
+        expand("", tree.trim_end_matches(';'), &mut paths);
+    }
+    for start in ["crate::", "super::"] {
+        paths.extend(rest.match_indices(start).map(|(at, _)| {
+            let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+            let path = &rest[at..];
+            path[..path.find(|c| !is_path(c)).unwrap_or(path.len())].to_owned()
+        }));
+    }
+    paths
+        .iter()
+        .filter_map(|path| resolve(module, path, modules))
+        .filter(|found| found != module)
+        .collect()
+}
+
+/// Takes a tree of imports apart: `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
+fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
+    let tree = tree.trim();
+    let Some((start, inner)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().expect("a path");
+        paths.push(
+            format!("{prefix}{path}")
+                .trim_end_matches("::self")
+                .to_owned(),
+        );
+        return;
+    };
+    let inner = inner.trim_end().strip_suffix('}').expect("a closed tree");
+    let prefix = format!("{prefix}{start}");
+    let (mut depth, mut begin) = (0, 0);
+    for (at, c) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !inner[begin..at].trim().is_empty() {
+                    expand(&prefix, &inner[begin..at], paths);
+                }
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The module that a path leads to, if it is one of ours: items are not told from modules, so the
+/// longest part that is a module counts.
+fn resolve(module: &str, path: &str, modules: &BTreeSet<&str>) -> Option<String> {
+    let mut parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
+    let own: Vec<&str> = module.split("::").collect();
+    let full: Vec<&str> = match *parts.first()? {
+        "crate" => parts.split_off(1),
+        "self" => [own, parts.split_off(1)].concat(),
+        "super" => {
+            let supers = parts.iter().take_while(|part| **part == "super").count();
+            let above = own.len().saturating_sub(supers);
+            [&own[..above], &parts[supers..]].concat()
+        }
+        _ => [own, parts].concat(),
+    };
+    let found = (1..=full.len())
+        .rev()
+        .map(|length| full[..length].join("::"));
+    found
+        .into_iter()
+        .find(|name| modules.contains(name.as_str()))
+}
+
+fn graph() -> BTreeMap<String, BTreeSet<String>> {
+    let modules = modules();
+    let names: BTreeSet<_> = modules.keys().map(String::as_str).collect();
+    modules
+        .iter()
+        .map(|(name, code)| (name.clone(), imports(name, code, &names)))
+        .collect()
+}
+
+/// A circle of modules that import each other, if there is one.
+fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    let mut left: BTreeSet<&String> = graph.keys().collect();
+    // Whoever imports nothing that is left is in no circle.
+    while let Some(free) = left
+        .iter()
+        .copied()
+        .find(|name| !graph[*name].iter().any(|to| left.contains(to)))
+    {
+        left.remove(free);
+    }
+    let mut at = *left.first()?;
+    let mut way = Vec::new();
+    while !way.contains(at) {
+        way.push(at.clone());
+        at = graph[at].iter().find(|to| left.contains(to))?;
+    }
+    let begin = way.iter().position(|name| name == at)?;
+    Some(way.split_off(begin))
+}
+
+fn layer(module: &str) -> usize {
+    let top = module.split("::").next().expect("a name");
+    let layer = LAYERS.iter().position(|layer| *layer == top);
+    layer.unwrap_or_else(|| panic!("{module} is in no layer"))
 }
 
 #[test]
-fn nobody_knows_whom_they_should_not() {
-    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib");
-    let rules: [(&str, &[&str]); 9] = [
-        ("outcome.rs", &["crate::"]),
-        ("request.rs", &["crate::"]),
-        ("reply.rs", &["crate::"]),
-        ("protocol/facts.rs", &["crate::"]),
-        (
-            "protocol",
-            &[
-                "tokio",
-                "std::io",
-                "std::net",
-                "std::time",
-                "tracing",
-                "reqwest",
-                "crate::config",
-                "crate::http",
-                "crate::observe",
-                "crate::program",
-                "crate::serve",
-                "crate::session",
-                "crate::table",
-            ],
-        ),
-        (
-            "http",
-            &[
-                "crate::protocol::policy",
-                "crate::protocol::socketmap",
-                "crate::protocol::tcp_lookup",
-                "crate::session",
-                "crate::serve::listen",
-                "crate::serve::socket",
-            ],
-        ),
-        ("http/answer.rs", &["tokio", "reqwest", "tracing"]),
-        ("http/call.rs", &["tokio", "tracing"]),
-        (
-            "config",
-            &[
-                "tokio",
-                "crate::http",
-                "crate::serve",
-                "crate::session",
-                "crate::table",
-            ],
-        ),
-    ];
-    for (place, forbidden) in rules {
-        let place = library.join(place);
-        let files = if place.is_dir() {
-            files(&place)
-        } else {
-            vec![place]
-        };
-        assert!(!files.is_empty());
-        for file in files {
-            for word in forbidden {
-                assert!(
-                    !code(&file).contains(word),
-                    "{} knows {word}",
-                    file.display()
-                );
-            }
+fn nothing_imports_upwards() {
+    for (module, imports) in graph() {
+        for import in imports {
+            assert!(
+                layer(&import) <= layer(&module),
+                "{module} imports {import}"
+            );
         }
     }
 }
 
 #[test]
-fn http_stays_on_its_side() {
-    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib");
-    for file in files(&library) {
-        let is_allowed = ["http", "config", "program/startup.rs"]
-            .iter()
-            .any(|place| file.starts_with(library.join(place)));
+fn no_modules_import_each_other() {
+    assert_eq!(circle(&graph()), None);
+}
+
+#[test]
+fn what_a_place_must_not_name_is_not_in_it() {
+    for (module, code) in modules() {
+        let is_in = |place: &str| module == place || module.starts_with(&format!("{place}::"));
+        for (_, words) in FORBIDDEN.iter().filter(|(place, _)| is_in(place)) {
+            for word in *words {
+                assert!(!code.contains(word), "{module} names {word}");
+            }
+        }
+        let may_know = CLIENT.iter().any(|place| is_in(place));
         assert!(
-            is_allowed || !code(&file).contains("reqwest"),
-            "{}",
-            file.display()
+            may_know || !code.contains("reqwest"),
+            "{module} names reqwest"
         );
     }
+}
+
+#[test]
+fn the_map_names_every_module_once_in_reading_order() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib/lib.rs");
+    let text = fs::read_to_string(path).expect("the map");
+    let order = text.split("Read in this order:").nth(1).expect("an order");
+    let order = order.split("\n//!\n").next().expect("a paragraph");
+    let named: Vec<_> = order
+        .split("[`")
+        .skip(1)
+        .filter_map(|rest| rest.split("`]").next())
+        .collect();
+    assert_eq!(named, LAYERS[..LAYERS.len() - 1]);
+    let declared = code(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib/lib.rs"));
+    for module in &LAYERS[..LAYERS.len() - 1] {
+        assert_eq!(
+            declared.matches(&format!("mod {module};")).count(),
+            1,
+            "{module}"
+        );
+    }
+}
+
+#[test]
+fn circles_and_trees_of_imports_are_seen() {
+    let names = BTreeSet::from(["a", "a::b", "a::c", "d", "d::e"]);
+    let of = |module: &str, code: &str| {
+        imports(module, code, &names)
+            .into_iter()
+            .collect::<Vec<_>>()
+    };
+    let code = "use std::io;\nuse super::c::{self, Thing};\nuse crate::{a, d::{e::{X, Y}, Z}};\n";
+    assert_eq!(of("a::b", code), ["a", "a::c", "d", "d::e"]);
+    assert_eq!(
+        of("d", "pub use e::Name;\nfn f() -> crate::a::b::T {}"),
+        ["a::b", "d::e"]
+    );
+    let graph = |edges: &[(&str, &[&str])]| {
+        let owned = |(from, to): &(&str, &[&str])| {
+            (
+                (*from).to_owned(),
+                to.iter().map(|to| (*to).to_owned()).collect(),
+            )
+        };
+        edges.iter().map(owned).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(
+        circle(&graph(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])),
+        None
+    );
+    let found = circle(&graph(&[
+        ("a", &["b"]),
+        ("b", &["c"]),
+        ("c", &["d"]),
+        ("d", &["b"]),
+    ]));
+    assert_eq!(found.expect("a circle"), ["b", "c", "d"]);
 }

@@ -5,16 +5,23 @@
 //! # The line the data takes
 //!
 //! ```text
-//! Postfix ─► socket ─► frame ─► request ─► table ─► HTTP call ─► outcome ─► reply ─► socket ─► Postfix
-//!            serve/    protocol/           table/   http/                   protocol/  serve/
-//!            └────────────────────── session: this line as one loop ────────────────────┘
+//!   Postfix                                   HTTP service                              Postfix
+//!      │                                         ▲    │                                    ▲
+//!      ▼                                         │    ▼                                    │
+//!   socket ──► frame ──► request ──► table ──► HTTP call ──► outcome ──► reply ──────► socket
+//!   serve/     protocol/             table/    http/                     protocol/     serve/
+//!      └───────────────── session.rs is this line, written as one loop ──────────────────┘
 //! ```
 //!
-//! Data moves to the right only. Read in this order: [`outcome`], [`request`], [`reply`] (what is
-//! passed on), [`sync`] (locks), [`protocol`] (three grammars, no I/O), [`config`] (the values
-//! everything runs on), [`observe`] (log, metrics, pages), [`serve`] (sockets, connections, threads), [`http`] (what is
-//! sent, what an answer means), [`table`] (what answers for one name), [`session`] (one
-//! connection), [`program`] (from the options to the exit status).
+//! Data moves to the right only. Read in this order: [`outcome`], [`request`] and [`reply`] are what
+//! is passed on; [`sync`] is locks; [`protocol`] holds the grammars, without any I/O, and what tells
+//! protocols apart; [`config`] makes the values that everything runs on; [`observe`] is the log, the
+//! metrics and their pages; [`serve`] is sockets, connections and threads; [`http`] is the call, and
+//! what its answer means; [`table`] puts keys, cache and call in a row; [`session`] serves one
+//! connection; [`program`] leads from the options to the exit status.
+//!
+//! Each of them imports only what stands before it in this list, and no two files import each other:
+//! `tests/layering.rs` reads the imports.
 //!
 //! # Laws
 //!
@@ -27,25 +34,29 @@
 //!
 //! # Logging
 //!
-//! error: we do not serve, act now. warn: a setting, a backend or a peer is wrong. info: start,
-//! ready, reload, stop. debug: one line for each request. A failure is a warning at most once in
-//! ten seconds for each table and reason, so no remote sender can fill the journal. Keys and mail
-//! addresses stand in debug lines only, secrets in none.
+//! error: the program does not serve, act at once. warn: a setting, a backend or a peer is wrong.
+//! info: start, ready, reload, stop, a target down or up. debug: one line for each request. A
+//! failure is a warning at most once in ten seconds for each table and reason, so that no remote
+//! sender can fill the journal. Keys and mail addresses are in debug lines only, secrets in none.
 //!
 //! # Why
 //!
-//! - *Why threads with a loop each, and no pool of threads for all?* A bridge waits: what it does
-//!   between two waits takes less than waking another thread for it. So a connection stays in one
-//!   loop, with its calls and their connections, and what the loops share is small and rarely held.
-//!   With one loop `make bench` stays at two thirds of the ideal bridge, with two it is near to it.
-//! - *Why is the watchdog fed after every loop has gone round?* One that hangs would keep half of
-//!   Postfix waiting, and nobody would notice.
-//! - *Why are values read with their places, by hand, and not by serde?* Every mistake in the file
-//!   is to be shown at once, with its line and a caret; serde stops at the first.
+//! - *Why threads with a loop each, and no pool of threads for all?* A bridge waits, and the work
+//!   between two waits takes less time than waking another thread for it. So a connection stays in
+//!   one loop, with its calls and their connections; what the loops share is small and rarely locked.
+//!   With one loop `make bench` reaches two thirds of the ideal bridge, with two it comes close to it.
+//! - *Why is the watchdog notified only after every loop has responded?* A loop that hangs would keep
+//!   half of Postfix's connections waiting, and systemd would not notice.
+//! - *Why are values read with their places, by hand, and not by serde?* The program shows every
+//!   mistake in the file at once, with its line and a caret; serde stops at the first.
 //! - *Why is JSON not read into a tree?* A number is passed on as it is written, and an answer of
 //!   a megabyte takes a megabyte.
-//! - *Why does the operator's `4xx` win over the built-in 401?* What somebody has written down is
-//!   what they expect to happen.
+//! - *Why does the operator's `4xx` win over the built-in 401?* An operator expects what they wrote.
+//! - *Why is [`serve`] below [`http`], and below [`session`]?* It knows no protocol and no table: the
+//!   accept loop is given what serves a connection, so that it serves the pages as well, and the
+//!   calls of a thread use what [`serve`] keeps for each thread.
+//! - *Why is the call of a request in a box?* Several may be in flight, and the thousand idle
+//!   connections of a large Postfix would each keep room for one.
 
 pub mod config;
 pub mod http;
