@@ -20,7 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::observe::metrics::{Meter, Metrics};
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
 use crate::sync::Mutex;
 
@@ -184,54 +184,15 @@ impl Recorder {
         if !is_debug && outcome.failure().is_none() {
             return;
         }
-        let outcome_name = outcome.name();
-        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let request_id = record.id.map(|id| id.to_string());
-        let queue_id = record
-            .request
-            .and_then(|request| request.value("queue_id"))
-            .filter(|id| !id.is_empty())
-            .map(printable);
-        let reason = outcome.failure().map(|failure| failure.reason.to_string());
+        let line = Line::new(table, outcome, duration, record);
         if is_debug {
-            let key = record
-                .request
-                .map(|request| subject(request, record.shown))
-                .unwrap_or_default();
-            debug!(
-                table,
-                outcome = outcome_name,
-                reason,
-                request_id,
-                duration_ms,
-                queue_id,
-                "{table}: {outcome_name}: {key}"
-            );
+            line.debug(record);
         }
-        let Some(failure) = outcome.failure() else {
-            return;
-        };
-        let Some(suppressed) = self.may_warn(table, failure.reason) else {
-            return;
-        };
-        let detail = match failure.detail.as_ref() {
-            "" => String::new(),
-            detail => format!(": {}", printable_text(detail)),
-        };
-        let others = match suppressed {
-            0 => String::new(),
-            n => format!(" ({n} more like this)"),
-        };
-        warn!(
-            table,
-            outcome = outcome_name,
-            reason,
-            request_id,
-            duration_ms,
-            queue_id,
-            "{table}: {}{detail}{others}",
-            failure.reason
-        );
+        if let Some(failure) = outcome.failure()
+            && let Some(suppressed) = self.may_warn(table, failure.reason)
+        {
+            line.warn(failure, suppressed);
+        }
     }
 
     /// Returns how many warnings were suppressed before this one, or nothing if this one is to be.
@@ -256,6 +217,69 @@ impl Recorder {
                 Some(0)
             }
         }
+    }
+}
+
+/// The fields of a line about a request.
+struct Line<'r> {
+    table: &'r str,
+    outcome: &'static str,
+    reason: Option<String>,
+    request_id: Option<String>,
+    duration_ms: u64,
+    queue_id: Option<String>,
+}
+
+impl<'r> Line<'r> {
+    fn new(table: &'r str, outcome: &Outcome, duration: Duration, record: &Record<'_>) -> Self {
+        let queue_id = record.request.and_then(|request| request.value("queue_id"));
+        Self {
+            table,
+            outcome: outcome.name(),
+            reason: outcome.failure().map(|failure| failure.reason.to_string()),
+            request_id: record.id.map(|id| id.to_string()),
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            queue_id: queue_id.filter(|id| !id.is_empty()).map(printable),
+        }
+    }
+
+    fn debug(&self, record: &Record<'_>) {
+        let key = record.request.map(|request| subject(request, record.shown));
+        debug!(
+            table = self.table,
+            outcome = self.outcome,
+            reason = self.reason,
+            request_id = self.request_id,
+            duration_ms = self.duration_ms,
+            queue_id = self.queue_id,
+            "{}: {}: {}",
+            self.table,
+            self.outcome,
+            key.unwrap_or_default()
+        );
+    }
+
+    /// Logs a failure without the key or any address.
+    fn warn(&self, failure: &Failure, suppressed: u64) {
+        let detail = match failure.detail.as_ref() {
+            "" => String::new(),
+            detail => format!(": {}", printable_text(detail)),
+        };
+        let others = match suppressed {
+            0 => String::new(),
+            n => format!(" ({n} more like this)"),
+        };
+        warn!(
+            table = self.table,
+            outcome = self.outcome,
+            reason = self.reason,
+            request_id = self.request_id,
+            duration_ms = self.duration_ms,
+            queue_id = self.queue_id,
+            "{}: {}{detail}{others}",
+            self.table,
+            failure.reason
+        );
     }
 }
 
