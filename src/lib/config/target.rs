@@ -38,34 +38,15 @@ impl Target {
         // A password can contain any character, so that an "@" anywhere may end one.
         let is_secret = text.contains('@');
         let fault = |text: String| Fault { text, is_secret };
-        if authority.contains('@') {
-            return Err(fault(
-                "contains a user name or a password; use basic-auth or auth-token".to_owned(),
-            ));
-        }
         let shown = if is_secret {
             "(hidden)".to_owned()
         } else {
             text.escape_debug().to_string()
         };
-        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-            return Err(fault(format!("\"{shown}\" is neither http nor https")));
-        }
-        if authority.contains(['{', '}']) {
-            return Err(fault(
-                "has a placeholder in its host; only the path and the query can have one"
-                    .to_owned(),
-            ));
+        if let Some(flaw) = flaw(text, scheme, authority, &shown) {
+            return Err(fault(flaw));
         }
         let unsound = |what: &str| fault(format!("\"{shown}\" {what}"));
-        if text.contains('#') {
-            return Err(unsound("has a fragment, which is never sent; remove it"));
-        }
-        if text.contains('\\') || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(unsound(
-                "contains a blank, a backslash or a control character",
-            ));
-        }
         let origin = format!("{scheme}://{authority}");
         let mut base =
             Url::parse(&origin).map_err(|error| unsound(&format!("is not a URL: {error}")))?;
@@ -124,6 +105,29 @@ impl Target {
     /// Returns whether the scheme is https.
     pub fn is_https(&self) -> bool {
         self.origin.to_ascii_lowercase().starts_with("https:")
+    }
+}
+
+/// Returns the message for a URL that is wrong whatever its path and query are.
+fn flaw(text: &str, scheme: &str, authority: &str, shown: &str) -> Option<String> {
+    let is_http = ["http", "https"].contains(&scheme.to_ascii_lowercase().as_str());
+    let is_odd = |c: char| c == '\\' || c.is_whitespace() || c.is_control();
+    if authority.contains('@') {
+        Some("contains a user name or a password; use basic-auth or auth-token".to_owned())
+    } else if !is_http {
+        Some(format!("\"{shown}\" is neither http nor https"))
+    } else if authority.contains(['{', '}']) {
+        let text = "has a placeholder in its host; only the path and the query can have one";
+        Some(text.to_owned())
+    } else if text.contains('#') {
+        Some(format!(
+            "\"{shown}\" has a fragment, which is never sent; remove it"
+        ))
+    } else if text.contains(is_odd) {
+        let what = "contains a blank, a backslash or a control character";
+        Some(format!("\"{shown}\" {what}"))
+    } else {
+        None
     }
 }
 
