@@ -74,7 +74,7 @@ pub enum Reason {
     TimedOut,
     /// No connection, or one that broke before an answer.
     Unreachable,
-    /// The target has failed so often that it is left in peace.
+    /// Each target has failed so often that it is skipped.
     Down,
     /// As many calls as allowed were under way until the deadline.
     Busy,

@@ -84,7 +84,7 @@ pub fn read(content_type: &str, body: &[u8], rules: &ResponseRules) -> Outcome {
     }
 }
 
-/// What a body holds.
+/// The value in a body.
 enum Value {
     Text(String),
     /// `null`, `false`, or an empty string, list or text.

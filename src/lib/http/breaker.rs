@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_target_that_stays_down_is_said_to_be_down_in_the_end() {
+    async fn a_target_that_stays_down_is_logged_as_down_in_the_end() {
         let breaker = breaker();
         let mut lines = Vec::new();
         for _ in 0..2 {
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn without_settings_nobody_is_left_in_peace() {
+    fn without_settings_no_target_is_ever_down() {
         let breaker = Breaker::new(None);
         for _ in 0..100 {
             assert_eq!(failed(breaker.permit().unwrap()), None);

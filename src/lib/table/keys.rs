@@ -1,4 +1,4 @@
-//! The key of a lookup, as it is asked for: normalised once, for the cache and for the call.
+//! The key of a request: normalised once, for the cache and for the call.
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ fn is_special(key: &[u8]) -> bool {
     matches!(key, b"*" | b"<>" | b"\"<>\"")
 }
 
-/// Normalises a key; returns nothing for a key that the pattern does not match.
+/// Returns the normalised key, or nothing for a key that the pattern does not match.
 fn normal_key<'k>(key: &'k [u8], normalise: &Normalise) -> Option<Cow<'k, [u8]>> {
     let mut key = Cow::Borrowed(key);
     if normalise.lowercase {
