@@ -11,11 +11,11 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> PolicyActions {
     reader.has_own_not_found = not_found.is_some_and(|(below, _)| below == 0);
     let restriction_classes = restriction_classes(reader);
     let permit_actions = reader.boolean("permit-actions");
-    let mut said = |name, default| action(reader, name, &restriction_classes).unwrap_or(default);
+    let mut on = |name, default| action(reader, name, &restriction_classes).unwrap_or(default);
     PolicyActions {
-        on_not_found: said("on-not-found", default.on_not_found),
-        on_temporary: said("on-temporary", default.on_temporary),
-        on_permanent: said("on-permanent", default.on_permanent),
+        on_not_found: on("on-not-found", default.on_not_found),
+        on_temporary: on("on-temporary", default.on_temporary),
+        on_permanent: on("on-permanent", default.on_permanent),
         permit_actions,
         restriction_classes,
     }

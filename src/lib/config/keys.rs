@@ -217,3 +217,50 @@ pub fn key_names() -> BTreeSet<&'static str> {
     add(FILE, &mut names);
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_table_lists_a_key_twice() {
+        fn check(keys: &[Key]) {
+            let names: BTreeSet<_> = keys.iter().map(|key| key.name).collect();
+            assert_eq!(names.len(), keys.len(), "{names:?}");
+            keys.iter().for_each(|key| check(key.members));
+        }
+        check(FILE);
+    }
+
+    #[test]
+    fn a_key_of_other_protocols_names_them() {
+        let refusal = |name: &str, protocol| {
+            let key = ENDPOINT.iter().find(|key| key.name == name);
+            key.filter(|key| !key.is_of(protocol))
+                .map(|key| key.refusal(protocol))
+        };
+        let [tcp_lookup, socketmap, policy] = protocol::ALL;
+        for (name, protocol, expected) in [
+            ("socket", Some(tcp_lookup), None),
+            (
+                "socket",
+                Some(socketmap),
+                Some("only tcp-lookup and policy"),
+            ),
+            (
+                "normalise",
+                Some(policy),
+                Some("only tcp-lookup and socketmap"),
+            ),
+            ("normalise", None, None),
+            ("target", None, Some("cannot be inherited")),
+        ] {
+            let refusal = refusal(name, protocol);
+            let is_right = match (&refusal, expected) {
+                (Some(refusal), Some(expected)) => refusal.starts_with(expected),
+                (refusal, expected) => refusal.is_none() && expected.is_none(),
+            };
+            assert!(is_right, "{name}: {refusal:?}");
+        }
+    }
+}

@@ -169,14 +169,14 @@ fn warn_of_inherited(
     if !reader.facts().has_actions || reader.has_own_not_found {
         return;
     }
-    let said = match &actions.on_not_found {
+    let action = match &actions.on_not_found {
         FallbackAction::Action(action) => action,
         FallbackAction::Disconnect => "disconnect",
     };
     let path = format!("{}.{key}", reader.section.path);
     let text = format!(
         "comes from [http], where it suits lookups; here it turns {what} into on-not-found \
-         ({said}); write its meaning in this table as well"
+         ({action}); write its meaning in this table as well"
     );
     reader.report.warning(entry.value.span(), &path, text);
 }
