@@ -85,6 +85,7 @@ pub(super) fn read(
     reader.extra_attributes = extra_attributes(reader);
     let targets = target::read(reader);
     let (method, query, body) = body::read(reader, &targets);
+    // Before the credentials, because this drops those that a nearer one displaces.
     let headers = headers::read(reader);
     let transport = transport::read(reader);
     let actions = actions::read(reader);

@@ -100,6 +100,7 @@ impl<'t> Section<'t> {
         let mut nearest = own;
         for (layer, entry) in self.take_all(name) {
             nearest = layer;
+            // "tls = false" removes everything that stands below it.
             if entry.is_false() {
                 members = None;
                 continue;
@@ -139,6 +140,7 @@ impl<'t> Section<'t> {
         let below = (0..self.layers.len()).rev();
         for (below, layer) in below.zip(self.layers) {
             for entry in layer {
+                // Names of headers are the same in any case (RFC 9110, section 5.1).
                 rest.retain(|(_, e)| !e.key.eq_ignore_ascii_case(entry.key));
                 if !entry.is_false() {
                     rest.push((below, entry));

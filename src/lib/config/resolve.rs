@@ -76,6 +76,7 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
         return None;
     }
     let root = root.get_ref();
+    // Before anything is read, so that a quoted line hides the values that nothing reads.
     lay_out(root, report.layout());
     let mut file = Section::new("", 0..0, root, FILE);
 

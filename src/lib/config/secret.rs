@@ -51,6 +51,7 @@ impl Secret {
             Source::File(path) => std::fs::read_to_string(path)?,
             Source::Environment(name) => std::env::var(name).map_err(without_value)?,
         };
+        // Editors and `echo` end a file with one; further ones may belong to the secret.
         if value.ends_with('\n') {
             value.pop();
         }

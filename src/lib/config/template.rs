@@ -86,6 +86,7 @@ impl Template {
             if from.starts_with("{{") || from.starts_with("}}") {
                 literal.push_str(&from[..1]);
                 rest = &from[2..];
+            // A single "}" means itself: there is nothing else that it could close.
             } else if let Some(from) = from.strip_prefix('}') {
                 literal.push('}');
                 rest = from;

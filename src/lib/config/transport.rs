@@ -113,6 +113,7 @@ fn proxy(reader: &mut Reader<'_, '_>) -> Proxy {
     let Some(text) = values::private_string(&entry, reader.report) else {
         return Proxy::None;
     };
+    // A URL may have a password, so it is shown only after it has turned out to have none.
     if text == "environment" {
         reader.report.layout().harmless.push(entry.value.span());
         return Proxy::Environment;
