@@ -1,23 +1,23 @@
-//! What a question ended in, whatever the protocol and whatever the backend.
+//! The outcome of a request, in terms of no protocol and no backend.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// How one request ended. Once a request is understood there is nothing else.
+/// How one request ended. Once a request is understood, there are no errors besides these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The backend knows the key, and this is the value: never blank.
     Found(String),
     /// The backend says that there is no such key.
     NotFound,
-    /// No answer was to be had; ask again later.
+    /// There is no answer at the moment; ask again later.
     Temporary(Failure),
-    /// Somebody has to mend a setting; asking again does not help.
+    /// An operator has to change a setting; asking again does not help.
     Permanent(Failure),
 }
 
 impl Outcome {
-    /// Returns the word of this outcome in the log.
+    /// Returns the name of this outcome in the log and the metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Found(_) => "found",
@@ -27,7 +27,7 @@ impl Outcome {
         }
     }
 
-    /// Returns what went wrong, where something did.
+    /// Returns the failure, if there is one.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Found(_) | Self::NotFound => None,
@@ -45,14 +45,14 @@ pub fn is_blank(value: &str) -> bool {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The text that both Postfix and our log get.
+    /// The text in the reply and in the log.
     pub reason: Reason,
-    /// More for our log alone; empty where the reason says it all. Holds no key, address or secret.
+    /// Details for the log alone, or empty. They hold no key, address or secret.
     pub detail: Cow<'static, str>,
 }
 
 impl Failure {
-    /// Makes a failure with more to say in the log.
+    /// Makes a failure with details for the log.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason,
@@ -67,36 +67,37 @@ impl From<Reason> for Failure {
     }
 }
 
-/// The fixed texts, without URL, host or key, so that Postfix's log and ours can be laid side by side.
+/// The fixed texts of failures, without URL, host or key. Postfix logs them as well, so that an
+/// operator can compare both logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The deadline of the call passed.
     TimedOut,
-    /// No connection, or one that broke before an answer.
+    /// There was no connection, or it broke before an answer.
     Unreachable,
     /// Each target has failed so often that it is skipped.
     Down,
-    /// As many calls as allowed were under way until the deadline.
+    /// `max-in-flight` calls were in flight until the deadline.
     Busy,
-    /// A status that is no answer.
+    /// The status is not one of an answer.
     Answered(u16),
-    /// A body that is no answer.
+    /// The body cannot be read as an answer.
     NotUnderstood,
-    /// A body over the size limit.
+    /// The body is over the size limit.
     AnswerTooLong,
-    /// A body in which the backend itself tells of an error.
+    /// The body flags an error.
     ReportedError,
-    /// The backend's own credentials could not be had from their server.
+    /// The token server gave no credentials for the backend.
     CredentialsUnavailable,
     /// The key does not fit into the request the configuration describes.
     KeyCannotBeSent,
-    /// The protocol has no way to say the value.
+    /// The protocol cannot express the value.
     ValueCannotBeSent,
     /// The peer's request breaks the protocol's grammar.
     RequestNotUnderstood,
     /// The peer's request is over the size limit.
     RequestTooLong,
-    /// No table of that name.
+    /// There is no table of that name.
     UnknownMap,
 }
 

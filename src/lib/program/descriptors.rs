@@ -1,24 +1,24 @@
-//! Descriptors: what the limit is shared out to, so that a program never runs out of them.
+//! Shares the limit of open files out, so that a program never runs out of descriptors.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
 use crate::http::pool::ConnectionBudget;
 
-/// How many descriptors there may be of each kind, for as long as the program runs.
+/// The most descriptors of each kind, fixed for the life of the program.
 #[derive(Clone, Debug)]
 pub(crate) struct Descriptors {
     limit: Option<u64>,
     /// Connections from Postfix.
     connections: usize,
-    /// Connections to backends: a connection from Postfix has one call at a time.
+    /// Connections to backends. A connection from Postfix has one call at a time.
     pub(crate) budget: ConnectionBudget,
     /// Connections to the metrics sockets.
     pub(crate) pages: usize,
 }
 
 impl Descriptors {
-    /// Raises the soft limit to the hard one, and shares it out for a program with so many sockets.
+    /// Raises the soft limit to the hard one, and shares it out for a program with this many sockets.
     pub(crate) fn share_out(sockets: usize) -> Self {
         raise_limit();
         Self::of(getrlimit(Resource::Nofile).current, sockets)
@@ -34,7 +34,7 @@ impl Descriptors {
         }
     }
 
-    /// Returns how many of so many connections there may be at once, and warns if not of all.
+    /// Returns the number of connections, capped by the descriptors for them. Warns if that is less.
     pub(crate) fn cap_by_descriptors(&self, connections: usize) -> usize {
         let most = self.connections;
         if let Some(limit) = self.limit
@@ -59,12 +59,12 @@ struct Shares {
 
 impl Shares {
     fn of(limit: Option<u64>, sockets: usize) -> Self {
-        /// For standard input and output, the loops, the log, systemd, files, and the resolver.
+        /// Standard streams, event loops, log, systemd, files and the resolver.
         const OWN: usize = 22;
-        /// More are of no use to anybody, and a stranger can hold no more.
+        /// Enough for every scraper; a client that holds pages open can hold no more.
         const MOST_PAGES: usize = 32;
         let limit = limit.and_then(|limit| usize::try_from(limit).ok());
-        // Each socket takes one, and so does the connection that it has taken beyond the cap.
+        // Each socket takes one, and one more for a connection that it has accepted at the cap.
         let own = sockets.saturating_mul(2).saturating_add(OWN);
         let rest = limit.unwrap_or(usize::MAX).saturating_sub(own);
         let connections = (rest / 8 * 3 + rest % 8 * 3 / 8).max(1);
@@ -85,7 +85,7 @@ fn raise_limit() {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // Where that is refused, the soft limit is what there is.
+    // If this fails, the soft limit stays in force.
     let _ = setrlimit(Resource::Nofile, raised);
 }
 

@@ -1,10 +1,10 @@
-//! How a program ends: its exit status, and what is said about it.
+//! Exit statuses.
 
-/// The exit statuses, those of sysexits.h where it has one.
+/// The exit statuses, with the values of sysexits.h where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
-    /// postmap(1)'s "no such key".
+    /// As postmap(1) exits for an unknown key.
     NotFound = 1,
     /// EX_USAGE.
     Usage = 64,
@@ -14,7 +14,7 @@ pub(crate) enum Exit {
     Software = 70,
     /// EX_TEMPFAIL.
     Temporary = 75,
-    /// EX_PROTOCOL, for want of a better one: a permanent failure.
+    /// EX_PROTOCOL, the nearest to a permanent failure.
     Permanent = 76,
     /// EX_CONFIG.
     Config = 78,

@@ -1,4 +1,4 @@
-//! What a program writes to its standard streams.
+//! Output to the standard streams.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -7,12 +7,12 @@ use crate::config::Severity;
 use crate::observe::log;
 use crate::protocol::Facts;
 
-/// Writes to standard output. A reader that has gone away wants no more of it.
+/// Writes to standard output. An error means that the reader has closed the pipe.
 pub(crate) fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// Writes a message to stderr, marked with its priority where that is the journal (sd-daemon(3)).
+/// Writes a message to stderr, with a priority prefix if stderr is the journal (sd-daemon(3)).
 pub(crate) fn write_message(program: &'static Facts, severity: Severity, text: &str) {
     let mark = match severity {
         _ if !log::is_stderr_the_journal() => "",
@@ -23,7 +23,7 @@ pub(crate) fn write_message(program: &'static Facts, severity: Severity, text: &
     for (i, line) in text.lines().enumerate() {
         let _ = writeln!(out, "{}{line}", if i == 0 { "" } else { mark });
     }
-    // There is nowhere else to write it.
+    // An error cannot be reported anywhere else.
     let _ = io::stderr().write_all(out.as_bytes());
 }
 

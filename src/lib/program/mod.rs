@@ -1,9 +1,9 @@
 //! A program from its options to its exit status.
 //!
-//! `startup` goes through it in order: the `options`, the configuration with its `tables`, and then
-//! either a `query` or a `service`, which listens, obeys `signals` and tells systemd about itself
-//! (`notify`). `descriptors` shares the limit of open files out, `messages` writes to the standard
-//! streams, and `exit` lists the statuses.
+//! `startup` reads the `options` and the configuration with its `tables`, and then runs a `query` or
+//! a `service`. A service listens, handles `signals` and notifies systemd (`notify`). `descriptors`
+//! shares the limit of open files out, `messages` writes to the standard streams, and `exit` lists
+//! the exit statuses.
 
 mod descriptors;
 mod exit;

@@ -1,4 +1,4 @@
-//! What systemd is told: ready, reloading, stopping, alive (sd_notify(3)).
+//! Notifications to systemd: ready, reloading, stopping, watchdog (sd_notify(3)).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use tracing::warn;
 
 use crate::serve::workers::Workers;
 
-/// Says that the sockets are being served, and in words how many.
+/// Notifies that the sockets are served, with a status text.
 pub(crate) fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Says that the configuration is read again.
+/// Notifies that the configuration is being reloaded.
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
@@ -22,13 +22,13 @@ pub(crate) fn reloading() {
     }
 }
 
-/// Says that no more connections are taken.
+/// Notifies that the program accepts no more connections.
 pub(crate) fn stopping(status: &str) {
     send(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// Says "alive" twice as often as systemd wants to hear it, for as long as every loop that serves
-/// goes round. Never ends.
+/// Notifies the watchdog twice in each of its intervals, as long as every event loop responds. A loop
+/// that hangs would otherwise keep its connections waiting unnoticed. Never returns.
 pub(crate) async fn watchdog(workers: Arc<Workers>) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;

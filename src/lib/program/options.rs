@@ -8,12 +8,12 @@ use lexopt::prelude::*;
 use crate::protocol::Facts;
 use crate::serve::socket::Address;
 
-/// What a program is asked to do.
+/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Serve; on these addresses, or on systemd's sockets if there are none.
+    /// Serve these addresses, or the sockets from systemd if there are none.
     Serve(Vec<Address>),
-    /// Look at the configuration.
+    /// Check the configuration.
     Check,
     /// Print the configuration as it is after inheritance.
     Show,
@@ -24,13 +24,13 @@ pub enum Command {
         /// The key of a lookup.
         key: Option<OsString>,
     },
-    /// Print how to use the program.
+    /// Print the usage.
     Help,
     /// Print the version.
     Version,
 }
 
-/// The command line, understood.
+/// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The configuration file.
@@ -39,11 +39,11 @@ pub struct Options {
     pub command: Command,
 }
 
-/// Where the configuration is, unless an option says otherwise.
+/// The default path of the configuration.
 pub const DEFAULT_CONFIG: &str = "/etc/postgate/config.toml";
 
 impl Options {
-    /// Reads the arguments of a program. Fails with what is wrong with them.
+    /// Parses the arguments of a program, or returns a message about the first mistake.
     pub fn parse(
         program: &'static Facts,
         arguments: impl IntoIterator<Item = OsString>,
@@ -105,8 +105,8 @@ impl Options {
     }
 }
 
-/// Takes the key after the name of a table: the next argument whatever it begins with, since a key
-/// is the sender's or the recipient's to choose. "--" may stand before it.
+/// Takes the key after the name of a table: the next argument, even if it begins with "-", since a
+/// sender chooses the key. A "--" before it is skipped.
 fn key(parser: &mut lexopt::Parser) -> Option<OsString> {
     let mut arguments = parser.try_raw_args()?;
     arguments.next_if(|argument| argument == "--");
@@ -117,12 +117,12 @@ fn text(error: lexopt::Error) -> String {
     error.to_string()
 }
 
-/// What `--help` says about a program; the manual page begins with the same.
+/// The content of `--help`, which the manual page shares.
 #[derive(Clone, Debug)]
 pub struct Usage {
     /// The program.
     pub program: &'static Facts,
-    /// What it is for, as an answer to "What does it do?".
+    /// Its purpose, as a sentence without its subject.
     pub purpose: String,
     /// Its options.
     pub options: Vec<Explained>,
@@ -133,18 +133,18 @@ pub struct Usage {
 /// One option.
 #[derive(Clone, Debug)]
 pub struct Explained {
-    /// `-c`, or nothing.
+    /// `-c`, or empty.
     pub short: &'static str,
     /// `--config`.
     pub long: &'static str,
-    /// What follows it, or nothing.
+    /// The name of its value, or empty.
     pub value: &'static str,
-    /// What it does, in lines that are not too long for a terminal.
+    /// Its effect, in lines that fit into a terminal.
     pub text: String,
 }
 
 impl Usage {
-    /// Returns what there is to say about the use of a program.
+    /// Returns the usage of a program.
     pub fn of(program: &'static Facts) -> Self {
         Self {
             program,
@@ -211,7 +211,7 @@ const STATUSES: [(&str, &str); 8] = [
     ("78", "configuration"),
 ];
 
-/// Says how to use a program.
+/// Returns the text of `--help`.
 pub fn help(program: &'static Facts) -> String {
     let usage = Usage::of(program);
     let mut text = format!(

@@ -1,4 +1,4 @@
-//! `--query`: one question asked as Postfix would, the answer printed as postmap(1) does.
+//! `--query`: asks once as Postfix would, and prints the answer as postmap(1) does.
 
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -15,16 +15,16 @@ use crate::table::endpoint::Endpoint;
 use crate::table::routes::Routes;
 use crate::table::{Rules, Table as _};
 
-/// What is printed, and the outcome that decides the exit status.
+/// The answer to a query.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// For standard output: the value, or the action whatever the outcome.
+    /// The text for standard output: a value, or the action of any outcome.
     pub(crate) text: Option<String>,
-    /// What was said to Postfix.
+    /// The outcome, which decides the exit status.
     pub(crate) outcome: Outcome,
 }
 
-/// Asks. Fails with what is wrong with the question.
+/// Asks, or returns a message about a mistake in the query.
 pub(crate) async fn ask<P: Protocol>(
     routes: &Routes,
     name: &str,
@@ -61,7 +61,7 @@ fn lookup(facts: &Facts, name: &str, key: &'static str, value: Option<&OsStr>) -
     Request::of(map, key, value.into())
 }
 
-/// Reads what Postfix would send; the empty line at its end may be missing.
+/// Reads a request as Postfix would send it. The empty line at its end may be missing.
 fn read_request<P: Protocol>() -> Result<Request, String> {
     let mut input = Vec::new();
     std::io::stdin()

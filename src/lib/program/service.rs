@@ -1,4 +1,4 @@
-//! A program that runs: its sockets served, its configuration read again, its end.
+//! A running program: it serves its sockets, reloads its configuration, and drains at the end.
 
 use std::io;
 use std::path::PathBuf;
@@ -34,13 +34,13 @@ use crate::table::Rules;
 use crate::table::endpoint::Endpoint;
 use crate::table::routes::{Live, Route};
 
-/// A program that runs.
+/// A running program.
 pub(crate) struct Service {
     pub(crate) program: Program,
     pub(crate) path: PathBuf,
-    /// Of the sockets it serves.
+    /// The names of the sockets that it serves.
     pub(crate) names: Vec<String>,
-    /// The most connections.
+    /// The most connections, which a reload changes.
     pub(crate) cap: Arc<AtomicUsize>,
     pub(crate) live: Arc<Live>,
     pub(crate) level: Level,
@@ -49,7 +49,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Serves the sockets until a signal says stop.
+    /// Serves the sockets until a signal stops the program.
     pub(crate) async fn run<P: Protocol>(
         &self,
         (sockets, metrics_sockets): (Vec<Socket>, Vec<Socket>),
@@ -134,8 +134,8 @@ impl Service {
         Ok(listeners)
     }
 
-    /// Accepts connections to the pages. They have a cap of their own, so that a client which holds
-    /// many of them takes none from Postfix.
+    /// Accepts connections to the pages. Their cap is separate, so that a client that holds many of
+    /// them takes none from Postfix.
     fn listen_for_pages(
         &self,
         sockets: Vec<Socket>,
@@ -182,8 +182,7 @@ impl Service {
         }
     }
 
-    /// Lets the connections end: what has been asked is answered, within the drain timeout or until
-    /// a second signal.
+    /// Drains: answers what has been asked, until the drain timeout or a second signal.
     async fn drain(
         &self,
         stop: watch::Sender<bool>,
@@ -214,12 +213,12 @@ impl Service {
         format!("serving {tables} on {sockets}")
     }
 
-    /// Reads the configuration again at every signal.
+    /// Reloads the configuration at every signal.
     async fn reload_at(&self, mut signal: Signal, connections: &Connections) -> ! {
         loop {
             signal.recv().await;
             self.reload().await;
-            // There may be room for more.
+            // The cap may be higher.
             connections.wake_waiters();
         }
     }
@@ -241,12 +240,12 @@ impl Service {
         notify::ready(&self.status());
     }
 
-    /// Reads the file and goes over to it; says what is wrong with it if that can't be.
+    /// Reads the file and puts it into effect, or returns its problems.
     async fn read_again(&self) -> Result<(), Vec<String>> {
         let (program, path) = (self.program, self.path.clone());
         let (before, metrics) = (self.live.routes(), Arc::clone(&self.metrics));
         let (names, budget) = (self.names.clone(), self.descriptors.budget.clone());
-        // Files may be slow, and connections are not to wait for them.
+        // Reading files can block; keep it off the serving threads.
         let reading = tokio::task::spawn_blocking(move || {
             let (config, report) = load(program.facts, &path, Mode::Serve(program.facts));
             let mut problems: Vec<_> = report.problems().iter().map(|p| p.line.clone()).collect();

@@ -1,11 +1,11 @@
-//! The signals that a program obeys.
+//! Signals.
 
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure};
 
-/// The signals of a program that runs. One that comes during the start is acted on after it.
+/// The signals to a running program. One that arrives during the start is handled after it.
 pub(crate) struct RunSignals {
     /// SIGHUP: read the configuration again.
     pub(crate) reload: Signal,
@@ -14,7 +14,7 @@ pub(crate) struct RunSignals {
 }
 
 impl RunSignals {
-    /// Takes these signals, which until then end the program.
+    /// Handles these signals from here on; before, they end the program.
     pub(crate) fn listen() -> Result<Self, Failure> {
         Ok(Self {
             reload: listen_to(SignalKind::hangup())?,
@@ -23,7 +23,7 @@ impl RunSignals {
     }
 }
 
-/// The signals that ask to stop. During the start they end the program.
+/// The signals that stop the program. During the start they end it at once.
 pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,

@@ -1,4 +1,4 @@
-//! What all three programs do, in order: options, configuration, sockets, serve, stop.
+//! The start of a program: options, configuration, sockets, and then a command or the service.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,13 +28,13 @@ use crate::serve::socket::{self, Address, Socket};
 use crate::table::Rules;
 use crate::table::routes::{Live, Routes};
 
-/// How long a program with sockets of systemd's waits before it gives up: a waiting connection
-/// starts it again at once, and a hundred starts in a second help nobody.
+/// How long a program with sockets from systemd waits before it exits with a failure. A pending
+/// connection starts it again at once; without the pause that would be a hundred starts a second.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs a program to its end.
 ///
-/// To be called first thing in `main`, before there are threads.
+/// Call it first in `main`, before there are threads.
 pub fn run<P: Protocol>() -> ExitCode
 where
     config::Endpoint: Rules<P::Rules>,
@@ -91,7 +91,7 @@ where
     Ok(Exit::Done)
 }
 
-/// Reads the configuration, and complains about every problem in it.
+/// Reads the configuration, and writes a message about every problem in it.
 fn read(program: &'static Facts, path: &Path, mode: Mode) -> Result<Config, Failure> {
     let (config, report) = load(program, path, mode);
     for problem in report.problems() {
@@ -154,7 +154,7 @@ fn metrics(program: &'static Facts) -> Result<Arc<Metrics>, Failure> {
     }
 }
 
-/// The loop of this thread; `Workers` has those of the others.
+/// Makes the event loop of this thread; `Workers` has those of the others.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -169,7 +169,7 @@ where
     let program = P::FACTS;
     let kind = Program::of::<P>();
     let runtime = runtime()?;
-    // Before everything else: until they are taken, these signals end the program.
+    // First of all: until they are handled, these signals end the program.
     let signals = {
         let _inside = runtime.enter();
         RunSignals::listen()?
@@ -212,12 +212,12 @@ where
     log_panics();
     let sockets = (sockets, metrics_sockets);
     let exit = runtime.block_on(service.run::<P>(sockets, signals));
-    // A thread that reads a file may still be waiting.
+    // Reading a file may block for ever, and must not keep the program from ending.
     runtime.shutdown_background();
     exit
 }
 
-/// Reads the configuration and gets the sockets that fit it.
+/// Reads the configuration, and takes or binds the sockets for it.
 fn start(
     program: &Program,
     path: &Path,

@@ -1,4 +1,4 @@
-//! The tables of one program, and the sockets that lead to them.
+//! The tables of one program, and their sockets.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::table::Rules;
 use crate::table::endpoint::Sayable;
 use crate::table::routes::Routes;
 
-/// What a program is, whatever its protocol.
+/// A program, without the type of its protocol.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Program {
     pub(crate) facts: &'static Facts,
-    /// What the protocol says for an outcome.
+    /// Returns the outcome that the protocol can express.
     sayable: Sayable,
 }
 
@@ -35,7 +35,7 @@ impl Program {
     }
 }
 
-/// Reads the configuration, which has to hold a table of this program's.
+/// Reads the configuration, which must have a table for this program.
 pub(crate) fn load(program: &'static Facts, path: &Path, mode: Mode) -> (Option<Config>, Report) {
     let (mut config, mut report) = config::load(path, mode);
     if config
@@ -50,7 +50,7 @@ pub(crate) fn load(program: &'static Facts, path: &Path, mode: Mode) -> (Option<
     (config, report)
 }
 
-/// Makes the tables; those that have not changed are taken over from the routes before.
+/// Makes the tables. Those that have not changed are taken over from the previous routes.
 pub(crate) fn routes(
     program: &Program,
     config: &Config,
@@ -72,10 +72,10 @@ pub(crate) fn routes(
     })
 }
 
-/// The name that is kept for sockets that serve metrics and health.
+/// The reserved name of sockets that serve metrics and health.
 pub(crate) const METRICS_SOCKET: &str = "metrics";
 
-/// Returns a message about the sockets that lead to no table, if there are any.
+/// Returns a message about the sockets without a table, if there are any.
 pub(crate) fn unmatched_sockets(
     program: &'static Facts,
     routes: &Routes,
@@ -97,7 +97,7 @@ pub(crate) fn unmatched_sockets(
     ))
 }
 
-/// Returns a message for each table to which none of the sockets with these names leads.
+/// Returns a message for each table without one of these sockets.
 pub(crate) fn tables_without_socket(
     program: &'static Facts,
     routes: &Routes,

@@ -1,29 +1,29 @@
-//! What the rest of a program has to know of a protocol, as data.
+//! Facts about a protocol, for the modules that must not depend on one.
 
 use std::hash::{Hash, Hasher};
 
-/// The facts of one protocol. Each protocol states its own, and nothing else tells protocols apart.
+/// The facts of one protocol. Each protocol states its own, and no other code tells protocols apart.
 #[derive(Debug)]
 pub struct Facts {
     /// The name of the program, which is also the name of its part of the configuration.
     pub name: &'static str,
-    /// What the program serves, after "Answers Postfix's".
+    /// The purpose of the program, as the end of "Answers Postfix's …".
     pub serves: &'static str,
-    /// What `--query` takes, and what it asks for.
+    /// The arguments of `--query`, and the end of "ask …" in its help.
     pub query: (&'static str, &'static str),
-    /// What picks the table of a request.
+    /// How the table of a request is picked.
     pub picked_by: PickedBy,
     /// The most requests of one connection that may be in flight at once.
     pub max_in_flight: usize,
     /// Whether a call may be sent twice without harm: a lookup may, a policy may count its calls.
     pub is_repeatable: bool,
-    /// The values that a request carries under fixed names; a placeholder may name each of them.
+    /// The names of the values that a request carries. A placeholder may name each of them.
     pub values: &'static [&'static str],
-    /// Values that are the same in every request, so that a call needs others as well.
+    /// Values that are the same in every request, so that a call with no others is a mistake.
     pub constants: &'static [&'static str],
-    /// The value that a lookup is about, which can be normalised and split.
+    /// The name of the key, which can be normalised and split; absent if requests have none.
     pub key: Option<&'static str>,
-    /// The values that a line of the log at debug shows.
+    /// The values that the log shows at debug.
     pub shown: &'static [&'static str],
     /// Whether the operator may name further values, and whether `"{*}"` stands for all of them.
     pub is_open: bool,
@@ -39,20 +39,20 @@ pub struct Facts {
     pub empty: Meaning,
     /// What a 404 means.
     pub status_404: Meaning,
-    /// What a request means that cannot be put the way the configuration describes.
+    /// The outcome of a request that does not fit into the configured call.
     pub unfit: Meaning,
 }
 
-/// What picks the table of a request.
+/// How the table of a request is picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PickedBy {
-    /// The name in the request; the table `*` takes every other name.
+    /// By the name in the request; the table `*` takes every other name.
     Request,
-    /// The name of the socket.
+    /// By the name of the socket.
     Socket,
 }
 
-/// What something means that is no value.
+/// The meaning of an answer without a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// There is no such key.

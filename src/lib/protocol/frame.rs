@@ -1,39 +1,40 @@
-//! Where one request ends and the next begins: lines and netstrings, bounded, cut off once.
+//! Framing: lines and netstrings of bounded length, each cut off the input once.
 
 use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
-/// What the front of the input holds.
+/// What the input begins with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A part of a frame.
+    /// An incomplete frame.
     NeedMore,
-    /// A frame, cut off the input, without what frames it.
+    /// The content of a frame, which was cut off the input.
     Whole(Bytes),
-    /// Something longer than the limit; known before the bytes have arrived.
+    /// A frame over the limit, which is known before all its bytes have arrived.
     TooLong,
-    /// No frame at all.
+    /// Bytes that begin no frame.
     Malformed,
 }
 
-/// Finds lines, each ended by a line feed, looking at no byte twice.
+/// Finds lines, each ended by a line feed. No byte is searched twice, so that a peer which sends a
+/// long line byte by byte costs no more than one that sends it at once.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// Where the line that is not complete begins.
+    /// Where the incomplete line begins.
     start: usize,
     searched: usize,
 }
 
-/// What is found behind the lines that were found before.
+/// What follows the lines that were found before.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
-    /// A part of a line.
+    /// An incomplete line.
     NeedMore,
-    /// A line: where it is in the input, without its line feed.
+    /// The place of a line in the input, without its line feed.
     At(Range<usize>),
-    /// All lines together are longer than the limit.
+    /// All lines together are over the limit.
     TooLong,
 }
 
@@ -58,7 +59,7 @@ impl Lines {
         }
     }
 
-    /// Cuts everything before `end`, where a found line ends, off the input, and its line feed.
+    /// Cuts off the input up to `end`, where a found line ends, and drops the line feed.
     pub fn cut(&mut self, input: &mut BytesMut, end: usize) -> Bytes {
         *self = Self::default();
         let lines = input.split_to(end).freeze();
@@ -66,7 +67,7 @@ impl Lines {
         lines
     }
 
-    /// Cuts one line off the input. The limit counts the line feed.
+    /// Cuts one line off the input. The limit includes the line feed.
     pub fn take(&mut self, input: &mut BytesMut, limit: usize) -> Frame {
         match self.find(input, limit) {
             Line::NeedMore => Frame::NeedMore,
@@ -76,8 +77,8 @@ impl Lines {
     }
 }
 
-/// The most digits of a length: leading zeros are taken, as Postfix takes them (netstring.c), but
-/// not without end.
+/// The most digits of a length. Postfix accepts leading zeros (netstring.c), so they are accepted up
+/// to this bound.
 const MAX_DIGITS: usize = 10;
 
 /// Cuts one netstring off the input. The limit counts the payload.
@@ -112,7 +113,7 @@ fn cut_payload(input: &mut BytesMut, start: usize, length: usize) -> Frame {
     }
 }
 
-/// Makes a netstring of these parts, one after the other.
+/// Makes one netstring of several parts.
 pub fn put_netstring(parts: &[&[u8]]) -> Bytes {
     /// The digits of any length, a colon and a comma.
     const AROUND: usize = 24;

@@ -1,8 +1,7 @@
 //! The grammars, in both directions: bytes to requests, outcomes to replies.
 //!
 //! Nothing here reads, writes, waits, logs or knows the time, so every rule can be tested as a
-//! function of bytes. What the rest of a program has to know of a protocol stands in its own file,
-//! as [`Facts`].
+//! function of bytes. Each protocol states its own [`Facts`], and other modules read those.
 
 #![deny(
     clippy::arithmetic_side_effects,

@@ -3,18 +3,18 @@
 use bytes::{BufMut, Bytes};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
-/// What is quoted: controls, blank, `%`, DEL, and every byte from 0x80 on (hex_quote.c).
+/// The quoted bytes: controls, blank, `%`, DEL, and every byte from 0x80 on (hex_quote.c).
 const QUOTED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
-/// Quotes text for a reply, at the end of what there is of it.
+/// Appends quoted text to a reply.
 pub fn quote(text: &str, out: &mut String) {
     out.extend(percent_encode(text.as_bytes(), QUOTED));
 }
 
 /// Undoes the quoting of a request's key, exactly once.
 ///
-/// Returns nothing for what a Postfix never sends: a `%` without two hexadecimal digits, white
-/// space or a control character as it is.
+/// Returns nothing for a key that Postfix never sends: with a `%` without two hexadecimal digits, or
+/// with unquoted white space or control characters.
 pub fn unquote(text: &[u8]) -> Option<Bytes> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.iter();

@@ -7,10 +7,11 @@
 //!             NOTFOUND SPACE                 not found
 //!             TEMP SPACE reason              try again later
 //!             TIMEOUT SPACE reason           try again later: no answer in time
-//!             PERM SPACE reason              try again later: somebody must mend a setting
+//!             PERM SPACE reason              try again later: a setting is wrong
 //! ```
 //!
-//! A reply's payload has at most 100,000 bytes: a longer one also spoils the replies after it.
+//! The payload of a reply has at most 100,000 bytes. After a longer one Postfix loses its place in
+//! the stream, so that the replies after it are lost as well.
 
 use std::borrow::Cow;
 

@@ -1,14 +1,14 @@
 //! tcp_table(5), as dict_tcp.c speaks it.
 //!
 //! ```text
-//! request:  get SPACE key LF                  key: %XX for what does not print
+//! request:  get SPACE key LF                  key: %XX for bytes that do not print
 //! reply:    200 SPACE value LF                found
 //!           500 SPACE text LF                 not found
 //!           400 SPACE text LF                 try again later; Postfix closes
 //! ```
 //!
-//! A reply has at most 4,096 bytes, counted as sent, line feed included: with one more Postfix
-//! closes and asks again ten times. There is no word for a permanent failure.
+//! A reply has at most 4,096 bytes as sent, line feed included. After a longer one Postfix closes
+//! the connection and asks again, up to ten times. There is no code for a permanent failure.
 
 use bytes::{Bytes, BytesMut};
 
@@ -72,7 +72,7 @@ impl Protocol for TcpLookup {
 
     fn reply(&mut self, _: Tag, outcome: &Outcome, (): &()) -> Result<Reply, Unsayable> {
         match outcome {
-            // A NUL ends the value on Postfix's side, however it is quoted.
+            // Postfix unquotes the value into a C string, so a NUL would cut it short.
             Outcome::Found(value) if value.contains('\0') => {
                 Err(Unsayable(Reason::ValueCannotBeSent.into()))
             }

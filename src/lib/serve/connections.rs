@@ -1,4 +1,4 @@
-//! Who is connected: the cap on connections, and who has to leave for the next one.
+//! The open connections: their cap, and which one is evicted for the next.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,13 +13,13 @@ use crate::sync::Mutex;
 #[derive(Debug, Default)]
 pub struct Connections {
     open: Mutex<Open>,
-    /// Counts the moments at which a connection came to rest, in their order.
+    /// A logical clock: the order in which connections became idle, without reading the time.
     clock: AtomicU64,
-    /// A connection has come to rest or has left, or the cap is another one.
+    /// A connection has become idle or has closed, or the cap has changed.
     changed: Notify,
-    /// How many wait for that.
+    /// How many new connections wait for that.
     waiting: AtomicUsize,
-    /// When the program was told to stop.
+    /// When the shutdown began.
     stopped: OnceLock<Instant>,
 }
 
@@ -29,11 +29,11 @@ struct Open {
     slots: HashMap<u64, Arc<Slot>>,
 }
 
-/// One connection's state: since when it rests, or one of the words below.
+/// One connection's state: since when it is idle, or one of the two values below.
 #[derive(Debug)]
 struct Slot {
     idle_since: AtomicU64,
-    /// It has to leave, or all have to.
+    /// Wakes it for a notice.
     notified: Notify,
 }
 
@@ -41,13 +41,15 @@ const BUSY: u64 = 0;
 const EVICTED: u64 = u64::MAX;
 
 impl Connections {
-    /// Returns how many there are.
+    /// Returns how many connections are open.
     pub fn count(&self) -> usize {
         self.open.lock().slots.len()
     }
 
-    /// Waits for a place under the cap and takes it. At the cap the connection that has rested
-    /// longest has to leave; where none rests, one has to end or to come to rest.
+    /// Waits until there is room under the cap, and admits a connection.
+    ///
+    /// At the cap the connection that has been idle longest is evicted. Where none is idle, the new
+    /// one waits until another one closes or becomes idle.
     pub async fn admit(self: &Arc<Self>, cap: impl Fn() -> usize) -> ConnectionGuard {
         if let Some(guard) = self.try_admit(cap()) {
             return guard;
@@ -73,7 +75,7 @@ impl Connections {
         open.last += 1;
         let id = open.last;
         let slot = Arc::new(Slot {
-            // Who has just come is about to ask.
+            // Its first request is on its way.
             idle_since: AtomicU64::new(BUSY),
             notified: Notify::new(),
         });
@@ -86,8 +88,9 @@ impl Connections {
         })
     }
 
-    /// Tells the connection that has rested longest to leave, if any rests, unless there are as
-    /// many on their way out as wait to come in.
+    /// Evicts the connection that has been idle longest, unless as many are closing already as wait
+    /// to be admitted: a burst of new connections must not evict one idle connection each time that
+    /// one of them looks again.
     fn evict(&self) {
         let open = self.open.lock();
         loop {
@@ -116,7 +119,7 @@ impl Connections {
         }
     }
 
-    /// Tells every connection that the program stops.
+    /// Notifies every connection of the shutdown.
     pub fn stop(&self) {
         self.stopped.get_or_init(Instant::now);
         for slot in self.open.lock().slots.values() {
@@ -124,8 +127,11 @@ impl Connections {
         }
     }
 
-    /// Lets those look again who wait, after something has changed: they have said that they wait
-    /// before they looked, so one of the two sees the other.
+    /// Wakes the connections that wait to be admitted, so that they look again.
+    ///
+    /// A waiter counts itself before it looks, and a change is made before its waiters are counted,
+    /// both in one total order (`SeqCst`). So either the waiter sees the change, or the change sees
+    /// the waiter, and no wake-up is lost. Without waiters this is a single load.
     pub fn wake_waiters(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.changed.notify_waiters();
@@ -145,7 +151,7 @@ impl Slot {
     }
 }
 
-/// Somebody who waits, until this is dropped.
+/// A new connection that waits, until this is dropped.
 struct Waiter<'c>(&'c AtomicUsize);
 
 impl<'c> Waiter<'c> {
@@ -161,34 +167,36 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// What a connection is told.
+/// Why a connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// To make room for another one.
+    /// Another connection needs its slot.
     Evict,
     /// The program stops.
     Shutdown,
 }
 
-/// One connection's place, given back when it is dropped.
+/// One connection's slot under the cap, free again when this is dropped.
 #[derive(Debug)]
 pub struct ConnectionGuard {
     connections: Arc<Connections>,
     id: u64,
     slot: Arc<Slot>,
-    /// When it has last said something, if it has not come to rest since.
+    /// When it last replied, if it has not been idle since.
     last_reply: AtomicU64,
 }
 
 impl ConnectionGuard {
-    /// Says something: its rest, if that follows, counts from here. A peer that has got its reply
-    /// has been idle for longer than those it makes ask afterwards, in whichever thread.
+    /// Notes a reply: if the connection becomes idle after it, it has been idle from here.
+    ///
+    /// Otherwise the order of idle connections would depend on which thread runs first: a peer that
+    /// has its reply, and lets another peer ask, has been idle longer than that one.
     pub fn mark_replied(&self) {
         self.last_reply
             .store(self.connections.tick(), Ordering::Relaxed);
     }
 
-    /// Comes to rest: nothing has been asked that is not answered.
+    /// Marks the connection idle: every request has its reply.
     pub fn mark_idle(&self) {
         let since = match self.last_reply.swap(BUSY, Ordering::Relaxed) {
             BUSY => self.connections.tick(),
@@ -199,15 +207,15 @@ impl ConnectionGuard {
         }
     }
 
-    /// Gets busy. Who was told to leave and asks at that moment stays, and another one has to leave.
+    /// Marks the connection busy. A peer that asks at the moment of its eviction stays, and the
+    /// waiters evict another one.
     pub fn mark_busy(&self) {
         if self.slot.idle_since.swap(BUSY, Ordering::SeqCst) == EVICTED {
             self.connections.wake_waiters();
         }
     }
 
-    /// Waits until the program stops, and returns when that was. For a connection that is busy:
-    /// no other word reaches it.
+    /// Waits for the shutdown, and returns when it began. A busy connection gets no other notice.
     pub async fn stopped(&self) -> Instant {
         loop {
             if let Some(stopped) = self.connections.stopped.get() {
@@ -217,7 +225,7 @@ impl ConnectionGuard {
         }
     }
 
-    /// Waits until the connection is told to leave, and tells why.
+    /// Waits until the connection has to end, and returns why.
     pub async fn notice(&self) -> Notice {
         loop {
             if self.connections.stopped.get().is_some() {
@@ -226,7 +234,7 @@ impl ConnectionGuard {
             if self.slot.idle_since.load(Ordering::SeqCst) == EVICTED {
                 return Notice::Evict;
             }
-            // It may be an old word, which is not true any more.
+            // The wake-up may be a stale one: from an eviction that the peer escaped by asking.
             self.slot.notified.notified().await;
         }
     }

@@ -63,14 +63,14 @@ where
         };
         match accepted {
             Ok(accepted) => {
-                // At the cap this one waits, and all after it in the socket's backlog.
+                // At the cap this connection waits here, and those after it in the backlog.
                 let guard = shared.connections.admit(&cap).await;
                 let assigned = shared.workers.least_loaded();
                 let handle = assigned.handle.clone();
                 let serve = serve.clone();
                 let connection = async move {
                     let _assigned = assigned;
-                    // Here, so that the thread that serves it waits for its bytes.
+                    // On the assigned thread, so that its event loop gets the readiness events.
                     match accepted.attach() {
                         Ok(stream) => serve(stream, guard).await,
                         Err(error) => End::Broken(error),
@@ -80,7 +80,7 @@ where
             }
             Err(error) if is_peers_fault(&error) => debug!("connection: lost: {error}"),
             Err(error) if is_shortage(&error) => {
-                // Strangers can bring this about, so it is not said every time.
+                // Any client can cause this by opening connections, so the warning is rate-limited.
                 if warned.is_none_or(|at: Instant| at.elapsed() >= WARN_EVERY) {
                     warn!("connection: cannot be accepted: {error}");
                     warned = Some(Instant::now());
@@ -97,7 +97,7 @@ where
     Ok(())
 }
 
-/// Logs how a connection ended: of no interest unless it was our fault.
+/// Logs how a connection ended, at debug unless it was our fault.
 fn report(ended: Result<End, JoinError>) {
     match ended {
         Ok(end) => debug!("connection: closed: {end:?}"),
@@ -106,7 +106,8 @@ fn report(ended: Result<End, JoinError>) {
     }
 }
 
-/// A connection that was gone before it was taken, as any stranger can have it.
+/// Returns whether the connection failed before it was accepted. Any client can cause that, so it
+/// must not end the listener (accept(2)).
 fn is_peers_fault(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),

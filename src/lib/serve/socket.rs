@@ -1,4 +1,4 @@
-//! Listening sockets: from systemd by name, or bound because an option says so.
+//! Listening sockets: inherited from systemd by name, or bound for `--listen`.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
-/// A socket on which connections arrive.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Socket {
     /// Its `FileDescriptorName=`, or the name given with `--listen`.
@@ -26,13 +26,14 @@ pub struct Socket {
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    /// The path first: it is removed before the listener is closed.
+    /// In this order: the path is removed before the listener is closed.
     Unix(Option<Bound>, UnixListener),
 }
 
-/// The path of a socket of our own, removed at the end if it still is.
+/// The path of a unix socket that this process has bound. It is removed at the end if it still leads
+/// to that socket, and not to a successor's.
 ///
-/// To be dropped before the listener: until that is closed, no other socket has its inode.
+/// Drop it before the listener: until that is closed, no other socket can have its inode number.
 #[derive(Debug)]
 struct Bound {
     path: PathBuf,
@@ -50,13 +51,13 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // Whoever holds the lock may be starting there, and the loops must not wait: a path that is
-        // left behind is replaced by the next start.
+        // The holder of the lock may be binding this path. Do not wait for it: the next start replaces
+        // a path that is left behind.
         let Ok(_alone) = lock_directory_of(&self.path, 1) else {
             return;
         };
         if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
-            // There is nobody left to tell.
+            // The program ends, so an error changes nothing.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -67,11 +68,11 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Keeps other starts of these programs away from a path until the lock is dropped: one that looks
-/// whether a socket is in use, and then removes it, could remove another one.
+/// Keeps other starting programs away from a path until the lock is dropped. Without it, a program
+/// that finds a socket unused and removes it could remove the one that another has just bound.
 ///
-/// Anybody who may read the directory can hold this lock, so it is tried so many times and not waited
-/// for without end. There is none where the file system has no locks.
+/// Any user with read access to the directory can hold this lock, so it is tried a number of times
+/// and never waited for without end. On a file system without locks there is none.
 fn lock_directory_of(path: &Path, tries: usize) -> Result<Option<OwnedFd>, InUse> {
     const PAUSE: Duration = Duration::from_millis(50);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -90,10 +91,10 @@ fn lock_directory_of(path: &Path, tries: usize) -> Result<Option<OwnedFd>, InUse
     Err(InUse)
 }
 
-/// Somebody else holds the lock.
+/// Another process holds the lock.
 struct InUse;
 
-/// A connection that was taken from a socket, and that no loop serves yet.
+/// An accepted connection that belongs to no event loop yet.
 #[derive(Debug)]
 pub enum Taken {
     /// Over TCP.
@@ -103,7 +104,7 @@ pub enum Taken {
 }
 
 impl Taken {
-    /// Hands the connection over to the loop that this is called in.
+    /// Registers the connection with the event loop of the calling thread.
     pub fn attach(self) -> io::Result<Stream> {
         Ok(match self {
             Self::Tcp(stream) => Stream::Tcp(tokio::net::TcpStream::from_std(stream)?),
@@ -112,7 +113,7 @@ impl Taken {
     }
 }
 
-/// A connection in the loop that serves it.
+/// A connection that is registered with an event loop.
 #[derive(Debug)]
 pub enum Stream {
     /// Over TCP.
@@ -121,7 +122,7 @@ pub enum Stream {
     Unix(tokio::net::UnixStream),
 }
 
-/// A socket in the loop that serves.
+/// A listening socket that is registered with an event loop.
 #[derive(Debug)]
 pub struct Listener(Waiting);
 
@@ -129,19 +130,19 @@ pub struct Listener(Waiting);
 enum Waiting {
     Tcp(tokio::net::TcpListener),
     Unix {
-        /// Dropped first.
+        /// The first field, so that it is dropped first.
         _bound: Option<Bound>,
         listener: tokio::net::UnixListener,
     },
 }
 
 impl Listener {
-    /// Waits for the next connection. Nothing is lost when the future is dropped.
+    /// Waits for the next connection. Dropping the future loses no connection.
     pub async fn accept(&self) -> io::Result<Taken> {
         match &self.0 {
             Waiting::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // A connection that has been reset already takes no options, and needs none.
+                // Options of a connection that is reset already cannot be set, and do not matter.
                 let _ = tune(&stream);
                 Ok(Taken::Tcp(stream.into_std()?))
             }
@@ -154,7 +155,7 @@ impl Listener {
 }
 
 impl Socket {
-    /// Hands the socket over to the loop that serves.
+    /// Registers the socket with the event loop of the calling thread.
     pub fn listen(self) -> io::Result<Listener> {
         Ok(Listener(match self.kind {
             Kind::Tcp(listener) => Waiting::Tcp(tokio::net::TcpListener::from_std(listener)?),
@@ -191,8 +192,8 @@ impl AsFd for Socket {
     }
 }
 
-/// A peer that has vanished without a word is noticed in some minutes; a reply is one small
-/// segment, and nothing is to be gained by waiting for more.
+/// Keep-alive, so that a peer that has vanished is noticed after some minutes, and no delay: a reply
+/// is one small segment, which must not wait for another.
 fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -201,14 +202,15 @@ fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells whether systemd has handed sockets over to this process, as long as nobody has taken them.
+/// Returns whether systemd has passed sockets to this process that have not been taken yet.
 ///
-/// listenfd would take sockets without a LISTEN_PID, which may be meant for a parent of ours.
+/// LISTEN_PID is checked here, since listenfd also takes sockets without one. Those may belong to
+/// the parent process.
 pub fn is_activated() -> bool {
     std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string())
 }
 
-/// Says why sockets that systemd may have handed over are not for this process, if it has.
+/// Returns why the sockets in the environment are not for this process, if there are any.
 pub fn not_ours() -> Option<String> {
     let own = std::process::id();
     match std::env::var_os("LISTEN_PID") {
@@ -222,9 +224,9 @@ pub fn not_ours() -> Option<String> {
     }
 }
 
-/// Takes the sockets that systemd has handed over; none if it has not.
+/// Takes the sockets that systemd has passed; none if there are none.
 ///
-/// To be called before there are threads: it takes the variables out of the environment.
+/// Call it before there are threads: it removes the variables from the environment.
 pub fn from_systemd() -> Result<Vec<Socket>, String> {
     if !is_activated() {
         return Ok(Vec::new());
@@ -257,7 +259,7 @@ fn take(listeners: &mut ListenFd, at: usize, name: &str) -> Result<Socket, Strin
         },
     };
     let socket = socket.map_err(|error| error.to_string())?;
-    // A connection would pass for a listener, and fail at the first accept.
+    // A connected socket looks like a listener, and would fail only at the first accept.
     match sockopt::socket_acceptconn(&socket) {
         Ok(true) => Ok(socket),
         Ok(false) => Err("is not listening; set Accept=no in its .socket unit".to_owned()),
@@ -268,7 +270,7 @@ fn take(listeners: &mut ListenFd, at: usize, name: &str) -> Result<Socket, Strin
 /// Where to listen without systemd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The name the socket gets; empty if none was given.
+    /// The name of the socket; empty if the option has none.
     pub name: String,
     place: Place,
 }
@@ -301,7 +303,7 @@ impl Address {
         })
     }
 
-    /// Listens there.
+    /// Binds the address and listens.
     pub fn bind(&self) -> Result<Socket, String> {
         let bound = match &self.place {
             Place::Tcp(address) => TcpListener::bind(address)
@@ -314,7 +316,8 @@ impl Address {
     }
 }
 
-/// Lets as many connections wait as systemd does; with std's 128 a crowd waits a second.
+/// The backlog that systemd uses. With the 128 of std, a burst of connections would overflow it, and
+/// clients repeat a lost SYN only after a second.
 fn deepen<L: AsFd>(listener: L) -> io::Result<L> {
     const BACKLOG: i32 = 4096;
     rustix::net::listen(&listener, BACKLOG)?;
@@ -331,14 +334,14 @@ impl fmt::Display for Address {
 }
 
 fn bind_unix(path: &Path) -> io::Result<(Bound, UnixListener)> {
-    // A stranger's lock keeps nobody from starting.
+    // Bind without the lock if another user holds it: it must not keep a program from starting.
     let _alone = lock_directory_of(path, 20);
     replace_left(path)?;
     let listener = deepen(UnixListener::bind(path)?)?;
     Ok((Bound::new(path)?, listener))
 }
 
-/// Removes a unix socket that nobody listens on any more.
+/// Removes a unix socket on which no process listens.
 fn replace_left(path: &Path) -> io::Result<()> {
     let is_socket = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type().is_socket(),
@@ -359,7 +362,7 @@ fn replace_left(path: &Path) -> io::Result<()> {
         Err(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
             io::ErrorKind::NotFound => Ok(()),
-            // One that must not be connected to, or is of another type, may be in use.
+            // A socket that refuses this user, or is of another type, may be in use.
             kind => Err(io::Error::new(
                 kind,
                 format!("another program may listen there: {}", plain(&error)),

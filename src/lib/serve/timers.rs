@@ -1,7 +1,7 @@
-//! Deadlines of calls, with timers that are used again.
+//! Deadlines of calls, with timers that are reused.
 //!
-//! To set a timer anew costs a lock and, while little else is going on, waking the loop that sets
-//! it; to move one that runs already to a later moment costs next to nothing.
+//! Setting a timer takes a lock and, in an idle loop, wakes that loop once more. Moving a running
+//! timer to a later moment costs next to nothing.
 
 use std::pin::Pin;
 
@@ -10,13 +10,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::sync::Mutex;
 
-/// The timers of one loop that run although nobody waits for them at this moment.
+/// The timers of one event loop that run without a call that waits for them.
 #[derive(Debug, Default)]
 pub struct Timers(Mutex<Vec<Pin<Box<Sleep>>>>);
 
 impl Timers {
-    /// Waits for something until a deadline. It is borrowed, so that every connection has room for
-    /// it once and not twice.
+    /// Waits for a future until a deadline. The future is borrowed: by value, it would take room in
+    /// the caller and again in this future.
     pub async fn until<F: Future>(
         &self,
         deadline: Instant,

@@ -1,5 +1,5 @@
-//! The threads that serve. Each has a loop of its own, and a connection stays with the one it was
-//! given to, with all that happens for it: nothing is handed from thread to thread on the way.
+//! The threads that serve. Each has an event loop of its own. A connection stays in the loop that it
+//! was assigned to, with its calls and timers, so that no request is handed from thread to thread.
 
 use std::cell::Cell;
 use std::io;
@@ -10,11 +10,12 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// More than two take memory and bring nothing that a mail server could ask for.
+/// The most threads: two answer far more requests than a mail server makes, and each more takes
+/// memory.
 const MOST: usize = 2;
 
-/// How many there are: two where this process may use two processors, by its CPUAffinity= and its
-/// CPUQuota= when it starts.
+/// The number of threads: two where this process may use two processors. CPUAffinity= and
+/// CPUQuota= count, as they are at the start.
 static COUNT: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, |most| most.get().min(MOST)));
 
@@ -24,11 +25,11 @@ pub fn count() -> usize {
 }
 
 thread_local! {
-    /// Which of them this thread is. All others count as the first.
+    /// The number of this thread. Threads that do not serve count as the first.
     static WORKER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Something that each of the threads that serve has for itself.
+/// One value for each of the threads that serve.
 #[derive(Clone, Debug)]
 pub struct PerWorker<T>(Vec<T>);
 
@@ -39,7 +40,7 @@ impl<T: Default> Default for PerWorker<T> {
 }
 
 impl<T> PerWorker<T> {
-    /// Makes one for each.
+    /// Makes a value for each thread.
     pub fn make<E>(mut make: impl FnMut() -> Result<T, E>) -> Result<Self, E> {
         (0..*COUNT)
             .map(|_| make())
@@ -47,13 +48,13 @@ impl<T> PerWorker<T> {
             .map(Self)
     }
 
-    /// Returns that of this thread. What is taken here is to be used here.
+    /// Returns the value of the current thread.
     pub fn local(&self) -> &T {
         &self.0[WORKER.get() % self.0.len()]
     }
 }
 
-/// The threads of a program that runs; they end with it.
+/// The threads of a running program. They end when this is dropped.
 #[derive(Debug)]
 pub struct Workers {
     first: Worker,
@@ -64,12 +65,12 @@ pub struct Workers {
 struct Worker {
     handle: Handle,
     connections: Arc<AtomicUsize>,
-    /// Ends the thread when it is dropped; the first one is the thread of the program itself.
+    /// Ends the thread when it is dropped; absent for the main thread, which is the first worker.
     _stop: Option<oneshot::Sender<()>>,
 }
 
 impl Workers {
-    /// Starts them; the thread that calls is the first.
+    /// Starts the threads; the calling thread is the first worker.
     pub fn start() -> io::Result<Self> {
         Self::of(*COUNT)
     }
@@ -94,14 +95,14 @@ impl Workers {
                 .spawn(move || {
                     WORKER.set(number);
                     let _ = runtime.block_on(stopped);
-                    // A thread that reads a file may still be waiting.
+                    // Reading a file may block for ever, and must not keep the program from ending.
                     runtime.shutdown_background();
                 })?;
         }
         Ok(Self { first, others })
     }
 
-    /// Takes a place where there are the fewest connections.
+    /// Assigns a connection to the thread with the fewest.
     pub fn least_loaded(&self) -> Assignment {
         let mut least = &self.first;
         for worker in &self.others {
@@ -116,10 +117,10 @@ impl Workers {
         }
     }
 
-    /// Returns when each of them has gone round once more.
+    /// Returns once every loop has run a task that was queued now.
     pub async fn all_responded(&self) {
         for worker in std::iter::once(&self.first).chain(&self.others) {
-            // It fails only when the program ends.
+            // An error means that the loop has ended, and the program with it.
             let _ = worker.handle.spawn(async {}).await;
         }
     }
@@ -131,10 +132,10 @@ impl Worker {
     }
 }
 
-/// The place of one connection, given back when it is dropped.
+/// One connection assigned to a thread, until this is dropped.
 #[derive(Debug)]
 pub struct Assignment {
-    /// The loop of its thread.
+    /// The loop of the thread.
     pub handle: Handle,
     connections: Arc<AtomicUsize>,
 }

@@ -1,4 +1,4 @@
-//! One table's endpoint: its calls, behind its cache if it has one.
+//! One table: its keys, its cache and its calls, in this order.
 
 use std::sync::Arc;
 
@@ -18,22 +18,22 @@ use crate::outcome::Outcome;
 use crate::protocol::policy::rules::PolicyActions;
 use crate::request::Request;
 
-/// Turns an outcome into the one that is said: a failure in place of a value that the protocol
-/// cannot say. A cache keeps no failures, and so no such value.
+/// Returns the outcome that a reply can express: a failure in place of a value that the protocol
+/// cannot. A cache stores no failures, and so no such value.
 pub type Sayable = fn(Outcome, &config::Endpoint) -> Outcome;
 
-/// What answers for one table.
+/// The endpoint of one table.
 #[derive(Debug)]
 pub struct Endpoint {
     caller: Arc<Caller>,
     cache: Option<Arc<Cache>>,
     sayable: Sayable,
-    /// The system's authorities, if it depends on them.
+    /// The system's authorities, if the endpoint trusts them.
     authorities: Option<Arc<RootCertStore>>,
 }
 
 impl Endpoint {
-    /// Makes an endpoint of what is configured.
+    /// Makes the endpoint of a configured table.
     pub fn new(
         table: config::Table,
         sayable: Sayable,
@@ -49,12 +49,12 @@ impl Endpoint {
         })
     }
 
-    /// Returns the configuration it was made of.
+    /// Returns the configuration of the table.
     pub fn table(&self) -> &config::Table {
         self.caller.table()
     }
 
-    /// Returns whether the authorities it trusts are still the system's.
+    /// Returns whether the trusted authorities are still those of the system.
     pub fn still_trusts(&self, authorities: &mut Authorities) -> bool {
         let Some(trusted) = &self.authorities else {
             return true;
@@ -64,12 +64,12 @@ impl Endpoint {
             .is_ok_and(|now| now.roots == trusted.roots)
     }
 
-    /// Returns where its connections are.
+    /// Returns the pool of its connections.
     pub fn pool(&self) -> &Pool {
         self.caller.pool()
     }
 
-    /// Returns what it looks like at this moment.
+    /// Returns its current state, for metrics and pages.
     pub fn state(&self) -> State {
         State {
             table: self.table().name.clone(),
@@ -79,7 +79,7 @@ impl Endpoint {
         }
     }
 
-    /// Throws kept answers away, and tells how many there were.
+    /// Empties the cache and returns how many entries there were.
     pub fn clear(&self) -> usize {
         self.cache.as_ref().map_or(0, |cache| cache.clear())
     }
@@ -108,7 +108,7 @@ impl Table for Endpoint {
             let sayable = self.sayable;
             async move {
                 let fetched = caller.ask(&request, id).await;
-                // What cannot be said is a failure, and no failure is kept.
+                // Before the cache sees it, so that an inexpressible value is not stored.
                 Fetched {
                     outcome: sayable(fetched.outcome, &caller.table().endpoint),
                     ..fetched

@@ -16,27 +16,27 @@ use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::serve::peer::Timeouts;
 
-/// What a connection can ask, as the configuration of this moment has it.
+/// The tables that a connection can ask, as currently configured.
 pub trait Backend: Send + Sync + 'static {
-    /// What answers.
+    /// What answers a request.
     type Table: Table;
 
-    /// Returns the table of that map name, or the one behind this connection's socket.
+    /// Returns the table of a name in the request, or the one of this connection's socket.
     fn table(&self, map: Option<&[u8]>) -> Option<Arc<Self::Table>>;
 
-    /// Returns the timeouts a connection is to have.
+    /// Returns the timeouts of a connection.
     fn timeouts(&self) -> Timeouts;
 }
 
-/// One table, and the endpoint behind it.
+/// One table that can be asked.
 pub trait Table: Send + Sync + 'static {
     /// Returns its name in the configuration.
     fn name(&self) -> &str;
 
-    /// Asks. There are no errors, only outcomes; the call ends when the future is dropped.
+    /// Answers a request. There are no errors, only outcomes. Dropping the future cancels the call.
     fn answer(&self, request: &Request, id: RequestId) -> impl Future<Output = Outcome> + Send;
 
-    /// Returns where its requests are counted, if they are.
+    /// Returns the counters of its requests, if it has any.
     fn meter(&self) -> Option<&Meter> {
         None
     }

@@ -1,4 +1,4 @@
-//! Which endpoint answers: by the map's name, or by the name of the socket.
+//! Picks the table of a request: by the name in the request, or by the name of the socket.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,18 +16,19 @@ use crate::protocol::facts::PickedBy;
 use crate::serve::peer::Timeouts;
 use crate::sync::RwLock;
 
-/// The endpoints of one program, as one reading of the configuration has them.
+/// The tables of one program, as one reading of the configuration made them.
 #[derive(Debug)]
 pub struct Routes {
     protocol: &'static Facts,
     server: Server,
     by_name: HashMap<Box<[u8]>, Arc<Endpoint>>,
-    /// Of tcp-lookup and policy: by the name of the socket.
+    /// Used where the socket picks the table.
     by_socket: HashMap<String, Arc<Endpoint>>,
 }
 
 impl Routes {
-    /// Makes the endpoints. Those that have not changed are taken over with all they hold.
+    /// Makes the tables. Those that have not changed are taken over with their connections, caches
+    /// and breakers.
     pub fn new(
         protocol: &'static Facts,
         config: &Config,
@@ -83,12 +84,12 @@ impl Routes {
         is_unchanged.then_some(endpoint)
     }
 
-    /// Returns the limits toward Postfix.
+    /// Returns the `[server]` settings.
     pub fn server(&self) -> &Server {
         &self.server
     }
 
-    /// Returns the endpoint of a table.
+    /// Returns the table of a name.
     pub fn named(&self, name: &[u8]) -> Option<&Arc<Endpoint>> {
         let any = || self.by_name.get(b"*".as_slice());
         match self.protocol.picked_by {
@@ -97,7 +98,7 @@ impl Routes {
         }
     }
 
-    /// Returns the endpoint behind a socket. A single table is behind every socket.
+    /// Returns the table of a socket. A single table has every socket.
     fn behind(&self, socket: &str) -> Option<&Arc<Endpoint>> {
         match self.by_name.len() {
             1 => self.by_name.values().next(),
@@ -105,7 +106,8 @@ impl Routes {
         }
     }
 
-    /// Says which sockets have no table, each once; a socketmap needs none.
+    /// Returns the sockets without a table, each once. Where the request picks the table, there are
+    /// none.
     pub fn unmatched_sockets<'s>(
         &self,
         sockets: impl IntoIterator<Item = &'s str>,
@@ -123,7 +125,7 @@ impl Routes {
         self.protocol.picked_by == PickedBy::Request || self.behind(socket).is_some()
     }
 
-    /// Returns how many tables these sockets serve, and how many of them have one.
+    /// Returns how many tables have one of these sockets, and how many of these sockets have a table.
     pub fn served(&self, sockets: &[String]) -> (usize, usize) {
         let tables = match self.protocol.picked_by {
             PickedBy::Request => self.tables(),
@@ -138,7 +140,7 @@ impl Routes {
         (tables, sockets.count())
     }
 
-    /// Returns the socket names that tables wait for.
+    /// Returns the names of the sockets that tables are configured for.
     pub fn expected_sockets(&self) -> Vec<&str> {
         let mut names: Vec<_> = match self.protocol.picked_by {
             PickedBy::Request => Vec::new(),
@@ -152,7 +154,7 @@ impl Routes {
         names
     }
 
-    /// Returns what each table looks like at this moment.
+    /// Returns the current state of each table.
     pub fn states(&self) -> Vec<State> {
         self.by_name
             .values()
@@ -160,7 +162,7 @@ impl Routes {
             .collect()
     }
 
-    /// Throws every kept answer away, and tells how many there were.
+    /// Empties every cache and returns how many entries there were.
     pub fn clear(&self) -> usize {
         self.by_name.values().map(|endpoint| endpoint.clear()).sum()
     }
@@ -184,28 +186,28 @@ fn idle_per_host(
     retained.idle_per_host(budget, others.map(|(table, _)| &table.endpoint))
 }
 
-/// The routes of the moment, which a reload exchanges.
+/// The current routes, which a reload replaces.
 #[derive(Debug)]
 pub struct Live(RwLock<Arc<Routes>>);
 
 impl Live {
-    /// Begins with these.
+    /// Makes these the current routes.
     pub fn new(routes: Routes) -> Self {
         Self(RwLock::new(Arc::new(routes)))
     }
 
-    /// Returns the routes of the moment.
+    /// Returns the current routes.
     pub fn routes(&self) -> Arc<Routes> {
         Arc::clone(&self.0.read())
     }
 
-    /// Exchanges them; calls under way go on with the old ones.
+    /// Replaces the routes. Calls in flight finish with the old ones.
     pub fn exchange(&self, routes: Routes) {
         *self.0.write() = Arc::new(routes);
     }
 }
 
-/// The way from one socket to its tables.
+/// The tables of one socket.
 #[derive(Clone, Debug)]
 pub struct Route {
     live: Arc<Live>,
@@ -213,7 +215,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Makes the way from a socket of that name.
+    /// Returns the tables of a socket with this name.
     pub fn new(live: Arc<Live>, socket: &str) -> Self {
         Self {
             live,

@@ -1,27 +1,27 @@
-//! The actions a policy reply may hold: access(5) and SMTPD_POLICY_README, as check_table_result()
-//! in smtpd_check.c takes them.
+//! The actions of a policy reply: access(5) and SMTPD_POLICY_README, as check_table_result() in
+//! smtpd_check.c reads them.
 //!
 //! An action is one line of printable UTF-8 and one of:
 //!
 //! - a word with the arguments Postfix accepts for it: `DUNNO`, `REJECT text`, `FILTER x:y`, …;
-//! - `4NN text` or `5NN text`: without the text Postfix would permit, and with an enhanced status
-//!   code alone it would say what stands behind it in its memory (dsn_split() in dsn_util.c);
+//! - `4NN text` or `5NN text`: without the text Postfix would permit, and after an enhanced status
+//!   code alone it would read beyond the text (dsn_split() in dsn_util.c);
 //! - names of restrictions without arguments and of listed restriction classes, split at blanks
 //!   and commas.
 //!
-//! Anything else makes Postfix answer 451 and write to its postmaster at best, or permit at worst.
+//! At anything else Postfix answers 451 and notifies its postmaster at best, or permits at worst.
 
 use crate::outcome::{Failure, Reason};
 use crate::protocol::grammar::Unsayable;
 use crate::protocol::policy::rules::PolicyActions;
 
-/// The most bytes of an action: what remains of an SMTP reply line is about this long.
+/// The most bytes of an action: an SMTP reply line has room for about as many.
 const MAX_ACTION: usize = 500;
 
-/// Why a text is no action to be said.
+/// Why a text is not an allowed action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing, which Postfix takes for "permit".
+    /// An empty text, which Postfix takes for "permit".
     Empty,
     /// A NUL or a line break.
     SeveralLines,
@@ -33,16 +33,16 @@ pub enum Fault {
     BareNumber,
     /// An enhanced status code and nothing after it.
     BareCode,
-    /// A known word without what it needs.
+    /// A known word without its argument.
     Argument,
     /// A permission that the operator has not allowed.
     Permit,
-    /// A word Postfix would not know.
+    /// A word that Postfix does not know.
     Unknown,
 }
 
 impl Fault {
-    /// Says what is wrong, for the operator.
+    /// Returns a description for the operator.
     pub fn text(self) -> &'static str {
         match self {
             Self::Empty => "an empty action, which Postfix takes for permit",
@@ -60,7 +60,7 @@ impl Fault {
     }
 }
 
-/// Returns the action in a backend's answer, if it may be said.
+/// Returns the action in a backend's answer, if it is allowed.
 pub fn from_backend<'a>(answer: &'a str, words: &PolicyActions) -> Result<&'a str, Unsayable> {
     let action = answer.strip_prefix("action=").unwrap_or(answer);
     parse(action, words.permit_actions, &words.restriction_classes).map_err(|fault| {
@@ -72,7 +72,7 @@ pub fn from_backend<'a>(answer: &'a str, words: &PolicyActions) -> Result<&'a st
     })
 }
 
-/// Returns the text without blanks around it if it is an action.
+/// Returns the text without the blanks around it, if it is an action.
 pub fn parse<'a>(text: &'a str, may_permit: bool, classes: &[String]) -> Result<&'a str, Fault> {
     if text.contains(['\0', '\n', '\r']) {
         return Err(Fault::SeveralLines);
@@ -124,7 +124,7 @@ fn check(
     }
 }
 
-/// An enhanced status code as dsn_valid() in dsn_util.c has it.
+/// Returns whether the argument is an enhanced status code (dsn_valid() in dsn_util.c).
 fn is_code(argument: &str) -> bool {
     let is_number = |part: &str| {
         (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
@@ -141,7 +141,8 @@ fn is_filter(argument: &str) -> bool {
         .is_some_and(|(transport, _)| !transport.is_empty() && !argument.contains([' ', '\t']))
 }
 
-/// One address in the form Postfix has inside: it takes all of it for one, and would quote the rest.
+/// Returns whether the argument is one address in internal form. Postfix takes the whole argument for
+/// the address and would quote anything after it.
 fn is_address(argument: &str) -> bool {
     argument
         .rsplit_once('@')
@@ -149,7 +150,7 @@ fn is_address(argument: &str) -> bool {
         && !argument.contains([' ', '\t', ',', '<', '>', '"'])
 }
 
-/// A header name as is_header() has it: printing, no blank, then a colon.
+/// Returns whether the argument begins with a header name and a colon (is_header()).
 fn is_header(argument: &str) -> bool {
     argument
         .split_once(':')
@@ -173,7 +174,7 @@ fn check_restrictions(action: &str, may_permit: bool, classes: &[String]) -> Res
     found
 }
 
-/// Tells whether Postfix knows a restriction of that name, so that no class can have it.
+/// Returns whether Postfix knows a restriction of this name, so that no class can have the name.
 pub fn is_restriction(name: &str) -> bool {
     RESTRICTIONS.contains(&name.to_ascii_lowercase().as_str())
 }

@@ -1,6 +1,6 @@
 //! The names of policy attributes.
 
-/// The attributes Postfix sends, as of 3.12 (smtpd_check.c): those a placeholder may name.
+/// The attributes that Postfix sends as of 3.12 (smtpd_check.c). A placeholder may name each.
 pub const ATTRIBUTES: [&str; 32] = [
     "request",
     "protocol_state",

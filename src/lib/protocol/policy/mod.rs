@@ -5,8 +5,8 @@
 //! reply:    "action=" action LF LF
 //! ```
 //!
-//! Postfix takes an empty action, and a bare number, for "permit". So an action is said only if it
-//! is one this module's neighbour `action` knows, and never an empty one.
+//! Postfix takes an empty action, and a bare number, for "permit". So a reply holds only an action
+//! that `action` accepts.
 
 pub mod action;
 pub mod attributes;
@@ -24,16 +24,17 @@ use crate::request::Request;
 use attributes::ATTRIBUTES;
 use rules::{FallbackAction, PolicyActions};
 
-/// As many attributes as Postfix 3.8 sends, or a few more.
+/// Room for the attributes that Postfix sends, so that the list of them is allocated once.
 const USUAL: usize = 32;
 
-/// The most attributes one request may have: each takes memory of its own, however short it is.
+/// The most attributes of a request. Each takes memory of its own, so without a limit a client could
+/// make a request of short ones take many times its size.
 const MAX_ATTRIBUTES: usize = 512;
 
 /// The server's side of policy delegation.
 ///
-/// A request stays in the input until it is complete: a part that was cut off would keep alive
-/// the whole buffer that it was read into.
+/// A request stays in the input until it is complete. An attribute that was cut off earlier would
+/// keep the whole buffer alive into which it was read.
 #[derive(Debug, Default)]
 pub struct Policy {
     lines: Lines,
@@ -45,7 +46,7 @@ pub struct Policy {
 #[derive(Debug)]
 struct Found {
     start: usize,
-    /// Of its "=".
+    /// The place of its "=".
     equals: usize,
     end: usize,
 }
@@ -123,7 +124,7 @@ impl Protocol for Policy {
         })
     }
 
-    /// The action, whatever the outcome: a failure has one as well.
+    /// Returns the action for any outcome: failures have one as well.
     fn text(outcome: &Outcome, actions: &PolicyActions) -> Option<String> {
         let action = action(outcome, actions).ok().flatten();
         action.map(str::to_owned)
@@ -148,7 +149,7 @@ fn action<'o>(
 }
 
 impl Policy {
-    /// Makes a question of the lines before `end`, where the empty line is.
+    /// Makes a request of the lines before the empty line at `end`.
     fn question(&mut self, input: &mut BytesMut, end: usize) -> Step {
         let block = self.lines.cut(input, end);
         let attributes = std::mem::take(&mut self.found).into_iter().map(|found| {

@@ -1,7 +1,6 @@
-//! What an operator has written down for the replies of a policy table.
+//! The operator's settings for the replies of a policy table.
 
-/// The actions of one policy table: what it says for each outcome without a value, and what its
-/// backend may say.
+/// The fallback actions of one policy table, and the actions that its backend may answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyActions {
     /// For "not found".
@@ -10,9 +9,9 @@ pub struct PolicyActions {
     pub on_temporary: FallbackAction,
     /// For "permanent".
     pub on_permanent: FallbackAction,
-    /// Whether the backend may say `OK`, `RELAY` and `permit…`.
+    /// Whether the backend may answer `OK`, `RELAY` and `permit…`.
     pub permit_actions: bool,
-    /// Names of `smtpd_restriction_classes` that the backend may say.
+    /// Names of `smtpd_restriction_classes` that the backend may answer.
     pub restriction_classes: Vec<String>,
 }
 
@@ -29,11 +28,11 @@ impl Default for PolicyActions {
     }
 }
 
-/// What a policy table says for one outcome.
+/// The reply to an outcome without a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FallbackAction {
-    /// This action.
+    /// Send this action.
     Action(String),
-    /// Nothing: the connection is closed.
+    /// Send nothing and close the connection.
     Disconnect,
 }
