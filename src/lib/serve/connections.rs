@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn at_the_cap_the_one_that_rested_longest_leaves() {
+    async fn at_the_cap_the_connection_that_has_been_idle_longest_is_evicted() {
         let connections = Arc::new(Connections::default());
         let first = connections.admit(|| 2).await;
         let second = connections.admit(|| 2).await;
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_place_of_one_that_asks_when_it_is_told_to_leave_another_one_leaves() {
+    async fn a_connection_that_asks_at_its_eviction_stays_and_another_one_is_evicted() {
         let connections = Arc::new(Connections::default());
         let first = connections.admit(|| 2).await;
         let second = connections.admit(|| 2).await;
@@ -289,14 +289,14 @@ mod tests {
         assert_eq!(second.notice().await, Notice::Evict);
         drop(second);
         let _third = third.await.unwrap();
-        // The word it was given then means nothing later.
+        // The earlier notice means nothing later.
         first.mark_idle();
-        let told = pin!(first.notice());
-        assert!(told.now_or_never().is_none());
+        let notice = pin!(first.notice());
+        assert!(notice.now_or_never().is_none());
     }
 
     #[tokio::test]
-    async fn a_cap_that_is_raised_lets_in_who_waits() {
+    async fn a_raised_cap_admits_a_connection_that_waits() {
         let connections = Arc::new(Connections::default());
         let cap = Arc::new(AtomicUsize::new(1));
         let first = connections.admit(|| 1).await;
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_the_program_stops_all_are_told_whenever_they_listen() {
+    async fn a_shutdown_reaches_every_connection_whenever_it_listens() {
         let connections = Arc::new(Connections::default());
         let first = connections.admit(|| 9).await;
         let listening = tokio::spawn(async move { first.notice().await });
@@ -350,7 +350,7 @@ mod tests {
         const ALL: usize = 10_000;
         let connections = Arc::new(Connections::default());
         let admitted = AtomicUsize::new(0);
-        // Each leaves only when it is told, so all would wait for ever if a word were lost.
+        // Each ends only by a notice, so all would wait for ever if one were lost.
         let come_and_go = async || {
             loop {
                 let guard = connections.admit(|| 2).await;
