@@ -88,8 +88,8 @@ where
                 Step::NeedMore => self.reply_or_read_ahead().await?,
                 Step::Send(bytes) => self.queue.push_back(Queued::Bytes(bytes)),
                 Step::Ask(tag, request) => self.ask(tag, request),
-                Step::Answer(tag, outcome) => self.answer(tag, outcome, false),
-                Step::Refuse(outcome) => self.answer(Tag::default(), outcome, true),
+                Step::Answer(tag, outcome) => self.answer(tag, outcome),
+                Step::Refuse(outcome) => self.refuse(outcome),
             }
         }
     }
@@ -123,16 +123,30 @@ where
         }));
     }
 
-    /// Puts an outcome that took no call into its place among the others.
-    fn answer(&mut self, tag: Tag, outcome: Outcome, closes: bool) {
-        self.queue.push_back(Queued::Reply(Pending {
+    /// Queues an outcome that took no call.
+    fn answer(&mut self, tag: Tag, outcome: Outcome) {
+        let pending = self.without_call(tag, outcome);
+        self.queue.push_back(Queued::Reply(pending));
+    }
+
+    /// Queues the last reply of this connection.
+    fn refuse(&mut self, outcome: Outcome) {
+        let pending = Pending {
+            closes: true,
+            ..self.without_call(Tag::default(), outcome)
+        };
+        self.queue.push_back(Queued::Reply(pending));
+    }
+
+    fn without_call(&self, tag: Tag, outcome: Outcome) -> Pending<B::Table> {
+        Pending {
             tag,
             table: self.backend.table(None),
             id: None,
             started: Instant::now(),
             answer: Answer::Here(outcome, None),
-            closes,
-        }));
+            closes: false,
+        }
     }
 
     /// Waits for the first in the queue and sends it, or reads what the peer sends meanwhile.
