@@ -103,7 +103,7 @@ where
 
     /// Begins the call that answers a request.
     fn ask(&mut self, tag: Tag, request: Request) {
-        self.peer.has_asked();
+        self.peer.mark_asked();
         let (id, started) = (RequestId::next(), Instant::now());
         let table = self.backend.table(request.table.as_deref());
         let answer = match table.clone() {
@@ -166,7 +166,7 @@ where
 
     async fn reply(&mut self, pending: Pending<B::Table>) -> Result<(), End> {
         let Answer::Here(outcome, request) = pending.answer else {
-            return Ok(());
+            unreachable!("the first in the queue was ready");
         };
         let table = pending.table.as_deref();
         let (outcome, reply) = match table {

@@ -154,7 +154,7 @@ where
     }
 
     /// Notes that a request was taken from the input: the next one has its time to itself.
-    pub fn has_asked(&mut self) {
+    pub fn mark_asked(&mut self) {
         self.has_asked = true;
         self.first_byte = None;
     }
