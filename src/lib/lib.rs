@@ -1,8 +1,8 @@
-//! Postgate: answers Postfix's table lookups and policy questions from an HTTP API.
+//! Postgate: answers Postfix's table lookups and policy requests from an HTTP API.
 //!
 //! This library holds everything; the three programs under `src/bin` call [`run`].
 //!
-//! # The line the data takes
+//! # The path of a request
 //!
 //! ```text
 //!   Postfix                                   HTTP service                              Postfix
@@ -13,12 +13,12 @@
 //!      └───────────────── session.rs is this line, written as one loop ──────────────────┘
 //! ```
 //!
-//! Data moves to the right only. Read in this order: [`outcome`], [`request`] and [`reply`] are what
-//! is passed on; [`sync`] is locks; [`protocol`] holds the grammars, without any I/O, and what tells
-//! protocols apart; [`config`] makes the values that everything runs on; [`observe`] is the log, the
-//! metrics and their pages; [`serve`] is sockets, connections and threads; [`http`] is the call, and
-//! what its answer means; [`table`] puts keys, cache and call in a row; [`session`] serves one
-//! connection; [`program`] leads from the options to the exit status.
+//! Data moves to the right only. Read in this order: [`outcome`], [`request`] and [`reply`] are
+//! what is passed on; [`sync`] has the locks; [`protocol`] has the grammars, without any I/O, and
+//! the facts of each; [`config`] makes the values that everything runs on; [`observe`] has the log,
+//! the metrics and their pages; [`serve`] has sockets, connections and threads; [`http`] the call,
+//! and the meaning of its answer; [`table`] chains keys, cache and call; [`session`] serves one
+//! connection; [`program`] covers the way from the options to the exit status.
 //!
 //! Each of them imports only what stands before it in this list, and no two files import each other:
 //! `tests/layering.rs` reads the imports.
@@ -26,11 +26,11 @@
 //! # Laws
 //!
 //! - Nothing under [`protocol`] knows a socket, a clock or a log.
-//! - Once a request is understood there are outcomes, never errors that lose the reply.
-//! - Two tables carry the product: HTTP → outcome in [`http::answer`], outcome → reply in the
-//!   `reply` of each protocol. Neither stands anywhere else.
-//! - A failure is never said as "not found" and never as a permissive action unless the operator
-//!   wrote that down; an empty value or action is never sent.
+//! - Once a request is understood, it ends in an outcome. No error can lose the reply.
+//! - Two tables decide everything: HTTP → outcome in [`http::answer`], outcome → reply in the `reply`
+//!   of each protocol. Neither exists in a second place.
+//! - A failure is never answered as "not found" and never as a permissive action, unless the operator
+//!   wrote that down. An empty value or action is never sent.
 //!
 //! # Logging
 //!
@@ -53,10 +53,10 @@
 //!   a megabyte takes a megabyte.
 //! - *Why does the operator's `4xx` win over the built-in 401?* An operator expects what they wrote.
 //! - *Why is [`serve`] below [`http`], and below [`session`]?* It knows no protocol and no table: the
-//!   accept loop is given what serves a connection, so that it serves the pages as well, and the
-//!   calls of a thread use what [`serve`] keeps for each thread.
-//! - *Why is the call of a request in a box?* Several may be in flight, and the thousand idle
-//!   connections of a large Postfix would each keep room for one.
+//!   accept loop takes a function that serves a connection, so that it serves the pages as well. And
+//!   calls use what [`serve`] keeps for each thread.
+//! - *Why is each call boxed?* Several may be in flight, and without a box each of the thousand idle
+//!   connections of a large Postfix would reserve memory for one.
 
 pub mod config;
 pub mod http;

@@ -79,7 +79,7 @@ pub enum Reason {
     Down,
     /// `max-in-flight` calls were in flight until the deadline.
     Busy,
-    /// The status is not one of an answer.
+    /// The status means temporary or permanent.
     Answered(u16),
     /// The body cannot be read as an answer.
     NotUnderstood,

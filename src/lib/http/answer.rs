@@ -107,7 +107,7 @@ fn is_json(content_type: &str) -> bool {
     media_type == "application/json" || media_type.ends_with("+json")
 }
 
-/// Reads one line of text. An error page is told by its body and not by its content type, since some
+/// Reads one line of text. An error page shows by its body and not by its content type, since some
 /// frameworks send every answer as text/html.
 fn read_text(body: &[u8]) -> Result<Value, Failure> {
     let text = trim_text(body);

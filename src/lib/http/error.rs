@@ -1,6 +1,6 @@
 //! What an error of the HTTP client means for the target and for the call.
 //!
-//! reqwest tells little of this itself, so the errors of hyper, h2 and rustls below it are looked at.
+//! reqwest reports little of this itself, so the errors of hyper, h2 and rustls below it are looked at.
 
 use std::error::Error;
 use std::io;

@@ -107,7 +107,7 @@ static PROCESS: LazyLock<String> =
     LazyLock::new(|| format!("{:016x}-", RandomState::new().hash_one(0)));
 
 impl RequestId {
-    /// Returns an id that no other request of this process has, nor most likely of any other one.
+    /// Returns an id that no other request of this process has, and most likely none of another.
     pub fn next() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         Self(COUNT.fetch_add(1, Ordering::Relaxed))
@@ -195,7 +195,7 @@ impl Recorder {
         }
     }
 
-    /// Returns how many warnings were suppressed before this one, or nothing if this one is to be.
+    /// Returns how many warnings were suppressed before this one, or nothing to suppress this one.
     fn may_warn(&self, table: &str, reason: Reason) -> Option<u64> {
         let now = Instant::now();
         let mut warnings = self.warnings.lock();
@@ -283,8 +283,8 @@ impl<'r> Line<'r> {
     }
 }
 
-/// Returns what only a debug line may hold: the table that a request names, and the values that its
-/// protocol lets be shown, under their names where there are several.
+/// Returns what only a debug line may contain: the table that a request names, and the values that
+/// its protocol allows in the log, under their names if there are several.
 fn subject(request: &Request, shown: &[&str]) -> String {
     let table = request.table.as_deref().map(printable);
     let values = shown.iter().filter_map(|name| {

@@ -21,13 +21,13 @@ use super::metrics::{Metrics, State};
 /// What the pages show.
 #[derive(Clone)]
 pub struct View {
-    /// What was counted.
+    /// The counters.
     pub metrics: Arc<Metrics>,
-    /// Looks at the rest.
+    /// Takes a snapshot of everything else.
     pub look: Arc<dyn Fn() -> Snapshot + Send + Sync>,
 }
 
-/// What there is at this moment.
+/// The state at this moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// The open connections from Postfix.
@@ -37,7 +37,7 @@ pub struct Snapshot {
 }
 
 /// For the head of one request, and for a connection as a whole: a client that holds a connection
-/// takes it from others that look at the metrics.
+/// takes it from others that read the metrics.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const LIFETIME: Duration = Duration::from_secs(30);
 

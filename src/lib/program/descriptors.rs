@@ -1,4 +1,4 @@
-//! Shares the limit of open files out, so that a program never runs out of descriptors.
+//! Shares out the limit on open files, so that a program never runs out of descriptors.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;

@@ -2,7 +2,7 @@
 //!
 //! `startup` reads the `options` and the configuration with its `tables`, and then runs a `query` or
 //! a `service`. A service listens, handles `signals` and notifies systemd (`notify`). `descriptors`
-//! shares the limit of open files out, `messages` writes to the standard streams, and `exit` lists
+//! shares out the limit on open files, `messages` writes to the standard streams, and `exit` lists
 //! the exit statuses.
 
 mod descriptors;

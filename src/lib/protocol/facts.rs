@@ -15,7 +15,7 @@ pub struct Facts {
     pub picked_by: PickedBy,
     /// The most requests of one connection that may be in flight at once.
     pub max_in_flight: usize,
-    /// Whether a call may be sent twice without harm: a lookup may, a policy may count its calls.
+    /// Whether a call may be sent twice without harm. A policy's backend may count its calls.
     pub is_repeatable: bool,
     /// The names of the values that a request carries. A placeholder may name each of them.
     pub values: &'static [&'static str],

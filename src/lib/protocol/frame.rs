@@ -14,7 +14,7 @@ pub enum Frame {
     Whole(Bytes),
     /// A frame over the limit, which is known before all its bytes have arrived.
     TooLong,
-    /// Bytes that begin no frame.
+    /// Bytes that do not begin a frame.
     Malformed,
 }
 
@@ -27,7 +27,7 @@ pub struct Lines {
     searched: usize,
 }
 
-/// What follows the lines that were found before.
+/// What follows the lines found so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
     /// An incomplete line.
@@ -113,7 +113,7 @@ fn cut_payload(input: &mut BytesMut, start: usize, length: usize) -> Frame {
     }
 }
 
-/// Makes one netstring of several parts.
+/// Makes one netstring from several parts.
 pub fn put_netstring(parts: &[&[u8]]) -> Bytes {
     /// The digits of any length, a colon and a comma.
     const AROUND: usize = 24;

@@ -1,4 +1,4 @@
-//! What every protocol is to the rest of a program: steps to take, and replies to outcomes.
+//! The interface of every protocol: bytes become steps, and outcomes become replies.
 
 use bytes::{Bytes, BytesMut};
 
@@ -13,25 +13,24 @@ pub const MAX_REQUEST: usize = 65_536;
 
 /// The server's side of one protocol, on one connection.
 pub trait Protocol: Sized + Send + 'static {
-    /// What the rest of a program has to know of the protocol.
+    /// What the rest of a program has to know about the protocol.
     const FACTS: &'static Facts;
 
-    /// What an operator has written down for the replies of one table; most protocols leave nothing
-    /// to write.
+    /// The operator's settings for the replies of one table; most protocols have none.
     type Rules: Default + Send + Sync + 'static;
 
     /// Opens a connection; returns the greeting, which is empty in most protocols.
     fn open() -> (Self, Bytes);
 
-    /// Takes the next step off the front of what has been received.
+    /// Takes the next step from the front of the input.
     ///
-    /// The steps are the same however the bytes were cut on their way. What is not complete stays
-    /// in the input.
+    /// The steps are the same however the bytes were split on their way. An incomplete request
+    /// stays in the input.
     fn next_step(&mut self, input: &mut BytesMut) -> Step;
 
-    /// Puts the outcome of the request with this tag into this protocol's words.
+    /// Returns the reply to the request with this tag.
     ///
-    /// Fails where it has none for a value; every failure can be said.
+    /// Fails if the protocol cannot express the value. It can express every failure.
     fn reply(
         &mut self,
         tag: Tag,
@@ -48,7 +47,7 @@ pub trait Protocol: Sized + Send + 'static {
     }
 }
 
-/// The peer's own number of a request, for the reply to it; 0 in protocols without numbers.
+/// The number that the peer gave a request, for the reply to it; 0 in protocols without numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag(pub u64);
 
@@ -57,21 +56,22 @@ pub struct Tag(pub u64);
 pub enum Step {
     /// Nothing is complete; read on.
     NeedMore,
-    /// Send these bytes in their turn: they answer no request.
+    /// Send these bytes, in order with the replies. They answer no request.
     Send(Bytes),
     /// Ask the backend.
     Ask(Tag, Request),
-    /// Say this, without asking, and go on.
+    /// Reply with this outcome, without a call, and go on.
     Answer(Tag, Outcome),
-    /// Say this and close: what follows on this connection cannot be trusted.
+    /// Reply with this outcome and close: what follows on this connection cannot be trusted.
     Refuse(Outcome),
 }
 
-/// A value that the protocol has no way to say.
+/// A value that the protocol cannot express.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsayable(pub Failure);
 
-/// Puts an outcome into words. A value that cannot be said becomes a failure, which can.
+/// Returns the reply to an outcome. If the protocol cannot express a value, the outcome becomes a
+/// failure, which it can express.
 pub fn say<P: Protocol>(
     protocol: &mut P,
     tag: Tag,
@@ -88,7 +88,8 @@ pub fn say<P: Protocol>(
     }
 }
 
-/// Returns the outcome that is said for this one: a failure in place of a value that cannot be said.
+/// Returns the outcome that the reply expresses: a failure in place of a value that the protocol
+/// cannot express.
 pub fn sayable<P: Protocol>(outcome: Outcome, rules: &P::Rules) -> Outcome {
     let (mut protocol, _) = P::open();
     say(&mut protocol, Tag::default(), outcome, rules).0

@@ -90,7 +90,7 @@ impl Connections {
 
     /// Evicts the connection that has been idle longest, unless as many are closing already as wait
     /// to be admitted: a burst of new connections must not evict one idle connection each time that
-    /// one of them looks again.
+    /// one of them checks again.
     fn evict(&self) {
         let open = self.open.lock();
         loop {
@@ -127,9 +127,9 @@ impl Connections {
         }
     }
 
-    /// Wakes the connections that wait to be admitted, so that they look again.
+    /// Wakes the connections that wait to be admitted, so that they check again.
     ///
-    /// A waiter counts itself before it looks, and a change is made before its waiters are counted,
+    /// A waiter counts itself before it checks, and a change is made before its waiters are counted,
     /// both in one total order (`SeqCst`). So either the waiter sees the change, or the change sees
     /// the waiter, and no wake-up is lost. Without waiters this is a single load.
     pub fn wake_waiters(&self) {
@@ -189,8 +189,8 @@ pub struct ConnectionGuard {
 impl ConnectionGuard {
     /// Notes a reply: if the connection becomes idle after it, it has been idle from here.
     ///
-    /// Otherwise the order of idle connections would depend on which thread runs first: a peer that
-    /// has its reply, and lets another peer ask, has been idle longer than that one.
+    /// Otherwise the order of idle connections would depend on which thread runs first. A peer that
+    /// got its reply before another one has been idle longer.
     pub fn mark_replied(&self) {
         self.last_reply
             .store(self.connections.tick(), Ordering::Relaxed);
@@ -207,8 +207,8 @@ impl ConnectionGuard {
         }
     }
 
-    /// Marks the connection busy. A peer that asks at the moment of its eviction stays, and the
-    /// waiters evict another one.
+    /// Marks the connection busy. A peer that sends a request at the moment of its eviction stays,
+    /// and the waiters evict another one.
     pub fn mark_busy(&self) {
         if self.slot.idle_since.swap(BUSY, Ordering::SeqCst) == EVICTED {
             self.connections.wake_waiters();

@@ -22,13 +22,13 @@ use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::sync::Mutex;
 
-/// What a request asks for: two requests have the same bytes only if they have the same answer.
+/// The key of an answer: two requests have equal keys only if they have the same answer.
 pub type CacheKey = Arc<[u8]>;
 
 /// A call in flight, shared by all requests that wait for it.
 ///
-/// Only they hold it. When the last of them gives up, the call is aborted: its backend is not to
-/// work for an answer that nobody gets.
+/// Only they hold it. When the last of them gives up, the call is aborted: its backend must
+/// not work for an answer that no request waits for.
 #[derive(Debug)]
 struct InFlight {
     outcome: watch::Receiver<Option<Outcome>>,

@@ -26,8 +26,8 @@ pub fn normalise<'r>(request: &'r Request, table: &Table) -> Result<Cow<'r, Requ
     }
 }
 
-/// Returns whether Postfix asks for this key on its own account, in transport_maps and in maps of
-/// senders. Any answer but "not found" would change the route of all mail.
+/// Returns whether Postfix asks for this key on its own account, in transport_maps and in sender
+/// maps. Any answer but "not found" would change the route of all mail.
 fn is_special(key: &[u8]) -> bool {
     matches!(key, b"*" | b"<>" | b"\"<>\"")
 }

@@ -1,4 +1,4 @@
-//! What answers for one name: a table, its cache and the HTTP endpoint behind it.
+//! The tables: each normalises keys, has a cache if it is configured, and makes the HTTP calls.
 //!
 //! `routes` knows which table is asked, by the map's name or by the name of the socket. An
 //! `endpoint` is one table's `keys`, its `cache`, if it has one, and its HTTP calls.
@@ -18,10 +18,10 @@ use crate::serve::peer::Timeouts;
 
 /// The tables that a connection can ask, as currently configured.
 pub trait Backend: Send + Sync + 'static {
-    /// What answers a request.
+    /// The type of a table.
     type Table: Table;
 
-    /// Returns the table of a name in the request, or the one of this connection's socket.
+    /// Returns the table that a request names, or the one of this connection's socket.
     fn table(&self, map: Option<&[u8]>) -> Option<Arc<Self::Table>>;
 
     /// Returns the timeouts of a connection.
@@ -42,7 +42,7 @@ pub trait Table: Send + Sync + 'static {
     }
 }
 
-/// What an operator has written down for the replies of a table, in a protocol with such rules.
+/// A table with the operator's settings for its replies (`Protocol::Rules`).
 pub trait Rules<R> {
     /// Returns the rules.
     fn rules(&self) -> &R;

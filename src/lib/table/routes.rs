@@ -16,7 +16,7 @@ use crate::protocol::facts::PickedBy;
 use crate::serve::peer::Timeouts;
 use crate::sync::RwLock;
 
-/// The tables of one program, as one reading of the configuration made them.
+/// The tables of one program, from one reading of the configuration.
 #[derive(Debug)]
 pub struct Routes {
     protocol: &'static Facts,

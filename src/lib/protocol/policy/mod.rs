@@ -149,7 +149,7 @@ fn action<'o>(
 }
 
 impl Policy {
-    /// Makes a request of the lines before the empty line at `end`.
+    /// Makes a request from the lines before the empty line at `end`.
     fn question(&mut self, input: &mut BytesMut, end: usize) -> Step {
         let block = self.lines.cut(input, end);
         let attributes = std::mem::take(&mut self.found).into_iter().map(|found| {
