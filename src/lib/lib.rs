@@ -20,17 +20,17 @@
 //! and the meaning of its answer; [`table`] chains keys, cache and call; [`session`] serves one
 //! connection; [`program`] covers the way from the options to the exit status.
 //!
-//! Each of them imports only what stands before it in this list, and no two files import each other:
-//! `tests/layering.rs` reads the imports.
+//! Each of them imports only what stands before it in this list, and no two files import each
+//! other: `tests/layering.rs` reads the imports.
 //!
 //! # Laws
 //!
 //! - Nothing under [`protocol`] knows a socket, a clock or a log.
 //! - Once a request is understood, it ends in an outcome. No error can lose the reply.
-//! - Two tables decide everything: HTTP → outcome in [`http::answer`], outcome → reply in the `reply`
-//!   of each protocol. Neither exists in a second place.
-//! - A failure is never answered as "not found" and never as a permissive action, unless the operator
-//!   wrote that down. An empty value or action is never sent.
+//! - Two tables decide everything: HTTP → outcome in [`http::answer`], outcome → reply in the
+//!   `reply` of each protocol. Neither exists in a second place.
+//! - A failure is never answered as "not found" and never as a permissive action, unless the
+//!   operator wrote that down. An empty value or action is never sent.
 //!
 //! # Logging
 //!
@@ -43,20 +43,22 @@
 //!
 //! - *Why threads with a loop each, and no pool of threads for all?* A bridge waits, and the work
 //!   between two waits takes less time than waking another thread for it. So a connection stays in
-//!   one loop, with its calls and their connections; what the loops share is small and rarely locked.
-//!   With one loop `make bench` reaches two thirds of the ideal bridge, with two it comes close to it.
-//! - *Why is the watchdog notified only after every loop has responded?* A loop that hangs would keep
-//!   half of Postfix's connections waiting, and systemd would not notice.
+//!   one loop, with its calls and their connections; what the loops share is small and rarely
+//!   locked. With one loop `make bench` reaches two thirds of the ideal bridge, with two it comes
+//!   close to it.
+//! - *Why is the watchdog notified only after every loop has responded?* A loop that hangs would
+//!   keep half of Postfix's connections waiting, and systemd would not notice.
 //! - *Why are values read with their places, by hand, and not by serde?* The program shows every
 //!   mistake in the file at once, with its line and a caret; serde stops at the first.
 //! - *Why is JSON not read into a tree?* A number is passed on as it is written, and an answer of
 //!   a megabyte takes a megabyte.
-//! - *Why does the operator's `4xx` win over the built-in 401?* An operator expects what they wrote.
-//! - *Why is [`serve`] below [`http`], and below [`session`]?* It knows no protocol and no table: the
-//!   accept loop takes a function that serves a connection, so that it serves the pages as well. And
-//!   calls use what [`serve`] keeps for each thread.
-//! - *Why is each call boxed?* Several may be in flight, and without a box each of the thousand idle
-//!   connections of a large Postfix would reserve memory for one.
+//! - *Why does the operator's `4xx` win over the built-in 401?* An operator expects what they
+//!   wrote.
+//! - *Why is [`serve`] below [`http`], and below [`session`]?* It knows no protocol and no table:
+//!   the accept loop takes a function that serves a connection, so that it serves the pages as
+//!   well. And calls use what [`serve`] keeps for each thread.
+//! - *Why is each call boxed?* Several may be in flight, and without a box each of the thousand
+//!   idle connections of a large Postfix would reserve memory for one.
 
 pub mod config;
 pub mod http;

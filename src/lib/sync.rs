@@ -1,8 +1,8 @@
 //! Locks that a panic does not poison.
 //!
-//! A panic costs the connection it happens in, and nothing else. With the locks of `std`, each later
-//! use of a lock that was held then would panic too. Here the value stays in use, so each change
-//! under a lock has to leave a valid value, even if a panic follows.
+//! A panic costs the connection it happens in, and nothing else. With the locks of `std`, each
+//! later use of a lock that was held then would panic too. Here the value stays in use, so each
+//! change under a lock has to leave a valid value, even if a panic follows.
 
 use std::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 

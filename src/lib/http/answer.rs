@@ -54,7 +54,8 @@ pub fn without_body(status: u16, verdict: Verdict) -> Outcome {
     }
 }
 
-/// Returns the outcome of an answer that comes from a proxy or another server, and not from the API.
+/// Returns the outcome of an answer that comes from a proxy or another server, and not from the
+/// API.
 pub fn not_from_the_api(status: u16) -> Outcome {
     let detail = format!("{status} without the header of \"require-header\"");
     Outcome::Temporary(failure(detail))
@@ -126,8 +127,8 @@ fn read_text(body: &[u8]) -> Result<Value, Failure> {
     }
 }
 
-/// Returns a text without the blanks around it and without a byte order mark, which some editors and
-/// languages write.
+/// Returns a text without the blanks around it and without a byte order mark, which some editors
+/// and languages write.
 pub fn trim_text(body: &[u8]) -> &[u8] {
     let text = body.trim_ascii();
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -171,8 +172,9 @@ enum Pointed<'j> {
     Wrong,
 }
 
-/// Returns the member that may flag an error. Where the pointer meets a value without members, it is
-/// that value: an API that usually sends `{"error": {"message": "down"}}` may send `{"error": "down"}`.
+/// Returns the member that may flag an error. Where the pointer meets a value without members, it
+/// is that value: an API that usually sends `{"error": {"message": "down"}}` may send `{"error":
+/// "down"}`.
 fn error_member<'j>(root: &'j RawValue, mut error: &str, value: &str) -> Option<&'j RawValue> {
     loop {
         match follow(root, error) {
@@ -306,7 +308,8 @@ fn scalar_or_list(value: &RawValue, rules: &ResponseRules) -> Result<Value, Fail
     })
 }
 
-/// Returns the text of a string, a number as it is written, or `true`; nothing if the value is empty.
+/// Returns the text of a string, a number as it is written, or `true`; nothing if the value is
+/// empty.
 fn scalar(value: &RawValue, rules: &ResponseRules) -> Result<Option<String>, Failure> {
     let raw = value.get();
     match raw.as_bytes().first() {

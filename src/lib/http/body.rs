@@ -35,8 +35,8 @@ pub async fn read(response: Response, limit: usize) -> Result<Vec<u8>, Failure> 
     if is_gzip {
         return inflate(&bytes, limit);
     }
-    // A server that crashes after the head sends the same bytes. Read as an empty answer, this could
-    // become "not found", and mail would bounce.
+    // A server that crashes after the head sends the same bytes. Read as an empty answer, this
+    // could become "not found", and mail would bounce.
     if ends_with_connection && trim_text(&bytes).is_empty() {
         return Err(cut_short(
             "only the end of the connection ends an empty body",

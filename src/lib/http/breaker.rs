@@ -80,8 +80,8 @@ impl ChangeLog {
         Some(Change::Down { suppressed })
     }
 
-    /// Returns the line that was suppressed, once its interval is over, if the target has stayed down:
-    /// otherwise the log would say "up" of a target that is down for good.
+    /// Returns the line that was suppressed, once its interval is over, if the target has stayed
+    /// down: otherwise the log would say "up" of a target that is down for good.
     fn still_down(&mut self) -> Option<Change> {
         let is_logged = self.logged_down || self.suppressed == 0;
         let change = if is_logged { None } else { self.down() };
@@ -112,8 +112,8 @@ impl Breaker {
         }
     }
 
-    /// Returns the permit for a call, unless the target is down. While it is down, the permit is that
-    /// of the one probe, and the next one is given out only after this one is dropped.
+    /// Returns the permit for a call, unless the target is down. While it is down, the permit is
+    /// that of the one probe, and the next one is given out only after this one is dropped.
     pub fn permit(&self) -> Option<Permit<'_>> {
         let mut state = self.state.lock();
         let is_probe = match state.down_until {
@@ -191,9 +191,9 @@ impl Permit<'_> {
         }
     }
 
-    /// Records the loss of a connection that other calls may have shared. All calls that began before
-    /// it was lost count as one failure: with HTTP/2, one lost connection can end more calls than the
-    /// number of failures that opens the breaker.
+    /// Records the loss of a connection that other calls may have shared. All calls that began
+    /// before it was lost count as one failure: with HTTP/2, one lost connection can end more calls
+    /// than the number of failures that opens the breaker.
     pub fn record_lost_connection(self, began: Instant, on_change: impl FnOnce(Change)) {
         let mut state = self.breaker.state.lock();
         if !self.is_probe && state.lost_at.is_some_and(|lost_at| began <= lost_at) {

@@ -1,5 +1,5 @@
-//! The HTTP clients: one for each set of transport settings in each thread that serves, shared by the
-//! tables with these settings.
+//! The HTTP clients: one for each set of transport settings in each thread that serves, shared by
+//! the tables with these settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,7 +134,8 @@ fn build(
         .connect_timeout(transport.connect_timeout)
         .pool_idle_timeout(transport.pool_idle)
         .pool_max_idle_per_host(idle)
-        // With HTTP/2 one connection carries all calls, and a call that times out does not close it.
+        // With HTTP/2 one connection carries all calls, and a call that times out does not close
+        // it.
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .http2_keep_alive_while_idle(true);

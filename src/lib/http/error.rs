@@ -1,6 +1,7 @@
 //! What an error of the HTTP client means for the target and for the call.
 //!
-//! reqwest reports little of this itself, so the errors of hyper, h2 and rustls below it are looked at.
+//! reqwest reports little of this itself, so the errors of hyper, h2 and rustls below it are looked
+//! at.
 
 use std::error::Error;
 use std::io;
@@ -27,8 +28,8 @@ pub fn is_no_http(error: &reqwest::Error) -> bool {
 
 /// Returns whether the server has provably not processed the call, or whether none of it was sent.
 ///
-/// REFUSED_STREAM and GOAWAY prove it (RFC 9113, sections 8.7 and 6.8): h2 gives the error of a GOAWAY
-/// only to streams above the last one that the server may have processed.
+/// REFUSED_STREAM and GOAWAY prove it (RFC 9113, sections 8.7 and 6.8): h2 gives the error of a
+/// GOAWAY only to streams above the last one that the server may have processed.
 pub fn is_unprocessed(error: &reqwest::Error) -> bool {
     let is_refused = |error: &h2::Error| {
         let is_refusal = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -60,8 +61,8 @@ pub fn is_dead_connection(error: &reqwest::Error) -> bool {
     })
 }
 
-/// Returns whether an HTTP/2 connection was lost and not only a stream, so that other calls may have
-/// been lost with it.
+/// Returns whether an HTTP/2 connection was lost and not only a stream, so that other calls may
+/// have been lost with it.
 pub fn is_shared_loss(error: &reqwest::Error) -> bool {
     let is_lost = |error: &h2::Error| !error.is_reset();
     is_dead_connection(error)

@@ -5,8 +5,8 @@
 //! cached and `error` what an error of the client means.
 //!
 //! One call: `caller` waits for the limit of `in_flight`, takes the `targets` in their order, each
-//! with its `breaker`, and makes an `attempt` at each until one answers. An attempt `send`s the call
-//! and reads the `body`.
+//! with its `breaker`, and makes an `attempt` at each until one answers. An attempt `send`s the
+//! call and reads the `body`.
 //!
 //! Connections: `pool` holds the clients that `client` makes, with `tls`, the `resolver` and the
 //! tokens of `oauth`; `shared` is what the tables of a program share.

@@ -241,7 +241,8 @@ impl Tokens {
         })
     }
 
-    /// Returns the token endpoint, which an issuer is asked for once (OpenID Connect Discovery 1.0).
+    /// Returns the token endpoint, which an issuer is asked for once (OpenID Connect Discovery
+    /// 1.0).
     async fn endpoint(&self, id: &HeaderValue) -> Result<Url, String> {
         let issuer = match &self.settings.server {
             TokenServer::Token(url) => return Ok(url.clone()),
@@ -268,8 +269,8 @@ impl Tokens {
         Ok(endpoint)
     }
 
-    /// Sends a request and reads its JSON answer. Of an answer that is none, only the code of an error
-    /// goes into the log: anything else in it may be a secret.
+    /// Sends a request and reads its JSON answer. Of an answer that is none, only the code of an
+    /// error goes into the log: anything else in it may be a secret.
     async fn send<T: for<'de> Deserialize<'de>>(
         &self,
         request: reqwest::RequestBuilder,
@@ -432,8 +433,8 @@ const ERROR_CODES: [&str; 9] = [
     "access_denied",
 ];
 
-/// Returns the code of an error response, for the log. Any other text there may repeat the secret that
-/// was sent.
+/// Returns the code of an error response, for the log. Any other text there may repeat the secret
+/// that was sent.
 fn error_code(body: &[u8]) -> Option<&'static str> {
     let ErrorResponse { error } = serde_json::from_slice(body).ok()?;
     let code = ERROR_CODES.into_iter().find(|code| *code == error);

@@ -91,8 +91,9 @@ impl Pool {
 
     /// Returns the client for a call.
     ///
-    /// A call that must not be sent twice gets a connection of its own for a short time after a 5xx:
-    /// if it were lost with an idle connection, no one could know whether the server has processed it.
+    /// A call that must not be sent twice gets a connection of its own for a short time after a
+    /// 5xx: if it were lost with an idle connection, no one could know whether the server has
+    /// processed it.
     pub fn client(&self, url: &Url, may_be_resent: bool) -> &Client {
         let single_use = self.single_use.local();
         match !may_be_resent && single_use.has_closing(url) {

@@ -49,8 +49,8 @@ impl Redirect<'_> {
         Ok(to)
     }
 
-    /// Returns a description of a URL that cannot hold the key: its origin, and how its path differs
-    /// from that of the call.
+    /// Returns a description of a URL that cannot hold the key: its origin, and how its path
+    /// differs from that of the call.
     pub fn describe(&self, to: &Url) -> String {
         let origin = match to.origin().is_tuple() {
             true => to.origin().ascii_serialization(),

@@ -168,8 +168,8 @@ mod tests {
 
     use super::*;
 
-    /// A resolver that does not answer for names that begin with "dead" until the test ends, and the
-    /// names that it has begun with.
+    /// A resolver that does not answer for names that begin with "dead" until the test ends, and
+    /// the names that it has begun with.
     fn resolver() -> (Resolver, mpsc::Receiver<String>, mpsc::Sender<()>) {
         let (begun, seen) = mpsc::channel();
         let (test, held) = mpsc::channel::<()>();

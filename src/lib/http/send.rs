@@ -120,7 +120,8 @@ impl Sender {
         }
     }
 
-    /// Sends a call, with a token if the table needs one, and after a 401 once more with a fresh one.
+    /// Sends a call, with a token if the table needs one, and after a 401 once more with a fresh
+    /// one.
     pub async fn send(
         &self,
         url: &Url,
@@ -280,8 +281,8 @@ impl Sender {
 
 /// Returns how long to wait before a call is sent again that the server did not process.
 ///
-/// A server that refuses one call for a reason of the connection takes it at once over the next one;
-/// a server that refuses every call must not be asked in a tight loop.
+/// A server that refuses one call for a reason of the connection takes it at once over the next
+/// one; a server that refuses every call must not be asked in a tight loop.
 fn pause_before(refusals: usize) -> Duration {
     match refusals {
         0 | 1 => Duration::ZERO,

@@ -57,8 +57,8 @@ impl Targets {
         self.0.iter().all(|target| target.breaker.would_reject())
     }
 
-    /// Returns the targets in the order to be tried, each with its place in the configuration. Those
-    /// that failed lately come last.
+    /// Returns the targets in the order to be tried, each with its place in the configuration.
+    /// Those that failed lately come last.
     pub fn target_order(&self) -> Vec<(usize, &Target)> {
         let mut targets: Vec<_> = self.0.iter().enumerate().collect();
         if targets.len() > 1 {

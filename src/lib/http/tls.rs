@@ -215,8 +215,8 @@ fn is_for_authority(error: &OtherError) -> bool {
 }
 
 impl Pinned {
-    /// Pins a certificate. Its dates are read from the errors that webpki returns at the ends of time,
-    /// since it has no function for them.
+    /// Pins a certificate. Its dates are read from the errors that webpki returns at the ends of
+    /// time, since it has no function for them.
     fn new(
         certificate: CertificateDer<'static>,
         algorithms: &[&dyn SignatureVerificationAlgorithm],

@@ -166,7 +166,8 @@ impl Recorder {
         }
     }
 
-    /// Records the end of a request. Each request is counted and logged here, once, and nowhere else.
+    /// Records the end of a request. Each request is counted and logged here, once, and nowhere
+    /// else.
     pub fn record(
         &self,
         table: Option<&str>,

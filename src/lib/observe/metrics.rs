@@ -159,7 +159,8 @@ impl Metrics {
             "Reloads of the configuration, by result.",
             &["result"],
         )?;
-        // A series has to exist before its first event, or its rise from nothing to one is not seen.
+        // A series has to exist before its first event, or its rise from nothing to one is not
+        // seen.
         for result in ["done", "refused"] {
             reloads.with_label_values(&[result]);
         }

@@ -18,7 +18,8 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the soft limit to the hard one, and shares it out for a program with this many sockets.
+    /// Raises the soft limit to the hard one, and shares it out for a program with this many
+    /// sockets.
     pub(crate) fn share_out(sockets: usize) -> Self {
         raise_limit();
         Self::of(getrlimit(Resource::Nofile).current, sockets)
@@ -34,7 +35,8 @@ impl Descriptors {
         }
     }
 
-    /// Returns the number of connections, capped by the descriptors for them. Warns if that is less.
+    /// Returns the number of connections, capped by the descriptors for them. Warns if that is
+    /// less.
     pub(crate) fn cap_by_descriptors(&self, connections: usize) -> usize {
         let most = self.connections;
         if let Some(limit) = self.limit

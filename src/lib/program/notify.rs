@@ -27,8 +27,8 @@ pub(crate) fn stopping(status: &str) {
     send(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// Notifies the watchdog twice in each of its intervals, as long as every event loop responds. A loop
-/// that hangs would otherwise keep its connections waiting unnoticed. Never returns.
+/// Notifies the watchdog twice in each of its intervals, as long as every event loop responds. A
+/// loop that hangs would otherwise keep its connections waiting unnoticed. Never returns.
 pub(crate) async fn watchdog(workers: Arc<Workers>) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;

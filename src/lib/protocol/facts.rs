@@ -2,7 +2,8 @@
 
 use std::hash::{Hash, Hasher};
 
-/// The facts of one protocol. Each protocol states its own, and no other code tells protocols apart.
+/// The facts of one protocol. Each protocol states its own, and no other code tells protocols
+/// apart.
 #[derive(Debug)]
 pub struct Facts {
     /// The name of the program, which is also the name of its part of the configuration.

@@ -77,8 +77,8 @@ impl Lines {
     }
 }
 
-/// The most digits of a length. Postfix accepts leading zeros (netstring.c), so they are accepted up
-/// to this bound.
+/// The most digits of a length. Postfix accepts leading zeros (netstring.c), so they are accepted
+/// up to this bound.
 const MAX_DIGITS: usize = 10;
 
 /// Cuts one netstring off the input. The limit counts the payload.

@@ -13,8 +13,8 @@ pub fn quote(text: &str, out: &mut String) {
 
 /// Undoes the quoting of a request's key, exactly once.
 ///
-/// Returns nothing for a key that Postfix never sends: with a `%` without two hexadecimal digits, or
-/// with unquoted white space or control characters.
+/// Returns nothing for a key that Postfix never sends: with a `%` without two hexadecimal digits,
+/// or with unquoted white space or control characters.
 pub fn unquote(text: &[u8]) -> Option<Bytes> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.iter();

@@ -129,9 +129,9 @@ impl Connections {
 
     /// Wakes the connections that wait to be admitted, so that they check again.
     ///
-    /// A waiter counts itself before it checks, and a change is made before its waiters are counted,
-    /// both in one total order (`SeqCst`). So either the waiter sees the change, or the change sees
-    /// the waiter, and no wake-up is lost. Without waiters this is a single load.
+    /// A waiter counts itself before it checks, and a change is made before its waiters are
+    /// counted, both in one total order (`SeqCst`). So either the waiter sees the change, or the
+    /// change sees the waiter, and no wake-up is lost. Without waiters this is a single load.
     pub fn wake_waiters(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.changed.notify_waiters();

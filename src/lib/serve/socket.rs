@@ -30,8 +30,8 @@ enum Kind {
     Unix(Option<Bound>, UnixListener),
 }
 
-/// The path of a unix socket that this process has bound. It is removed at the end if it still leads
-/// to that socket, and not to a successor's.
+/// The path of a unix socket that this process has bound. It is removed at the end if it still
+/// leads to that socket, and not to a successor's.
 ///
 /// Drop it before the listener: until that is closed, no other socket can have its inode number.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // The holder of the lock may be binding this path. Do not wait for it: the next start replaces
-        // a path that is left behind.
+        // The holder of the lock may be binding this path. Do not wait for it: the next start
+        // replaces a path that is left behind.
         let Ok(_alone) = lock_directory_of(&self.path, 1) else {
             return;
         };
@@ -192,8 +192,8 @@ impl AsFd for Socket {
     }
 }
 
-/// Keep-alive, so that a peer that has vanished is noticed after some minutes, and no delay: a reply
-/// is one small segment, which must not wait for another.
+/// Keep-alive, so that a peer that has vanished is noticed after some minutes, and no delay: a
+/// reply is one small segment, which must not wait for another.
 fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -316,8 +316,8 @@ impl Address {
     }
 }
 
-/// The backlog that systemd uses. With the 128 of std, a burst of connections would overflow it, and
-/// clients repeat a lost SYN only after a second.
+/// The backlog that systemd uses. With the 128 of std, a burst of connections would overflow it,
+/// and clients repeat a lost SYN only after a second.
 fn deepen<L: AsFd>(listener: L) -> io::Result<L> {
     const BACKLOG: i32 = 4096;
     rustix::net::listen(&listener, BACKLOG)?;

@@ -1,5 +1,6 @@
-//! The threads that serve. Each has an event loop of its own. A connection stays in the loop that it
-//! was assigned to, with its calls and timers, so that no request is handed from thread to thread.
+//! The threads that serve. Each has an event loop of its own. A connection stays in the loop that
+//! it was assigned to, with its calls and timers, so that no request is handed from thread to
+//! thread.
 
 use std::cell::Cell;
 use std::io;

@@ -171,8 +171,8 @@ impl Cache {
         /// Enough for most names and keys.
         const USUAL_LENGTH: usize = 128;
         let mut bytes = Vec::with_capacity(USUAL_LENGTH);
-        // Each part has its length before it: a sender who chooses the bytes of one part must not be
-        // able to make the cache key of other parts.
+        // Each part has its length before it: a sender who chooses the bytes of one part must not
+        // be able to make the cache key of other parts.
         let mut put = |part: &[u8]| {
             bytes.extend_from_slice(&part.len().to_le_bytes());
             bytes.extend_from_slice(part);
@@ -251,8 +251,8 @@ impl Cache {
     }
 
     fn is_in_flight(&self, key: &CacheKey) -> bool {
-        // Bound to a name, so that the lock is released before the call is dropped: if every request
-        // has given up meanwhile, this drop ends the call, and its guard takes the lock.
+        // Bound to a name, so that the lock is released before the call is dropped: if every
+        // request has given up meanwhile, this drop ends the call, and its guard takes the lock.
         let call = self
             .calls
             .lock()

@@ -125,7 +125,8 @@ impl Routes {
         self.protocol.picked_by == PickedBy::Request || self.behind(socket).is_some()
     }
 
-    /// Returns how many tables have one of these sockets, and how many of these sockets have a table.
+    /// Returns how many tables have one of these sockets, and how many of these sockets have a
+    /// table.
     pub fn served(&self, sockets: &[String]) -> (usize, usize) {
         let tables = match self.protocol.picked_by {
             PickedBy::Request => self.tables(),

@@ -141,8 +141,8 @@ fn is_filter(argument: &str) -> bool {
         .is_some_and(|(transport, _)| !transport.is_empty() && !argument.contains([' ', '\t']))
 }
 
-/// Returns whether the argument is one address in internal form. Postfix takes the whole argument for
-/// the address and would quote anything after it.
+/// Returns whether the argument is one address in internal form. Postfix takes the whole argument
+/// for the address and would quote anything after it.
 fn is_address(argument: &str) -> bool {
     argument
         .rsplit_once('@')

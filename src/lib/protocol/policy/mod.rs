@@ -27,8 +27,8 @@ use rules::{FallbackAction, PolicyActions};
 /// Room for the attributes that Postfix sends, so that the list of them is allocated once.
 const USUAL: usize = 32;
 
-/// The most attributes of a request. Each takes memory of its own, so without a limit a client could
-/// make a request of short ones take many times its size.
+/// The most attributes of a request. Each takes memory of its own, so without a limit a client
+/// could make a request of short ones take many times its size.
 const MAX_ATTRIBUTES: usize = 512;
 
 /// The server's side of policy delegation.
