@@ -1,6 +1,6 @@
 //! Plays every dialog under `tests/dialogs`, whole and in pieces, through the loop that serves.
 //!
-//! A dialog is a text: what Postfix sends, what the backend says, what Postfix gets.
+//! A dialog is a text: what Postfix sends, what the backend answers, what Postfix gets.
 //!
 //! ```text
 //! # what it shows

@@ -1,7 +1,6 @@
-//! Feeds each protocol bytes nobody would send, cut anywhere: no panic, bounded memory, and the
-//! same steps however the bytes arrive and whatever came before them. Then replies with values
-//! nobody would choose: every reply is one whole frame. Then the other side: answers, URLs and
-//! configurations nobody would write.
+//! Feeds each protocol random bytes, cut anywhere: no panic, bounded memory, and the same steps
+//! however the bytes arrive and whatever came before them. Then replies with random values: every
+//! reply is one whole frame. Then the other side: random answers, URLs and configurations.
 //!
 //! The seeds are the files under `tests/fuzz` and what the dialogs send. The runs are the same
 //! every time; `POSTGATE_FUZZ_SEED` and `POSTGATE_FUZZ_RUNS` choose others. What a run fails on

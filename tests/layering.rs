@@ -144,7 +144,7 @@ fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// The module that a path leads to, if it is one of ours: items are not told from modules, so the
+/// The module that a path leads to, if it is one of ours: items and modules look the same, so the
 /// longest part that is a module counts.
 fn resolve(module: &str, path: &str, modules: &BTreeSet<&str>) -> Option<String> {
     let mut parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
@@ -179,7 +179,7 @@ fn graph() -> BTreeMap<String, BTreeSet<String>> {
 /// A circle of modules that import each other, if there is one.
 fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     let mut left: BTreeSet<&String> = graph.keys().collect();
-    // Whoever imports nothing that is left is in no circle.
+    // A module that imports no remaining module is in no circle.
     while let Some(free) = left
         .iter()
         .copied()

@@ -167,7 +167,7 @@ struct Sent {
     complaints: String,
 }
 
-/// The stream, from the one who disturbs it.
+/// The stream, as the part of the test sees it that disturbs it.
 struct Load(mpsc::Receiver<()>);
 
 impl Load {

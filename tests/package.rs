@@ -377,7 +377,7 @@ fn dpkg(lab: &Lab, package: &Path) -> String {
     lab.sh("dpkg --path-include='/usr/share/*' -i /var/tmp/postgate.deb 2>&1")
 }
 
-/// Nothing runs, nothing will, and who must may read the configuration.
+/// Nothing runs or will run, and the group can read the configuration.
 fn installed(lab: &Lab) {
     assert_eq!(config_mode(lab), "root:postgate 640");
     assert_eq!(units(lab, "list-unit-files --state=enabled"), "");

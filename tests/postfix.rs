@@ -1,5 +1,5 @@
 //! Real Postfix as the judge: `postmap -q` over every transport, and mail through an smtpd that
-//! asks Postgate for everything, well or ill.
+//! asks Postgate for everything, with a backend that works or fails.
 
 mod lab;
 #[path = "lab/postfix.rs"]
@@ -43,7 +43,7 @@ permit-actions = true
 const SOCKETS: &str = "postgate-socketmap.socket postgate-tcp-lookup@900{1,2}.socket \
     postgate-policy.socket postgate-policy@{silent,trusting}.socket";
 
-/// Every way a backend can be ill that says nothing about the key.
+/// The failures of a backend that show nothing about the key.
 const ILL: [&str; 8] = [
     "500 text/plain\nOK",
     "502 text/html\n<html>Bad gateway</html>",

@@ -1,5 +1,5 @@
-//! All three programs behind one backend that falls ill in every way, in an order of chance, and
-//! recovers each time: whatever is replied is checked against what may be said at that time.
+//! All three programs with one backend that fails in every way, in a random order, and recovers
+//! each time. Every reply is checked against those that are allowed at that time.
 //!
 //! The order is the same every time; `POSTGATE_FAULTS_SEED` chooses another.
 
@@ -84,7 +84,7 @@ impl Mind {
         let key = key_of(binary, request);
         let right = self.right(binary, &key);
         let mut rng = self.rng.lock().expect("a lock");
-        // Even the ill one has a good moment.
+        // Even a failing backend answers now and then.
         if self.mood() != Mood::Hangs && rng.u8(..5) == 0 {
             return right;
         }
@@ -392,7 +392,7 @@ impl Client {
 struct Subject {
     binary: Binary,
     program: Program,
-    /// Sees that the program still takes turns.
+    /// Sends requests that need no call, until the program has closed its connections.
     watcher: Peer,
     descriptors: usize,
     threads: u64,

@@ -1,4 +1,4 @@
-//! What a cache may say, kept in plain tables: each asker foretells its answer from them, and each
+//! A model of the cache in plain tables: each request predicts its answer from them, and each
 //! call, its end and every emptying is entered there.
 
 use std::collections::HashMap;
@@ -129,7 +129,7 @@ impl Tables {
         Foretold::Call(call, is_new)
     }
 
-    /// Somebody does not wait any more. The call that nobody waits for is joined by nobody else.
+    /// A request gives up. No other request joins a call that none waits for.
     fn leave(&mut self, call: usize) {
         let Some(flight) = self.flights.get_mut(&call) else {
             return;

@@ -1,5 +1,5 @@
-//! Configurations with mistakes nobody would make: no panic, every mistake told in one line, and no
-//! secret in what is told, in what is shown and in what is written for debugging.
+//! Configurations with random mistakes: no panic, every mistake reported in one line, and no secret
+//! in a report, in the output of `--show` or in debug output.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,5 +1,5 @@
 //! Throw-away machines with real systemd (`lab.sh`), each booted once for each test binary, with
-//! Postgate installed in it by `make install` and a backend that can be made ill.
+//! Postgate installed in it by `make install` and a backend that can be made to fail.
 
 mod backend;
 

@@ -62,7 +62,7 @@ impl Targets {
     pub fn target_order(&self) -> Vec<(usize, &Target)> {
         let mut targets: Vec<_> = self.0.iter().enumerate().collect();
         if targets.len() > 1 {
-            // Cached, since `is_deferred` admits one call in each pause: a second question within
+            // Cached, since `is_deferred` admits one call in each pause: a second call of it within
             // one sort would get another answer.
             targets.sort_by_cached_key(|(_, target)| target.breaker.is_deferred());
         }

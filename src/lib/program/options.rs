@@ -17,7 +17,7 @@ pub enum Command {
     Check,
     /// Print the configuration as it is after inheritance.
     Show,
-    /// Ask one question.
+    /// Send one request.
     Query {
         /// The table.
         name: String,

@@ -10,7 +10,7 @@ use crate::support::{
     tables::{serve, table},
 };
 
-/// Which actions Postfix may be told. `None` is the answer for a temporary failure.
+/// The actions that may reach Postfix. `None` is the reply to a temporary failure.
 async fn actions(keys: &str, rows: &[(Script, Option<&str>)]) -> End {
     let backend = Backend::always(Script::new());
     let config = table(Binary::Policy, &backend.url("/ask"), keys);

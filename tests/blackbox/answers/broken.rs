@@ -10,7 +10,7 @@ use crate::support::{
     tables::{serve, table},
 };
 
-/// How a backend can be ill.
+/// The ways in which a backend can fail.
 struct Illness {
     name: &'static str,
     script: Script,

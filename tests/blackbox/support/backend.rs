@@ -1,4 +1,4 @@
-//! An HTTP backend made of bytes, so that it can be ill: it notes each request and then plays the
+//! An HTTP backend made of bytes, so that it can fail in any way: it notes each request and then plays the
 //! script it was given for it.
 
 use std::{

@@ -1,4 +1,4 @@
-//! The other end of a connection to a program: Postfix, or somebody worse.
+//! The other end of a connection to a program: Postfix, or a hostile client.
 
 use std::{io, os::fd::AsFd, path::Path, time::Duration};
 

@@ -132,7 +132,7 @@ impl Launch {
         }
     }
 
-    /// With this configuration, told by `--config`.
+    /// With this configuration, passed with `--config`.
     pub(crate) fn config(mut self, text: impl Into<String>) -> Self {
         self.config = Some(text.into());
         self
@@ -359,7 +359,7 @@ pub(crate) struct Program {
     /// Every line of its standard error.
     pub(crate) stderr: Seen<String>,
     stdout: Seen<String>,
-    /// Every assignment it told systemd.
+    /// Every assignment that it sent to systemd.
     pub(crate) notices: Seen<String>,
     readers: Vec<JoinHandle<()>>,
     listener: JoinHandle<()>,
@@ -463,7 +463,7 @@ impl Program {
         }
     }
 
-    /// Waits until systemd was told this so many times.
+    /// Waits until the program has notified systemd of this so many times.
     pub(crate) async fn told(&self, notice: &str, times: usize) {
         self.notices
             .until(&format!("{notice} for the {times}. time"), |seen| {

@@ -1,4 +1,4 @@
-//! Replies: the same outcome in the words of each protocol.
+//! Replies: the same outcome as each protocol expresses it.
 
 use super::{peer::framed, program::Binary};
 
@@ -7,7 +7,7 @@ pub(crate) const LATER: &str = "DEFER_IF_PERMIT 4.3.0 Policy service temporarily
 /// Policy's action for every permanent failure.
 pub(crate) const BROKEN: &str = "DEFER_IF_PERMIT 4.3.5 Policy service configuration problem";
 
-/// One outcome as each program says it: the reply without its framing.
+/// The reply of each program to one outcome, without its framing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Said {
     pub(crate) tcp: &'static str,
