@@ -375,7 +375,7 @@ fn no_answer_to_a_policy_question_opens_a_relay(system: System) {
     use_policy(&lab, "postgate-policy");
 }
 
-/// An API that has an answer to whatever it is asked, bare domains too: README says what that takes.
+/// An API that has an answer to every key, bare domains included (README, `virtual_alias_domains`).
 fn a_catch_all_is_delivered(system: System) {
     let Some(lab) = start(system, CONFIG) else {
         return;

@@ -1,4 +1,4 @@
-//! `make demo`: the three programs, their sockets and a backend, with the requests of a Postfix.
+//! `make demo`: the three programs, their sockets and a backend, with requests as Postfix sends them.
 //!
 //! Starts the sample backend (`directory.rs`) and the programs with `demo.toml`, and sends them
 //! some requests. Then it stops the backend, to show that a failure is never answered as "not

@@ -1,5 +1,5 @@
-//! An HTTP backend made of bytes, so that it can fail in any way: it notes each request and then plays the
-//! script it was given for it.
+//! An HTTP backend made of bytes, so that it can fail in any way: it records each request, and
+//! then plays the script for it.
 
 use std::{
     collections::VecDeque,
