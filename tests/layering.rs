@@ -34,6 +34,9 @@ const FORBIDDEN: [(&str, &[&str]); 6] = [
     ("http::call", &["tokio", "tracing"]),
 ];
 
+/// The protocols, each of which only its own folder and its binary know.
+const PROTOCOLS: [&str; 3] = ["socketmap::", "tcp_lookup::", "policy::Policy"];
+
 /// The modules that know the HTTP client.
 const CLIENT: [&str; 2] = ["http", "config"];
 
@@ -74,9 +77,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 /// The code of a file without its comments and its tests.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).expect("a file");
-    let code = text.split("#[cfg(test)]").next().expect("code");
+    let code = text.split("#[cfg(test)]\nmod tests").next().expect("code");
     let lines = code
         .lines()
+        .map(|line| line.split(" //").next().unwrap_or_default())
         .filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -85,45 +89,70 @@ fn code(path: &Path) -> String {
 fn imports(module: &str, code: &str, modules: &BTreeSet<&str>) -> BTreeSet<String> {
     let mut paths = Vec::new();
     let mut rest = String::new();
-    let mut lines = code.lines();
-    while let Some(line) = lines.next() {
-        let line = line.trim_start();
-        let starts = ["use ", "pub use ", "pub(crate) use ", "pub(super) use "];
-        let Some(tree) = starts.iter().find_map(|start| line.strip_prefix(start)) else {
-            rest.push_str(line);
-            rest.push('\n');
+    let mut statements = code.split_inclusive([';', '{', '}']);
+    while let Some(statement) = statements.next() {
+        let Some(tree) = imported(statement) else {
+            rest.push_str(statement);
             continue;
         };
         let mut tree = tree.to_owned();
         while !tree.ends_with(';') {
-            tree.push_str(lines.next().expect("the end of an import").trim_start());
+            tree.push_str(statements.next().expect("the end of an import"));
         }
         expand("", tree.trim_end_matches(';'), &mut paths);
     }
-    for start in ["crate::", "super::"] {
-        paths.extend(rest.match_indices(start).map(|(at, _)| {
-            let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-            let path = &rest[at..];
-            path[..path.find(|c| !is_path(c)).unwrap_or(path.len())].to_owned()
-        }));
-    }
-    paths
+    let names: BTreeMap<_, _> = paths
         .iter()
-        .filter_map(|path| resolve(module, path, modules))
-        .filter(|found| found != module)
+        .filter_map(|(path, name)| Some((name.clone(), resolve(module, path, modules)?)))
+        .collect();
+    let mut found: BTreeSet<_> = names.values().cloned().collect();
+    for path in named_paths(&rest) {
+        let (first, after) = path.split_once("::").unwrap_or((&path, ""));
+        let path = match names.get(first) {
+            Some(known) => format!("crate::{known}::{after}"),
+            None => path.clone(),
+        };
+        found.extend(resolve(module, &path, modules));
+    }
+    found.remove(module);
+    found
+}
+
+/// What a statement imports, if it is an import.
+fn imported(statement: &str) -> Option<&str> {
+    let words = statement.trim_start();
+    let visibility = words.strip_prefix("pub").map(str::trim_start);
+    let words = match visibility {
+        Some(rest) if rest.starts_with('(') => rest.split_once(')')?.1.trim_start(),
+        Some(rest) => rest,
+        None => words,
+    };
+    let tree = words.strip_prefix("use ")?;
+    // A message may have the word as well.
+    let mut head = tree.split(['{', ';']).next()?.chars();
+    let is_path = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_:*".contains(c);
+    head.all(is_path).then_some(tree)
+}
+
+/// Every path in code, as `a::b::c`.
+fn named_paths(code: &str) -> Vec<String> {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    code.split(|c| !is_path(c))
+        .filter(|word| word.contains("::"))
+        .map(|word| word.trim_matches(':').to_owned())
         .collect()
 }
 
 /// Takes a tree of imports apart: `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
-fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
+fn expand(prefix: &str, tree: &str, paths: &mut Vec<(String, String)>) {
     let tree = tree.trim();
     let Some((start, inner)) = tree.split_once('{') else {
-        let path = tree.split(" as ").next().expect("a path");
-        paths.push(
-            format!("{prefix}{path}")
-                .trim_end_matches("::self")
-                .to_owned(),
-        );
+        let (path, alias) = tree.split_once(" as ").unwrap_or((tree, ""));
+        let path = format!("{prefix}{path}");
+        let path = path.trim_end_matches("::self").to_owned();
+        let last = path.rsplit("::").next().expect("a name");
+        let name = if alias.is_empty() { last } else { alias.trim() };
+        paths.push((path.clone(), name.to_owned()));
         return;
     };
     let inner = inner.trim_end().strip_suffix('}').expect("a closed tree");
@@ -144,27 +173,30 @@ fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// The module that a path leads to, if it is one of ours: items and modules look the same, so the
-/// longest part that is a module counts.
+/// The module of ours that a path leads to, if it is one of ours: items are not told from modules,
+/// so the longest part that is a module counts. What the root itself exports is the root's.
 fn resolve(module: &str, path: &str, modules: &BTreeSet<&str>) -> Option<String> {
-    let mut parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
-    let own: Vec<&str> = module.split("::").collect();
-    let full: Vec<&str> = match *parts.first()? {
-        "crate" => parts.split_off(1),
-        "self" => [own, parts.split_off(1)].concat(),
+    let parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
+    let own: Vec<&str> = module.split("::").filter(|part| *part != "lib").collect();
+    let (full, least) = match *parts.first()? {
+        "crate" => (parts[1..].to_vec(), 0),
+        "self" => ([own, parts[1..].to_vec()].concat(), 0),
         "super" => {
             let supers = parts.iter().take_while(|part| **part == "super").count();
             let above = own.len().saturating_sub(supers);
-            [&own[..above], &parts[supers..]].concat()
+            ([&own[..above], &parts[supers..]].concat(), 0)
         }
-        _ => [own, parts].concat(),
+        // A child of this module, or no path of ours.
+        _ => {
+            let least = own.len() + 1;
+            ([own, parts].concat(), least)
+        }
     };
-    let found = (1..=full.len())
-        .rev()
-        .map(|length| full[..length].join("::"));
-    found
-        .into_iter()
-        .find(|name| modules.contains(name.as_str()))
+    let found = (1..=full.len()).rev().filter(|length| *length >= least);
+    let found = found
+        .map(|length| full[..length].join("::"))
+        .find(|name| modules.contains(name.as_str()));
+    found.or_else(|| (least == 0).then(|| "lib".to_owned()))
 }
 
 fn graph() -> BTreeMap<String, BTreeSet<String>> {
@@ -229,6 +261,11 @@ fn what_a_place_must_not_name_is_not_in_it() {
                 assert!(!code.contains(word), "{module} names {word}");
             }
         }
+        let names_one = PROTOCOLS.iter().find(|name| code.contains(**name));
+        assert!(
+            is_in("protocol") || names_one.is_none(),
+            "{module} names {names_one:?}"
+        );
         let may_know = CLIENT.iter().any(|place| is_in(place));
         assert!(
             may_know || !code.contains("reqwest"),
@@ -269,6 +306,27 @@ fn circles_and_trees_of_imports_are_seen() {
     };
     let code = "use std::io;\nuse super::c::{self, Thing};\nuse crate::{a, d::{e::{X, Y}, Z}};\n";
     assert_eq!(of("a::b", code), ["a", "a::c", "d", "d::e"]);
+    for (code, expected) in [
+        ("use crate::run;", "lib"),
+        ("fn f() { crate::run() }", "lib"),
+        ("fn f() { b::y() }", "a::b"),
+        ("fn f() { self::b::y() }", "a::b"),
+        ("use crate::d;\nfn f() { d::e::x() }", "d::e"),
+        ("use crate::d as up;\nfn f() { up::e::x() }", "d::e"),
+        ("pub(in crate::a) use crate::{d::e::X};", "d::e"),
+        ("use std::io; use crate::d::e::X;", "d::e"),
+        (
+            "fn f() {}\nmod inner;\npub(crate) use crate::d::e::X as Y;",
+            "d::e",
+        ),
+    ] {
+        assert!(
+            of("a", code).contains(&expected.to_owned()),
+            "{code}: {:?}",
+            of("a", code)
+        );
+    }
+    assert!(of("a", "use std::d::e;\nfn f() { std::b::c() }").is_empty());
     assert_eq!(
         of("d", "pub use e::Name;\nfn f() -> crate::a::b::T {}"),
         ["a::b", "d::e"]
