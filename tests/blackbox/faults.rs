@@ -488,7 +488,7 @@ impl Subject {
         assert!(threads <= self.threads + 1, "{name}: {threads} threads");
         drop(self.watcher);
         let end = self.program.stop().await;
-        for wrong in ["cut off", "a fault of this program", "reload: refused"] {
+        for wrong in ["drain timeout", "internal error", "reload: refused"] {
             assert!(!end.stderr.contains(wrong), "{name}: {wrong}");
         }
         let left = |line: &str| {

@@ -65,7 +65,7 @@ impl Besieged {
     async fn stop(self) {
         drop(self.neighbour);
         let end = self.program.stop().await;
-        for fault in ["cut off", "fault"] {
+        for fault in ["drain timeout", "internal error"] {
             assert!(!end.stderr.contains(fault), "{end:#?}");
         }
     }

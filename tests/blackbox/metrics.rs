@@ -200,7 +200,7 @@ async fn a_program_with_nothing_but_metrics_has_nothing_to_serve() {
         .end()
         .await;
     end.status(69)
-        .says("no socket but for metrics; start a .socket unit");
+        .says("only a metrics socket; start a .socket unit");
 }
 
 /// Every name that begins as ours do.

@@ -175,8 +175,8 @@ fn warn_of_inherited(
     };
     let path = format!("{}.{key}", reader.section.path);
     let text = format!(
-        "comes from [http], where it suits lookups; here it turns {what} into on-not-found \
-         ({action}); write its meaning in this table as well"
+        "is inherited from [http], where it is meant for lookups; here it turns {what} into \
+         on-not-found ({action}); write its meaning in this table as well"
     );
     reader.report.warning(entry.value.span(), &path, text);
 }

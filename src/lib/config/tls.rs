@@ -184,7 +184,7 @@ fn identity<'t>(
     let chain = certificates(&pem);
     let certified = chain.clone().and_then(|chain| certified(chain, &key));
     if chain.is_none() || certified.is_none() && !key.is_absent() {
-        let text = "does not fit client-key, or one of the two is not in PEM form";
+        let text = "does not match client-key, or one of the two is not in PEM form";
         reader.error(cert_entry.value.span(), &cert_entry.path, text);
         return None;
     }

@@ -324,6 +324,6 @@ fn scalar(value: &RawValue, rules: &ResponseRules) -> Result<Option<String>, Fai
         Some(b'{') => Err(failure(
             "an object where a value is expected; \"value\" can point into it",
         )),
-        _ => Err(failure("a list within a list")),
+        _ => Err(failure("a nested list")),
     }
 }

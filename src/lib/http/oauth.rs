@@ -258,13 +258,13 @@ impl Tokens {
         let plain = |text: &str| text.trim_end_matches('/').to_owned();
         // Discovery 1.0, section 4.3: another name could be that of an impostor.
         if plain(&found.issuer) != plain(issuer.as_str()) {
-            return Err("the issuer calls itself by another name".to_owned());
+            return Err("the issuer names another issuer".to_owned());
         }
         let endpoint = Url::parse(&found.token_endpoint)
             .ok()
             // The client's secret is sent there, so an issuer of https must not lead to http.
             .filter(|url| url.scheme() == issuer.scheme() || url.scheme() == "https")
-            .ok_or("the issuer's token endpoint is no URL to be trusted")?;
+            .ok_or("the issuer's token endpoint is not a trusted URL")?;
         self.state.lock().endpoint = Some(endpoint.clone());
         Ok(endpoint)
     }

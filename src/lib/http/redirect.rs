@@ -23,7 +23,7 @@ impl Redirect<'_> {
     pub fn follow(&self, is_wanted: bool, method: &Method) -> Result<Url, String> {
         let location = self.location.ok_or("without a Location")?;
         let to = self.from.join(location);
-        let to = to.map_err(|_| "with a Location that is no URL")?;
+        let to = to.map_err(|_| "with a Location that is not a URL")?;
         let description = self.describe(&to);
         if !is_wanted {
             return Err(format!("to {description}, not followed: redirects = false"));
@@ -31,7 +31,7 @@ impl Redirect<'_> {
         let keeps_request = match self.status {
             307 | 308 => true,
             301..=303 => *method == Method::GET,
-            _ => return Err(format!("to {description}, which is no redirect")),
+            _ => return Err(format!("to {description}, which is not a redirect")),
         };
         if !keeps_request {
             return Err(format!(
@@ -90,7 +90,7 @@ mod tests {
                 Some("http://["),
                 true,
                 Method::GET,
-                "with a Location that is no URL",
+                "with a Location that is not a URL",
             ),
             (
                 307,
@@ -133,7 +133,7 @@ mod tests {
                 Some("/x"),
                 true,
                 Method::GET,
-                "to http://api.example.org, another path, which is no redirect",
+                "to http://api.example.org, another path, which is not a redirect",
             ),
         ] {
             assert_eq!(

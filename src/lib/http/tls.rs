@@ -89,7 +89,7 @@ fn system_authorities() -> Result<RootCertStore, String> {
     if roots.is_empty() {
         let cause = found.errors.first().map(|error| format!(": {error}"));
         return Err(format!(
-            "no authorities of the system for https: install ca-certificates, or set tls.ca{}",
+            "no system certificate authorities for https: install ca-certificates, or set tls.ca{}",
             cause.unwrap_or_default()
         ));
     }

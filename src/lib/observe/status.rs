@@ -64,7 +64,7 @@ where
 
 fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+        let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
         let methods = HeaderValue::from_static("GET, HEAD");
         refusal.headers_mut().insert(ALLOW, methods);
         return refusal;

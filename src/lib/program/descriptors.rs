@@ -11,7 +11,7 @@ pub(crate) struct Descriptors {
     limit: Option<u64>,
     /// Connections from Postfix.
     connections: usize,
-    /// Connections to backends. A connection from Postfix has one call at a time.
+    /// Connections to backends: as many as from Postfix, whose protocols have one request in flight.
     pub(crate) budget: ConnectionBudget,
     /// Connections to the metrics sockets.
     pub(crate) pages: usize,

@@ -195,7 +195,7 @@ fn options(program: &'static Facts) -> Vec<Explained> {
             query,
             &format!("ask {asks},\nand print what Postfix would get"),
         ),
-        option("-h", "--help", "", "print this"),
+        option("-h", "--help", "", "print this help"),
         option("-V", "--version", "", "print the version"),
     ]
 }
@@ -205,7 +205,7 @@ const STATUSES: [(&str, &str); 8] = [
     ("1", "of --query: not found"),
     ("64", "wrong usage"),
     ("69", "no usable socket"),
-    ("70", "a fault of the program"),
+    ("70", "internal error"),
     ("75", "of --query: temporary failure"),
     ("76", "of --query: permanent failure"),
     ("78", "configuration"),
@@ -328,8 +328,8 @@ mod tests {
             ),
             (Socketmap::FACTS, &["--config"], "missing argument"),
             (Socketmap::FACTS, &["--check", "--show"], "only one of"),
-            (Socketmap::FACTS, &["--listen", "9001"], "is no address"),
-            (Socketmap::FACTS, &["--listen", "a=b"], "is no address"),
+            (Socketmap::FACTS, &["--listen", "9001"], "is not an address"),
+            (Socketmap::FACTS, &["--listen", "a=b"], "is not an address"),
         ] {
             let error = parse(program, arguments).unwrap_err();
             assert!(error.contains(expected), "{arguments:?}: {error}");

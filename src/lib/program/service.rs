@@ -11,7 +11,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::descriptors::Descriptors;
 use super::exit::{Exit, Failure};
@@ -59,8 +59,12 @@ impl Service {
         Endpoint: Rules<P::Rules>,
     {
         let (stop, stopped) = watch::channel(false);
-        let workers = Workers::start()
-            .map_err(|error| (Exit::Software, format!("no threads to serve: {error}")))?;
+        let workers = Workers::start().map_err(|error| {
+            (
+                Exit::Software,
+                format!("the threads cannot be started: {error}"),
+            )
+        })?;
         let shared = Shared {
             connections: Arc::new(Connections::default()),
             workers: Arc::new(workers),
@@ -201,9 +205,9 @@ impl Service {
         select! {
             drained = timeout(drain_timeout, drained) => if drained.is_err() {
                 let count = connections.count();
-                warn!("stopped: cut off {}", plural(count, "connection"));
+                warn!("stopping: the drain timeout is over: {} closed", plural(count, "connection"));
             },
-            () = stopping.next() => warn!("stopped: at once"),
+            () = stopping.next() => warn!("stopping: second signal: every connection is closed"),
         }
     }
 
@@ -234,7 +238,7 @@ impl Service {
                 for problem in &problems {
                     warn!("reload: {problem}");
                 }
-                warn!("reload: refused: the configuration before it stays");
+                warn!("reload: refused: the previous configuration stays in use");
             }
         }
         notify::ready(&self.status());
@@ -293,9 +297,8 @@ fn failed(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
-    error!("a socket cannot be served any more: {cause}");
     (
         Exit::Software,
-        format!("a socket cannot be served any more: {cause}"),
+        format!("a listening socket failed: {cause}"),
     )
 }

@@ -30,7 +30,12 @@ pub(crate) struct StopSignals {
 }
 
 fn listen_to(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| (Exit::Software, format!("no signals: {error}")))
+    signal(kind).map_err(|error| {
+        (
+            Exit::Software,
+            format!("the signals cannot be handled: {error}"),
+        )
+    })
 }
 
 impl StopSignals {

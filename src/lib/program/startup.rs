@@ -46,8 +46,12 @@ where
         (Exit::Usage, text)
     });
     let dispatched = options.and_then(|options| {
-        std::panic::catch_unwind(|| dispatch::<P>(&options))
-            .unwrap_or_else(|_| Err((Exit::Software, "a fault of this program".to_owned())))
+        std::panic::catch_unwind(|| dispatch::<P>(&options)).unwrap_or_else(|_| {
+            Err((
+                Exit::Software,
+                "an internal error; please report it".to_owned(),
+            ))
+        })
     });
     let exit = dispatched.unwrap_or_else(|(exit, text)| {
         complain(program, &text);
@@ -150,7 +154,10 @@ where
 fn metrics(program: &'static Facts) -> Result<Arc<Metrics>, Failure> {
     match Metrics::new(program.name) {
         Ok(metrics) => Ok(Arc::new(metrics)),
-        Err(error) => Err((Exit::Software, format!("no metrics: {error}"))),
+        Err(error) => Err((
+            Exit::Software,
+            format!("the metrics cannot be set up: {error}"),
+        )),
     }
 }
 
@@ -159,7 +166,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| (Exit::Software, format!("no runtime: {error}")))
+        .map_err(|error| {
+            (
+                Exit::Software,
+                format!("the event loop cannot be set up: {error}"),
+            )
+        })
 }
 
 fn serve<P: Protocol>(path: &Path, addresses: &[Address]) -> Result<Exit, Failure>
@@ -176,7 +188,8 @@ where
     };
     let inherited = socket::from_systemd().map_err(|text| (Exit::Unavailable, text))?;
     if !inherited.is_empty() && !addresses.is_empty() {
-        let text = "--listen, but there are sockets from systemd; only one of them is possible";
+        let text = "--listen, but there are sockets from systemd; \
+                    remove --listen, or stop the .socket unit";
         return Err((Exit::Usage, text.to_owned()));
     }
     let metrics = metrics(program)?;
@@ -241,7 +254,7 @@ fn start(
             let why = socket::not_ours().map_or_else(String::new, |why| format!(" ({why})"));
             format!("no socket from systemd{why} and no --listen")
         } else {
-            "no socket but for metrics".to_owned()
+            "only a metrics socket".to_owned()
         };
         let text = format!("{found}; start a .socket unit with {expected}, or give --listen");
         return Err((Exit::Unavailable, text));
@@ -265,6 +278,6 @@ fn log_panics() {
         let place = panic
             .location()
             .map_or_else(String::new, |place| format!(" at {place}"));
-        error!("a fault of this program{place}; the connection is lost, please report it");
+        error!("an internal error{place}: the connection is closed; please report it");
     }));
 }

@@ -80,11 +80,7 @@ where
             }
             Err(error) if is_peers_fault(&error) => debug!("connection: lost: {error}"),
             Err(error) if is_shortage(&error) => {
-                // Any client can cause this by opening connections, so the warning is rate-limited.
-                if warned.is_none_or(|at: Instant| at.elapsed() >= WARN_EVERY) {
-                    warn!("connection: cannot be accepted: {error}");
-                    warned = Some(Instant::now());
-                }
+                warn_of_shortage(&error, &mut warned);
                 sleep(PAUSE).await;
             }
             Err(error) => return Err(error),
@@ -97,11 +93,19 @@ where
     Ok(())
 }
 
+/// Warns at most once in a while: any client can cause a shortage by opening connections.
+fn warn_of_shortage(error: &io::Error, warned: &mut Option<Instant>) {
+    if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+        warn!("connection: cannot be accepted: {error}");
+        *warned = Some(Instant::now());
+    }
+}
+
 /// Logs how a connection ended, at debug unless it was our fault.
 fn report(ended: Result<End, JoinError>) {
     match ended {
         Ok(end) => debug!("connection: closed: {end:?}"),
-        Err(error) if error.is_panic() => error!("connection: lost: a fault of this program"),
+        Err(error) if error.is_panic() => error!("connection: lost: an internal error"),
         Err(_) => debug!("connection: closed: out of time"),
     }
 }

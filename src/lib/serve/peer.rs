@@ -15,21 +15,21 @@ use super::connections::{ConnectionGuard, Notice};
 const READ: usize = 2 * 1024;
 const READ_AHEAD: usize = 64 * 1024;
 
-/// The largest buffer that an idle connection keeps: room for any request that Postfix makes of
-/// its own accord.
+/// The largest buffer that an idle connection keeps: room for any request that Postfix makes
+/// by itself.
 const KEPT: usize = 4 * 1024;
 
 /// How long a connection that has asked nothing yet does not count as idle: its first request is
 /// on its way.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(200);
 
-/// How long after a shutdown half a request may take to become whole.
-const HALF_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long after a shutdown an incomplete request may take to become complete.
+const INCOMPLETE_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// Why a connection is over.
 #[derive(Debug)]
 pub enum End {
-    /// The peer has closed its side; half a request is none.
+    /// The peer has closed its side. An incomplete request is dropped.
     Eof,
     /// The connection broke.
     Broken(io::Error),
@@ -61,11 +61,11 @@ pub struct Timeouts {
 pub struct Peer<'g, S> {
     stream: S,
     guard: &'g ConnectionGuard,
-    /// The bytes that have come and are not taken yet.
+    /// The bytes that were received and are not parsed yet.
     pub input: BytesMut,
     /// When the first byte of the request in the input was read.
     first_byte: Option<Instant>,
-    /// Whether the first read has had its grace.
+    /// Whether the first read has had its grace period.
     has_begun: bool,
     has_asked: bool,
     /// Whether the peer has closed its side.
@@ -95,7 +95,7 @@ where
     /// Reads while nothing of this connection is in flight.
     ///
     /// With an empty input the connection is idle: it may be evicted, and a shutdown ends it once
-    /// the bytes that came before have been read. With half a request the peer has to hurry.
+    /// the bytes that arrived before have been read. An incomplete request has a timeout.
     pub async fn read(&mut self, timeouts: Timeouts) -> Result<(), End> {
         if self.has_ended {
             return Err(End::Eof);
@@ -186,12 +186,12 @@ where
         }
     }
 
-    /// Reads the rest of half a request, until a second after the shutdown.
+    /// Reads the rest of an incomplete request, until a second after the shutdown.
     async fn final_piece(&mut self, since: Instant) -> Result<io::Result<usize>, End> {
         select! {
             biased;
             read = self.stream.read_buf(&mut self.input) => Ok(read),
-            () = sleep_until(since + HALF_REQUEST_GRACE) => Err(End::Shutdown),
+            () = sleep_until(since + INCOMPLETE_REQUEST_GRACE) => Err(End::Shutdown),
         }
     }
 

@@ -219,7 +219,7 @@ pub fn not_ours() -> Option<String> {
         Some(pid) => match pid.to_str().map(str::parse::<u32>) {
             Some(Ok(pid)) if pid == own => None,
             Some(Ok(pid)) => Some(format!("LISTEN_PID is {pid}, and this process is {own}")),
-            _ => Some(format!("LISTEN_PID is {pid:?}, which is no process id")),
+            _ => Some(format!("LISTEN_PID is {pid:?}, which is not a process id")),
         },
     }
 }
@@ -232,12 +232,12 @@ pub fn from_systemd() -> Result<Vec<Socket>, String> {
         return Ok(Vec::new());
     }
     let names: Vec<_> = sd_notify::listen_fds_with_names()
-        .map_err(|error| format!("LISTEN_FDS and LISTEN_FDNAMES do not fit: {error}"))?
+        .map_err(|error| format!("LISTEN_FDS and LISTEN_FDNAMES do not match: {error}"))?
         .map(|(_, name)| name)
         .collect();
     let mut listeners = ListenFd::from_env();
     if listeners.len() != names.len() {
-        return Err("LISTEN_FDS and LISTEN_FDNAMES do not fit".to_owned());
+        return Err("LISTEN_FDS and LISTEN_FDNAMES do not match".to_owned());
     }
     let take = |(at, name): (usize, &String)| {
         take(&mut listeners, at, name).map_err(|cause| format!("socket \"{name}\": {cause}"))
@@ -248,11 +248,11 @@ pub fn from_systemd() -> Result<Vec<Socket>, String> {
 fn take(listeners: &mut ListenFd, at: usize, name: &str) -> Result<Socket, String> {
     let socket = match listeners.take_tcp_listener(at) {
         Ok(Some(listener)) => Socket::tcp(name, listener),
-        Ok(None) => return Err("is not there".to_owned()),
+        Ok(None) => return Err("is not open".to_owned()),
         Err(_) => match listeners.take_unix_listener(at) {
             Ok(Some(listener)) => Socket::unix(name, None, listener),
             _ => {
-                return Err("is no stream socket of TCP or a unix path; \
+                return Err("is neither a TCP nor a unix stream socket; \
                      use ListenStream= in its .socket unit"
                     .to_owned());
             }
@@ -293,7 +293,8 @@ impl Address {
         } else {
             Place::Tcp(place.parse().map_err(|_| {
                 format!(
-                    "{text:?} is no address; write [NAME=]127.0.0.1:9001, [NAME=][::1]:9001 or [NAME=]/path/to.sock"
+                    "{text:?} is not an address; write [NAME=]127.0.0.1:9001, [NAME=][::1]:9001 \
+                     or [NAME=]/path/to.sock"
                 )
             })?)
         };
@@ -351,13 +352,13 @@ fn replace_left(path: &Path) -> io::Result<()> {
     if !is_socket {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "there is something else of that name",
+            "a file of another kind has this name",
         ));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(io::Error::new(
             io::ErrorKind::AddrInUse,
-            "another program listens there",
+            "another program already listens there",
         )),
         Err(error) => match error.kind() {
             io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),

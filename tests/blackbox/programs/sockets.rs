@@ -54,7 +54,7 @@ async fn the_sockets_of_another_process_are_not_taken() {
         let end = broken.end().await;
         end.status(69)
             .says("FileDescriptorName=")
-            .says("LISTEN_PID is \"1x\", which is no process id");
+            .says("LISTEN_PID is \"1x\", which is not a process id");
         let end = launch().environment("LISTEN_FDS", "0").end().await;
         end.status(69);
     }

@@ -211,7 +211,7 @@ async fn a_machine_without_authorities_serves_what_needs_none() {
     }
     let end = launch(&https, "").unix("t").end().await;
     end.status(78);
-    end.says("no authorities of the system");
+    end.says("no system certificate authorities");
     end.says("tls.ca");
 }
 
