@@ -105,8 +105,9 @@ struct Calls {
     suffix: Suffix,
     /// The calls in flight, by key.
     open: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
-    /// How many calls have begun.
+    /// How many calls have begun, and how many have ended.
     begun: watch::Sender<usize>,
+    ended: watch::Sender<usize>,
 }
 
 impl Backend for Gated {
@@ -135,7 +136,9 @@ impl Table for Calls {
         let (say, said) = oneshot::channel();
         self.open.lock().unwrap().insert(key, say);
         self.begun.send_modify(|count| *count += 1);
-        said.await.expect("an outcome")
+        let outcome = said.await.expect("an outcome");
+        self.ended.send_modify(|count| *count += 1);
+        outcome
     }
 }
 
@@ -159,6 +162,7 @@ impl Connected {
             suffix: Suffix("!"),
             open: Mutex::default(),
             begun: watch::Sender::new(0),
+            ended: watch::Sender::new(0),
         });
         let (ours, client) = duplex(1 << 16);
         let connections = Arc::new(Connections::default());
@@ -291,6 +295,29 @@ async fn a_reply_that_closes_ends_what_is_in_flight_behind_it() {
     assert!(matches!(all.serving.await.unwrap(), End::Closed));
     let behind = all.calls.open.lock().unwrap().remove("b").expect("a call");
     assert!(behind.is_closed(), "its call was cancelled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_go_on_while_a_client_does_not_read() {
+    let mut all = Connected::new().await;
+    all.sends("1 a\n2 b\n3 c\n").await;
+    all.begun(3).await;
+    let large = "x".repeat(1 << 20);
+    all.answer("a", Outcome::Found(large.clone()));
+    let mut ended = all.calls.ended.subscribe();
+    ended.wait_for(|ended| *ended == 1).await.expect("a call");
+    all.receives("1 ").await;
+    all.find("b");
+    all.find("c");
+    // The first reply fills the way to the client, who has read two bytes of it.
+    let both = ended.wait_for(|ended| *ended == 3);
+    let both = timeout(Duration::from_secs(5), both).await;
+    assert!(
+        both.is_ok(),
+        "{:?} calls have ended",
+        all.calls.ended.borrow()
+    );
+    all.receives(&format!("{large}!\n2 B!\n3 C!\n")).await;
 }
 
 #[tokio::test(start_paused = true)]

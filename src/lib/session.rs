@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{self, Poll};
 
@@ -159,7 +159,7 @@ where
         }
         match self.queue.pop_front() {
             Some(Queued::Reply(pending)) => self.reply(pending).await,
-            Some(Queued::Bytes(bytes)) => self.peer.send(&bytes, self.backend.timeouts()).await,
+            Some(Queued::Bytes(bytes)) => self.send(&bytes).await,
             None => Ok(()),
         }
     }
@@ -189,12 +189,24 @@ where
         let Reply::Send(bytes) = reply else {
             return Err(End::Closed);
         };
-        self.peer.send(&bytes, self.backend.timeouts()).await?;
+        self.send(&bytes).await?;
         if pending.closes {
             self.peer.linger().await;
             return Err(End::Refused);
         }
         Ok(())
+    }
+
+    /// Sends bytes, while the calls behind them go on: a peer that does not read must not make them
+    /// miss their deadlines, which would be blamed on a healthy target.
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+        let queue = &mut self.queue;
+        let mut sending = pin!(self.peer.send(bytes, self.backend.timeouts()));
+        poll_fn(|cx| {
+            let _first = poll_first(queue, cx);
+            sending.as_mut().poll(cx)
+        })
+        .await
     }
 }
 

@@ -82,6 +82,9 @@ async fn few_descriptors_are_enough_for_as_many_connections_as_are_let_in() {
         watcher.send_what_it_takes(b"GET /").await;
         watchers.push(watcher);
     }
+    // Beyond their cap a connection is closed at once, and does not wait for those that are held.
+    let mut refused = Peer::connect(&starved.program.address(1), Starved::BINARY).await;
+    assert!(refused.everything().await.is_empty());
     let mut peers = starved.program.peers::<{ Starved::PEERS }>().await;
     starved.ask_all(&mut peers).await;
     let program = starved.program;

@@ -25,7 +25,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::status::{self, Snapshot, View};
 use crate::protocol::Protocol;
 use crate::serve::connections::Connections;
-use crate::serve::listen::{Shared, listen};
+use crate::serve::listen::{AtCap, Shared, listen};
 use crate::serve::peer::End;
 use crate::serve::socket::{Listener, Socket, Stream};
 use crate::serve::workers::Workers;
@@ -66,6 +66,9 @@ impl Service {
             )
         })?;
         let shared = Shared {
+            subject: "connection",
+            accepted: Some(self.metrics.connections_accepted.clone()),
+            at_cap: AtCap::Wait,
             connections: Arc::new(Connections::default()),
             workers: Arc::new(workers),
             stop: stopped,
@@ -75,7 +78,7 @@ impl Service {
         let reloads = self.reload_at(reload, &shared.connections);
         pin!(reloads);
         let mut listeners = self.listen::<P>(sockets, &shared)?;
-        let _pages = self.listen_for_pages(metrics_sockets, &shared)?;
+        let mut pages = self.listen_for_pages(metrics_sockets, &shared)?;
         let watchdog = tokio::spawn(notify::watchdog(Arc::clone(&shared.workers)));
         info!("ready: {}", self.status());
         notify::ready(&self.status());
@@ -89,6 +92,7 @@ impl Service {
                     info!("cache: emptied of {}", plural(count, "answer"));
                 }
                 Some(ended) = listeners.join_next() => break Err(failed(ended)),
+                Some(ended) = pages.join_next() => warn!("metrics: {}", failed(ended).1),
             }
         };
         self.drain(stop, &shared.connections, listeners, stopping)
@@ -117,7 +121,6 @@ impl Service {
                 let (route, recorder) = (route.clone(), Arc::clone(&recorder));
                 let metrics = Arc::clone(&metrics);
                 async move {
-                    metrics.connections_accepted.inc();
                     let context = Context {
                         guard: &guard,
                         recorder: &recorder,
@@ -147,6 +150,9 @@ impl Service {
     ) -> Result<Listeners, Failure> {
         let view = self.view(&shared.connections);
         let shared = Shared {
+            subject: "metrics: connection",
+            accepted: None,
+            at_cap: AtCap::Close,
             connections: Arc::default(),
             ..shared.clone()
         };

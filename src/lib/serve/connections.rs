@@ -67,7 +67,8 @@ impl Connections {
         }
     }
 
-    fn try_admit(self: &Arc<Self>, cap: usize) -> Option<ConnectionGuard> {
+    /// Admits a connection if there is room under the cap.
+    pub fn try_admit(self: &Arc<Self>, cap: usize) -> Option<ConnectionGuard> {
         let mut open = self.open.lock();
         if open.slots.len() >= cap {
             return None;

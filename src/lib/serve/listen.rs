@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use rustix::io::Errno;
 use tokio::select;
 use tokio::sync::watch;
@@ -20,12 +21,28 @@ use crate::observe::log::WARN_EVERY;
 /// What the sockets of one kind share.
 #[derive(Clone, Debug)]
 pub struct Shared {
+    /// What the log calls their connections.
+    pub subject: &'static str,
+    /// Counts the accepted connections.
+    pub accepted: Option<IntCounter>,
+    /// What happens to a connection beyond the cap.
+    pub at_cap: AtCap,
     /// The connections, for the cap.
     pub connections: Arc<Connections>,
     /// The threads that serve them.
     pub workers: Arc<Workers>,
     /// Turns true when the program stops.
     pub stop: watch::Receiver<bool>,
+}
+
+/// What happens to a connection beyond the cap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtCap {
+    /// It waits for another one to become idle or to close; those after it wait in the backlog.
+    Wait,
+    /// It is closed at once. For connections that are never idle: a burst of them would otherwise
+    /// keep all later ones in the backlog until each has run into its timeout.
+    Close,
 }
 
 /// How long to wait when the system has no descriptor or memory for a connection.
@@ -50,21 +67,25 @@ where
     let mut warned = None;
     loop {
         while let Some(ended) = connections.try_join_next() {
-            report(ended);
+            report(ended, shared.subject);
         }
         let accepted = select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
             Some(ended) = connections.join_next() => {
-                report(ended);
+                report(ended, shared.subject);
                 continue;
             }
         };
         match accepted {
             Ok(accepted) => {
-                // At the cap this connection waits here, and those after it in the backlog.
-                let guard = shared.connections.admit(&cap).await;
+                if let Some(accepted) = &shared.accepted {
+                    accepted.inc();
+                }
+                let Some(guard) = shared.admit(&cap).await else {
+                    continue;
+                };
                 let assigned = shared.workers.least_loaded();
                 let handle = assigned.handle.clone();
                 let serve = serve.clone();
@@ -78,9 +99,9 @@ where
                 };
                 connections.spawn_on(connection, &handle);
             }
-            Err(error) if is_peers_fault(&error) => debug!("connection: lost: {error}"),
+            Err(error) if is_peers_fault(&error) => debug!("{}: lost: {error}", shared.subject),
             Err(error) if is_shortage(&error) => {
-                warn_of_shortage(&error, &mut warned);
+                warn_of_shortage(shared.subject, &error, &mut warned);
                 sleep(PAUSE).await;
             }
             Err(error) => return Err(error),
@@ -88,25 +109,34 @@ where
     }
     drop(listener);
     while let Some(ended) = connections.join_next().await {
-        report(ended);
+        report(ended, shared.subject);
     }
     Ok(())
 }
 
+impl Shared {
+    async fn admit(&self, cap: impl Fn() -> usize) -> Option<ConnectionGuard> {
+        match self.at_cap {
+            AtCap::Wait => Some(self.connections.admit(cap).await),
+            AtCap::Close => self.connections.try_admit(cap()),
+        }
+    }
+}
+
 /// Warns at most once in a while: any client can cause a shortage by opening connections.
-fn warn_of_shortage(error: &io::Error, warned: &mut Option<Instant>) {
+fn warn_of_shortage(subject: &str, error: &io::Error, warned: &mut Option<Instant>) {
     if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-        warn!("connection: cannot be accepted: {error}");
+        warn!("{subject}: cannot be accepted: {error}");
         *warned = Some(Instant::now());
     }
 }
 
 /// Logs how a connection ended, at debug unless it was our fault.
-fn report(ended: Result<End, JoinError>) {
+fn report(ended: Result<End, JoinError>, subject: &str) {
     match ended {
-        Ok(end) => debug!("connection: closed: {end:?}"),
-        Err(error) if error.is_panic() => error!("connection: lost: an internal error"),
-        Err(_) => debug!("connection: closed: out of time"),
+        Ok(end) => debug!("{subject}: closed: {end:?}"),
+        Err(error) if error.is_panic() => error!("{subject}: lost: an internal error"),
+        Err(_) => debug!("{subject}: closed: out of time"),
     }
 }
 

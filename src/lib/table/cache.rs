@@ -179,7 +179,10 @@ impl Cache {
         };
         put(request.table.as_deref().unwrap_or_default());
         match self.settings.by.as_slice() {
-            [] => request.values.iter().for_each(|(_, value)| put(value)),
+            [] => request.values.iter().for_each(|(name, value)| {
+                put(name);
+                put(value);
+            }),
             names => names
                 .iter()
                 .for_each(|name| put(request.value(name).unwrap_or_default())),

@@ -24,7 +24,7 @@ use crate::{
 async fn what_suits_lookups_alone_is_warned_about_for_a_policy_that_inherits_it() {
     const CONFIG: &str =
         "[http]\nmissing = \"not-found\"\n[policy.t]\ntarget = \"http://127.0.0.1/\"\n";
-    const WARNING: &str = "warning: policy.t.missing: comes from [http]";
+    const WARNING: &str = "warning: policy.t.missing: is inherited from [http]";
     let launch = || Launch::new(Binary::Policy).config(CONFIG);
     launch()
         .argument("--check")
