@@ -107,7 +107,7 @@ where
         let (id, started) = (RequestId::next(), Instant::now());
         let table = self.backend.table(request.table.as_deref());
         let answer = match table.clone() {
-            None => Answer::Here(Outcome::Permanent(Reason::UnknownMap.into()), Some(request)),
+            None => Answer::Ready(Outcome::Permanent(Reason::UnknownMap.into()), Some(request)),
             Some(table) => Answer::InFlight(Box::pin(async move {
                 let outcome = table.answer(&request, id).await;
                 (outcome, request)
@@ -125,7 +125,7 @@ where
 
     /// Queues an outcome that took no call.
     fn answer(&mut self, tag: Tag, outcome: Outcome) {
-        let pending = self.without_call(tag, outcome);
+        let pending = self.pending_answer(tag, outcome);
         self.queue.push_back(Queued::Reply(pending));
     }
 
@@ -133,18 +133,18 @@ where
     fn refuse(&mut self, outcome: Outcome) {
         let pending = Pending {
             closes: true,
-            ..self.without_call(Tag::default(), outcome)
+            ..self.pending_answer(Tag::default(), outcome)
         };
         self.queue.push_back(Queued::Reply(pending));
     }
 
-    fn without_call(&self, tag: Tag, outcome: Outcome) -> Pending<B::Table> {
+    fn pending_answer(&self, tag: Tag, outcome: Outcome) -> Pending<B::Table> {
         Pending {
             tag,
             table: self.backend.table(None),
             id: None,
             started: Instant::now(),
-            answer: Answer::Here(outcome, None),
+            answer: Answer::Ready(outcome, None),
             closes: false,
         }
     }
@@ -165,7 +165,7 @@ where
     }
 
     async fn reply(&mut self, pending: Pending<B::Table>) -> Result<(), End> {
-        let Answer::Here(outcome, request) = pending.answer else {
+        let Answer::Ready(outcome, request) = pending.answer else {
             unreachable!("the first in the queue was ready");
         };
         let table = pending.table.as_deref();
@@ -233,7 +233,7 @@ enum Answer {
     /// Boxed: an idle connection has no room for a call, and the queue moves.
     InFlight(Pin<Box<dyn Future<Output = (Outcome, Request)> + Send>>),
     /// The outcome, and the request if it was one.
-    Here(Outcome, Option<Request>),
+    Ready(Outcome, Option<Request>),
 }
 
 impl<T> Queued<T> {
@@ -246,11 +246,11 @@ impl<T> Queued<T> {
 fn poll_first<T>(queue: &mut VecDeque<Queued<T>>, cx: &mut task::Context<'_>) -> Poll<()> {
     let mut is_ready = false;
     for (i, queued) in queue.iter_mut().enumerate() {
-        let is_here = match queued {
+        let is_done = match queued {
             Queued::Bytes(_) => true,
             Queued::Reply(pending) => pending.answer.poll(cx).is_ready(),
         };
-        is_ready |= i == 0 && is_here;
+        is_ready |= i == 0 && is_done;
     }
     if is_ready {
         Poll::Ready(())
@@ -263,7 +263,7 @@ impl Answer {
     fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         if let Self::InFlight(call) = self {
             let (outcome, request) = task::ready!(call.as_mut().poll(cx));
-            *self = Self::Here(outcome, Some(request));
+            *self = Self::Ready(outcome, Some(request));
         }
         Poll::Ready(())
     }

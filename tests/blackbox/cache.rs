@@ -163,7 +163,7 @@ async fn a_reload_keeps_the_answers_of_an_endpoint_that_stays_as_it_is() {
             program.rewrite(&config(more, rest));
             program.signal(Signal::HUP);
             reloads += 1;
-            program.told("READY=1", reloads).await;
+            program.notified("READY=1", reloads).await;
             for _ in 0..3 {
                 let reply = peer.ask(question(binary, "t", "joe")).await;
                 same(what, &reply, &echoed(binary, "joe"));

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use crate::support::{
     backend::{Backend, Gate},
     peer::{Peer, question},
-    program::{ALL, Binary, Launch, Program, said},
+    program::{ALL, Binary, Launch, Program, times_seen},
     same,
     tables::{echo, echoed, found, gated, table, table_named},
 };
@@ -111,11 +111,14 @@ async fn starved(binary: Binary, backend: &Backend) -> (Program, Vec<Peer>) {
         .watchdog(200_000)
         .ready()
         .await;
-    let said = |lines: &[String]| {
+    let expected_reply = |lines: &[String]| {
         let what = "descriptors: 40 are enough for 6 connections, not for 1024";
         lines.iter().any(|line| line.contains(what))
     };
-    program.stderr.until("a warning at the start", said).await;
+    program
+        .stderr
+        .until("a warning at the start", expected_reply)
+        .await;
     let mut peers = Vec::new();
     for _ in 0..80 {
         peers.push(program.peer().await);
@@ -145,7 +148,7 @@ async fn the_watchdog_is_fed_without_a_free_descriptor() {
     for binary in ALL {
         let backend = echo(binary);
         let (program, _peers) = starved(binary, &backend).await;
-        let before = said(&program.notices.all(), "WATCHDOG=1");
-        program.told("WATCHDOG=1", before + 3).await;
+        let before = times_seen(&program.notices.all(), "WATCHDOG=1");
+        program.notified("WATCHDOG=1", before + 3).await;
     }
 }

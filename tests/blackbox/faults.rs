@@ -19,7 +19,7 @@ use crate::support::{
     backend::{Act, Backend, Request, Script, json, plain, raw, response, status, typed},
     peer::{Address, Peer, question},
     program::{ALL, Binary, Launch, Program, Reserved},
-    said::LATER,
+    replies::LATER,
     shown, soon,
     tables::{echo_of, key_of, table_named},
 };
@@ -176,38 +176,40 @@ fn raving(binary: Binary, key: &str, rng: &mut Rng) -> Script {
 
 /// The reply of a program.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum Replies {
     Found(String),
     NotFound,
     Failed(String),
 }
 
-fn said(binary: Binary, reply: &[u8]) -> Option<Said> {
+fn times_seen(binary: Binary, reply: &[u8]) -> Option<Replies> {
     let text = str::from_utf8(reply).ok()?;
     match binary {
         Binary::TcpLookup => {
             let (word, rest) = text.strip_suffix('\n')?.split_once(' ')?;
             match (word, rest) {
-                ("200", value) => Some(Said::Found(value.to_owned())),
-                ("500", "not%20found") => Some(Said::NotFound),
-                ("400", reason) => Some(Said::Failed(reason.replace("%20", " "))),
+                ("200", value) => Some(Replies::Found(value.to_owned())),
+                ("500", "not%20found") => Some(Replies::NotFound),
+                ("400", reason) => Some(Replies::Failed(reason.replace("%20", " "))),
                 _ => None,
             }
         }
         Binary::Socketmap => {
             let (_, payload) = text.strip_suffix(',')?.split_once(':')?;
             match payload.split_once(' ')? {
-                ("OK", value) => Some(Said::Found(value.to_owned())),
-                ("NOTFOUND", "") => Some(Said::NotFound),
-                ("TIMEOUT", "backend timed out") => Some(Said::Failed("backend timed out".into())),
-                ("TEMP", reason) => Some(Said::Failed(reason.to_owned())),
+                ("OK", value) => Some(Replies::Found(value.to_owned())),
+                ("NOTFOUND", "") => Some(Replies::NotFound),
+                ("TIMEOUT", "backend timed out") => {
+                    Some(Replies::Failed("backend timed out".into()))
+                }
+                ("TEMP", reason) => Some(Replies::Failed(reason.to_owned())),
                 _ => None,
             }
         }
         Binary::Policy => match text.strip_prefix("action=")?.strip_suffix("\n\n")? {
-            "DUNNO" => Some(Said::NotFound),
-            LATER => Some(Said::Failed("backend down".to_owned())),
-            action => Some(Said::Found(action.strip_prefix("REJECT ")?.to_owned())),
+            "DUNNO" => Some(Replies::NotFound),
+            LATER => Some(Replies::Failed("backend down".to_owned())),
+            action => Some(Replies::Found(action.strip_prefix("REJECT ")?.to_owned())),
         },
     }
 }
@@ -223,13 +225,13 @@ struct Law {
 impl Law {
     /// Tells whether a reply is one that may be said of this key.
     fn allows(&self, binary: Binary, key: &str, reply: &[u8]) -> bool {
-        match said(binary, reply) {
-            Some(Said::Found(value)) => value
+        match times_seen(binary, reply) {
+            Some(Replies::Found(value)) => value
                 .strip_prefix(key)
                 .and_then(|rest| rest.strip_prefix('.')?.parse().ok())
                 .is_some_and(|phase: usize| key.starts_with("joe") && self.phases.contains(&phase)),
-            Some(Said::NotFound) => key.starts_with("nobody"),
-            Some(Said::Failed(reason)) => self.may_fail && is_temporary(&reason),
+            Some(Replies::NotFound) => key.starts_with("nobody"),
+            Some(Replies::Failed(reason)) => self.may_fail && is_temporary(&reason),
             None => false,
         }
     }
@@ -420,9 +422,9 @@ impl Subject {
         let mut watcher = program.peer().await;
         // Nobody listens at the backend's place yet.
         let reply = watcher.ask(question(binary, "t", "joe")).await;
-        let unreachable = said(binary, &reply);
+        let unreachable = times_seen(binary, &reply);
         assert!(
-            matches!(unreachable, Some(Said::Failed(_))),
+            matches!(unreachable, Some(Replies::Failed(_))),
             "{unreachable:?}"
         );
         Self {
@@ -451,7 +453,7 @@ impl Subject {
     async fn reload(&mut self) {
         self.program.signal(Signal::HUP);
         self.reloads += 1;
-        self.program.told("READY=1", 1 + self.reloads).await;
+        self.program.notified("READY=1", 1 + self.reloads).await;
     }
 
     async fn empty(&mut self) {

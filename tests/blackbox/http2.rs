@@ -16,7 +16,7 @@ use crate::{
         backend::{Backend, good},
         peer::question,
         program::{ALL, Binary, Launch},
-        said::{DUNNO, NOT_UNDERSTOOD, TIMED_OUT, UNREACHABLE},
+        replies::{DUNNO, NOT_UNDERSTOOD, TIMED_OUT, UNREACHABLE},
         same, soon,
         tables::{ask, expect, serve, table},
     },
@@ -142,11 +142,11 @@ async fn a_call_that_the_server_may_have_processed_is_sent_again_for_lookups_onl
                 0 => acts(stream),
                 _ => dunno(stream),
             });
-            let (said, calls) = match binary {
+            let (expected_reply, calls) = match binary {
                 Binary::Policy => (UNREACHABLE, 1),
                 _ => (DUNNO, 2),
             };
-            expect(binary, table(binary, &server.url(), HTTP_2), said).await;
+            expect(binary, table(binary, &server.url(), HTTP_2), expected_reply).await;
             assert_eq!(server.count(), calls, "{binary:?}: {:?}", server.visits());
         }
     }

@@ -4,7 +4,7 @@ use crate::support::{
     backend::{Act, Backend, Gate, good, plain},
     peer::{Peer, question},
     program::{ALL, Binary, Launch, Program, allow_descriptors},
-    said::LATER,
+    replies::LATER,
     same, shown,
     tables::{echo_of, echoed, failed, found, key_of, pass_by, serve_tcp, table},
 };
@@ -175,10 +175,10 @@ async fn fifty_megabytes_without_an_end_are_refused_long_before() {
             }
             assert_eq!(sent, vec![usize::MAX; peers.len()], "{binary:?}: taken");
             for peer in &mut peers {
-                let said = peer.everything().await;
+                let expected_reply = peer.everything().await;
                 // After a reset the kernel may discard the reply.
-                let is_right = refused.starts_with(&said);
-                assert!(is_right, "{binary:?}: {}", shown(&said));
+                let is_right = refused.starts_with(&expected_reply);
+                assert!(is_right, "{binary:?}: {}", shown(&expected_reply));
             }
         }
         besieged.stop().await;

@@ -26,7 +26,7 @@ pub(crate) fn seeds() -> u64 {
 
 /// An answer that is kept.
 #[derive(Clone)]
-struct Kept {
+struct Entry {
     outcome: Outcome,
     renew_at: Option<Instant>,
     fresh_until: Instant,
@@ -34,7 +34,7 @@ struct Kept {
 }
 
 /// A call under way.
-struct Flight {
+struct InFlight {
     key: usize,
     waiting: usize,
     /// Renews ahead, so nobody has to wait for it.
@@ -42,7 +42,7 @@ struct Flight {
     began: Instant,
 }
 
-impl Flight {
+impl InFlight {
     fn is_wanted(&self) -> bool {
         self.waiting > 0 || self.is_ahead
     }
@@ -54,11 +54,11 @@ struct Tables {
     /// How often everything was thrown away.
     emptied: usize,
     calls: usize,
-    kept: [Option<Kept>; KEYS],
+    kept: [Option<Entry>; KEYS],
     /// The call that a request joins.
     current: [Option<usize>; KEYS],
-    flights: HashMap<usize, Flight>,
-    landed: HashMap<usize, (Outcome, Instant)>,
+    in_flight: HashMap<usize, InFlight>,
+    results: HashMap<usize, (Outcome, Instant)>,
     said: HashMap<&'static str, usize>,
 }
 
@@ -68,10 +68,10 @@ fn lock(world: &World) -> MutexGuard<'_, Tables> {
     world.lock().expect("a model that has not failed")
 }
 
-/// What an asker foretells.
-enum Foretold {
+/// What an request expects.
+enum Expected {
     /// At once, from what is kept, with this call made besides if there is one.
-    Kept(Outcome, Option<usize>),
+    Entry(Outcome, Option<usize>),
     /// What this call brings; made now, or before.
     Call(usize, bool),
 }
@@ -105,33 +105,33 @@ impl Tables {
             calls: 0,
             kept: [const { None }; KEYS],
             current: [None; KEYS],
-            flights: HashMap::new(),
-            landed: HashMap::new(),
+            in_flight: HashMap::new(),
+            results: HashMap::new(),
             said: HashMap::new(),
         }
     }
 
-    fn foretell(&mut self, key: usize) -> Foretold {
+    fn predict(&mut self, key: usize) -> Expected {
         let now = Instant::now();
         let fresh = self.kept[key].clone().filter(|kept| now < kept.fresh_until);
         if let Some(kept) = fresh {
             let is_due = kept.renew_at.is_some_and(|at| now >= at) && self.current[key].is_none();
             let call = is_due.then(|| self.take_off(key, true));
             self.note(if is_due { "renewed ahead" } else { "kept" });
-            return Foretold::Kept(kept.outcome, call);
+            return Expected::Entry(kept.outcome, call);
         }
         let (call, is_new) = match self.current[key] {
             Some(call) => (call, false),
             None => (self.take_off(key, false), true),
         };
         self.note(if is_new { "called" } else { "joined" });
-        self.flights.get_mut(&call).expect("a call").waiting += 1;
-        Foretold::Call(call, is_new)
+        self.in_flight.get_mut(&call).expect("a call").waiting += 1;
+        Expected::Call(call, is_new)
     }
 
     /// A request gives up. No other request joins a call that none waits for.
-    fn leave(&mut self, call: usize) {
-        let Some(flight) = self.flights.get_mut(&call) else {
+    fn give_up(&mut self, call: usize) {
+        let Some(flight) = self.in_flight.get_mut(&call) else {
             return;
         };
         flight.waiting -= 1;
@@ -141,30 +141,30 @@ impl Tables {
     }
 
     fn take_off(&mut self, key: usize, is_ahead: bool) -> usize {
-        let in_flight = |flight: &&Flight| flight.key == key && flight.is_wanted();
-        let in_flight = self.flights.values().filter(in_flight);
+        let is_open = |flight: &&InFlight| flight.key == key && flight.is_wanted();
+        let in_flight = self.in_flight.values().filter(is_open);
         assert!(
             in_flight.count() <= self.emptied,
             "two calls for one question"
         );
         self.calls += 1;
         self.current[key] = Some(self.calls);
-        let flight = Flight {
+        let flight = InFlight {
             key,
             waiting: 0,
             is_ahead,
             began: Instant::now(),
         };
-        self.flights.insert(self.calls, flight);
+        self.in_flight.insert(self.calls, flight);
         self.calls
     }
 
     /// A call has brought this.
     fn land(&mut self, call: usize, answered: &Fetched) {
-        let flight = self.flights.remove(&call).expect("a call");
+        let flight = self.in_flight.remove(&call).expect("a call");
         assert!(flight.is_wanted(), "a call lands for nobody");
         let now = Instant::now();
-        self.landed.insert(call, (answered.outcome.clone(), now));
+        self.results.insert(call, (answered.outcome.clone(), now));
         if self.current[flight.key] != Some(call) {
             return;
         }
@@ -190,7 +190,7 @@ impl Tables {
         }
         let fresh_until = flight.began + lifetime;
         let ahead = |ahead: Duration| fresh_until - ahead.min(lifetime / 2);
-        self.kept[flight.key] = Some(Kept {
+        self.kept[flight.key] = Some(Entry {
             outcome: answered.outcome.clone(),
             renew_at: self.settings.refresh_ahead.map(ahead),
             fresh_until,
@@ -200,7 +200,7 @@ impl Tables {
 
     /// A call was dropped before it had brought anything.
     fn crash(&mut self, call: usize) {
-        let flight = self.flights.remove(&call).expect("a call");
+        let flight = self.in_flight.remove(&call).expect("a call");
         assert_eq!(flight.waiting, 0, "a call ended while somebody waited");
         assert!(!flight.is_ahead, "a renewal ended before its end");
         if self.current[flight.key] == Some(call) {
@@ -252,13 +252,13 @@ fn some_time(rng: &mut Rng, most: u64) -> Duration {
 struct Call {
     world: World,
     number: usize,
-    has_landed: bool,
+    has_ended: bool,
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         // A model that has failed already is not asked again.
-        if !self.has_landed
+        if !self.has_ended
             && let Ok(mut tables) = self.world.lock()
         {
             tables.crash(self.number);
@@ -271,14 +271,14 @@ async fn call(world: World, number: usize) -> Fetched {
     let mut call = Call {
         world,
         number,
-        has_landed: false,
+        has_ended: false,
     };
     // A zero is due at once, without a turn of the clock.
     if !takes.is_zero() {
         sleep(takes).await;
     }
     lock(&call.world).land(number, &answered);
-    call.has_landed = true;
+    call.has_ended = true;
     answered
 }
 
@@ -311,7 +311,7 @@ pub(crate) async fn play(seed: u64) {
     // Renewals nobody waited for come to their end as well.
     sleep(hour).await;
     let tables = lock(&world);
-    assert!(tables.flights.is_empty(), "seed {seed}: calls are left");
+    assert!(tables.in_flight.is_empty(), "seed {seed}: calls are left");
     let answers: usize = ["kept", "renewed ahead", "called", "joined"]
         .iter()
         .filter_map(|what| tables.said.get(what))
@@ -339,23 +339,23 @@ async fn ask_on(cache: Arc<Cache>, world: World, mut rng: Rng) {
             sleep(some_time(&mut rng, 30)).await;
         }
         let key = rng.usize(..KEYS);
-        let patience = (rng.u8(..4) == 0).then(|| some_time(&mut rng, 30));
-        ask(&cache, &world, key, patience).await;
+        let given_up_after = (rng.u8(..4) == 0).then(|| some_time(&mut rng, 30));
+        ask(&cache, &world, key, given_up_after).await;
         let kept = lock(&world).kept.iter().flatten().count();
         assert_eq!(cache.len(), kept, "what is kept");
     }
 }
 
-async fn ask(cache: &Arc<Cache>, world: &World, key: usize, patience: Option<Duration>) {
+async fn ask(cache: &Arc<Cache>, world: &World, key: usize, given_up_after: Option<Duration>) {
     let asked_at = Instant::now();
-    let (foretold, kept, emptied) = {
+    let (prediction, kept, emptied) = {
         let mut tables = lock(world);
         let kept = tables.kept[key].clone();
-        (tables.foretell(key), kept, tables.emptied)
+        (tables.predict(key), kept, tables.emptied)
     };
-    let may_call = match &foretold {
-        Foretold::Kept(_, call) => *call,
-        Foretold::Call(call, is_new) => is_new.then_some(*call),
+    let may_call = match &prediction {
+        Expected::Entry(_, call) => *call,
+        Expected::Call(call, is_new) => is_new.then_some(*call),
     };
     let was_made = Arc::new(Mutex::new(false));
     let make = || {
@@ -366,16 +366,16 @@ async fn ask(cache: &Arc<Cache>, world: &World, key: usize, patience: Option<Dur
     let question: CacheKey = key.to_le_bytes().as_slice().into();
     let outcome = {
         let mut answering = std::pin::pin!(cache.answer(&question, make));
-        let outcome = match patience {
+        let outcome = match given_up_after {
             None => Some(answering.await),
-            Some(patience) => tokio::select! {
+            Some(given_up_after) => tokio::select! {
                 biased;
                 outcome = &mut answering => Some(outcome),
-                () = sleep(patience) => None,
+                () = sleep(given_up_after) => None,
             },
         };
-        if let Foretold::Call(call, _) = foretold {
-            lock(world).leave(call);
+        if let Expected::Call(call, _) = prediction {
+            lock(world).give_up(call);
         }
         outcome
     };
@@ -385,35 +385,42 @@ async fn ask(cache: &Arc<Cache>, world: &World, key: usize, patience: Option<Dur
         "a call was due"
     );
     let Some(outcome) = outcome else {
-        let Foretold::Call(call, _) = foretold else {
+        let Expected::Call(call, _) = prediction else {
             panic!("what is kept was waited for");
         };
         // It is ended by the loop.
         tokio::task::yield_now().await;
-        let is_right = lock(world).flights.get(&call).is_none_or(Flight::is_wanted);
+        let is_right = lock(world)
+            .in_flight
+            .get(&call)
+            .is_none_or(InFlight::is_wanted);
         assert!(is_right, "a call goes on for nobody");
         return;
     };
     let now = Instant::now();
-    match foretold {
-        Foretold::Kept(expected, _) => {
+    match prediction {
+        Expected::Entry(expected, _) => {
             assert_eq!(outcome, expected, "what is kept");
             assert_eq!(now, asked_at, "what is kept was waited for");
         }
-        Foretold::Call(call, _) => {
+        Expected::Call(call, _) => {
             let mut tables = lock(world);
-            let (landed, at) = tables.landed.get(&call).expect("the end of a call").clone();
+            let (results, at) = tables
+                .results
+                .get(&call)
+                .expect("the end of a call")
+                .clone();
             assert_eq!(now, at, "an answer came late");
             let stale = kept
-                .filter(|kept| matches!(landed, Outcome::Temporary(_)) && now < kept.stale_until);
+                .filter(|kept| matches!(results, Outcome::Temporary(_)) && now < kept.stale_until);
             // Whether an older answer outlives an emptying is another test's.
             if tables.emptied == emptied
                 && let Some(stale) = stale
             {
                 tables.note("stale");
                 assert_eq!(outcome, stale.outcome, "an old answer");
-            } else if tables.emptied == emptied || outcome == landed {
-                assert_eq!(outcome, landed, "what the call has brought");
+            } else if tables.emptied == emptied || outcome == results {
+                assert_eq!(outcome, results, "what the call has brought");
             } else {
                 let stale = stale.map(|kept| kept.outcome);
                 assert_eq!(Some(outcome), stale, "what the call has brought");

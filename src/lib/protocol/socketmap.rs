@@ -63,7 +63,7 @@ impl Protocol for Socketmap {
     fn next_step(&mut self, input: &mut BytesMut) -> Step {
         match take_netstring(input, MAX_REQUEST) {
             Frame::NeedMore => Step::NeedMore,
-            Frame::Whole(payload) => question(&payload),
+            Frame::Whole(payload) => request(&payload),
             Frame::TooLong => Step::Refuse(permanent(Reason::RequestTooLong)),
             Frame::Malformed => Step::Refuse(permanent(Reason::RequestNotUnderstood)),
         }
@@ -93,7 +93,7 @@ impl Protocol for Socketmap {
     }
 }
 
-fn question(payload: &Bytes) -> Step {
+fn request(payload: &Bytes) -> Step {
     let Some(blank) = memchr(b' ', payload) else {
         return Step::Answer(Tag::default(), permanent(Reason::RequestNotUnderstood));
     };

@@ -201,7 +201,7 @@ impl ConnectionGuard {
     pub fn mark_idle(&self) {
         let since = match self.last_reply.swap(BUSY, Ordering::Relaxed) {
             BUSY => self.connections.tick(),
-            said => said,
+            replied => replied,
         };
         if self.slot.change(BUSY, since) {
             self.connections.wake_waiters();

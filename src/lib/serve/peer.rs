@@ -17,7 +17,7 @@ const READ_AHEAD: usize = 64 * 1024;
 
 /// The largest buffer that an idle connection keeps: room for any request that Postfix makes
 /// by itself.
-const KEPT: usize = 4 * 1024;
+const MAX_IDLE_BUFFER: usize = 4 * 1024;
 
 /// How long a connection that has asked nothing yet does not count as idle: its first request is
 /// on its way.
@@ -101,7 +101,7 @@ where
             return Err(End::Eof);
         }
         let is_idle = self.input.is_empty();
-        if is_idle && self.input.try_reclaim(KEPT + 1) {
+        if is_idle && self.input.try_reclaim(MAX_IDLE_BUFFER + 1) {
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);

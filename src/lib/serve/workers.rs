@@ -165,7 +165,7 @@ mod tests {
         let (first, _second, third) = (assignments.next(), assignments.next(), assignments.next());
         drop((first, third));
         assert_eq!(loads(), [0, 2]);
-        let _places = [workers.least_loaded(), workers.least_loaded()];
+        let _more = [workers.least_loaded(), workers.least_loaded()];
         assert_eq!(loads(), [2, 2]);
     }
 
@@ -174,24 +174,24 @@ mod tests {
         let workers = Workers::of(2).unwrap();
         let each = Arc::new(PerWorker(vec![10, 11]));
         assert_eq!(*each.local(), 10);
-        let there = Arc::clone(&each);
-        let there = workers.others[0]
+        let other = Arc::clone(&each);
+        let value = workers.others[0]
             .handle
-            .spawn(async move { *there.local() });
-        assert_eq!(there.await.unwrap(), 11);
+            .spawn(async move { *other.local() });
+        assert_eq!(value.await.unwrap(), 11);
     }
 
     #[tokio::test]
-    async fn all_all_responded_only_when_the_slowest_has() {
+    async fn all_have_responded_only_when_the_slowest_has() {
         let workers = Workers::of(2).unwrap();
         workers.all_responded().await;
         let (go_on, held) = mpsc::channel::<()>();
-        let (said, is_held) = oneshot::channel();
+        let (started, is_blocked) = oneshot::channel();
         let holding = workers.others[0].handle.spawn(async move {
-            said.send(()).unwrap();
+            started.send(()).unwrap();
             held.recv()
         });
-        is_held.await.unwrap();
+        is_blocked.await.unwrap();
         let mut round = std::pin::pin!(workers.all_responded());
         for _ in 0..100 {
             select! {

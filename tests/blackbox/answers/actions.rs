@@ -5,7 +5,7 @@ use crate::support::{
     backend::{Backend, Script, json, plain, status, typed},
     peer::{framed, question},
     program::{Binary, End},
-    said::LATER,
+    replies::LATER,
     same,
     tables::{serve, table},
 };
@@ -17,11 +17,11 @@ async fn actions(keys: &str, rows: &[(Script, Option<&str>)]) -> End {
     let program = serve(Binary::Policy, config).await;
     let mut peer = program.peer().await;
     let mut wrong = Wrong::default();
-    for (number, (script, said)) in rows.iter().enumerate() {
+    for (number, (script, expected_reply)) in rows.iter().enumerate() {
         backend.set(script.clone());
         let reply = peer.ask(question(Binary::Policy, "t", "key")).await;
-        let row = format!("row {number}, {}", said.unwrap_or("no action"));
-        let expected = framed(Binary::Policy, said.unwrap_or(LATER));
+        let row = format!("row {number}, {}", expected_reply.unwrap_or("no action"));
+        let expected = framed(Binary::Policy, expected_reply.unwrap_or(LATER));
         wrong.compare(&row, &reply, &expected);
     }
     wrong.none();

@@ -5,7 +5,9 @@ use crate::support::{
     backend::{Act, Backend, Script, good, plain, raw, status},
     peer::question,
     program::{ALL, Binary, Launch, Reserved},
-    said::{DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, Said, TIMED_OUT, TOO_LONG, UNREACHABLE, said},
+    replies::{
+        DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, Replies, TIMED_OUT, TOO_LONG, UNREACHABLE, replies,
+    },
     same,
     tables::{serve, table},
 };
@@ -14,16 +16,16 @@ use crate::support::{
 struct Illness {
     name: &'static str,
     script: Script,
-    said: Said,
+    expected_reply: Replies,
     /// How often lookups and policy ask.
     calls: (usize, usize),
 }
 
 fn illnesses() -> Vec<Illness> {
-    let ill = |name, script, said, calls| Illness {
+    let ill = |name, script, expected_reply, calls| Illness {
         name,
         script,
-        said,
+        expected_reply,
         calls,
     };
     let head = |header: &str| {
@@ -161,7 +163,7 @@ async fn every_illness(binary: Binary) {
     for illness in illnesses() {
         let backend = Backend::always(illness.script.clone());
         // Only where the deadline is the point may it be short: a loaded machine is slow.
-        let timed_out = illness.said.tcp == TIMED_OUT.tcp;
+        let timed_out = illness.expected_reply.tcp == TIMED_OUT.tcp;
         let timeout = if timed_out { "500ms" } else { "20s" };
         tables.push(add(illness.name, backend.url("/"), timeout));
         backends.push((illness, backend));
@@ -173,13 +175,13 @@ async fn every_illness(binary: Binary) {
 
     let mut wrong = Wrong::default();
     for (number, table) in tables.iter().enumerate() {
-        let said = match number.checked_sub(2) {
+        let expected_reply = match number.checked_sub(2) {
             None => UNREACHABLE,
-            Some(number) => backends[number].0.said,
+            Some(number) => backends[number].0.expected_reply,
         };
         let mut peer = program.peer_at(number).await;
         let reply = peer.ask(question(binary, table, "key")).await;
-        wrong.compare(table, &reply, &said.by(binary));
+        wrong.compare(table, &reply, &expected_reply.by(binary));
         peer.finish().await;
         peer.expect_eof().await;
     }
@@ -280,16 +282,16 @@ async fn an_ill_backend_does_not_spoil_its_next_answers() {
         let expected = [
             NOT_UNDERSTOOD,
             NOT_UNDERSTOOD,
-            said(
+            replies(
                 "400 backend%20answered%20503",
                 "TEMP backend answered 503",
                 LATER,
             ),
             DUNNO,
         ];
-        for said in expected {
+        for expected_reply in expected {
             let reply = peer.ask(question(binary, "t", "key")).await;
-            same(binary.name(), &reply, &said.by(binary));
+            same(binary.name(), &reply, &expected_reply.by(binary));
         }
     }
 }

@@ -10,15 +10,15 @@ use crate::support::{
     backend::{Backend, Script},
     peer::question,
     program::Binary,
-    said::Said,
+    replies::Replies,
     tables::{serve, table},
 };
 
 /// One row: its name, the answer of the backend, and the reply.
-type Row = (String, Script, Said);
+type Row = (String, Script, Replies);
 
-fn row(name: &str, script: Script, said: Said) -> Row {
-    (name.to_owned(), script, said)
+fn row(name: &str, script: Script, expected_reply: Replies) -> Row {
+    (name.to_owned(), script, expected_reply)
 }
 
 /// Plays each row over one connection: exactly one call, exactly one reply.
@@ -27,10 +27,10 @@ async fn play(binary: Binary, keys: &str, rows: Vec<Row>) {
     let program = serve(binary, table(binary, &backend.url("/ask"), keys)).await;
     let mut peer = program.peer().await;
     let mut wrong = Wrong::default();
-    for (number, (row, script, said)) in rows.into_iter().enumerate() {
+    for (number, (row, script, expected_reply)) in rows.into_iter().enumerate() {
         backend.set(script);
         let reply = peer.ask(question(binary, "t", "key")).await;
-        wrong.compare(&row, &reply, &said.by(binary));
+        wrong.compare(&row, &reply, &expected_reply.by(binary));
         let calls = backend.count() - number;
         wrong.require(&row, calls == 1, || format!("{calls} calls so far, not 1"));
         if calls != 1 {

@@ -5,13 +5,13 @@ use crate::support::{
     backend::{Backend, json, raw, response, status, typed},
     peer::question,
     program::{ALL, Binary},
-    said::{BROKEN, DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, Said, said},
+    replies::{BROKEN, DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, Replies, replies},
     same,
     tables::{serve, table},
 };
 
 fn statuses() -> Vec<Row> {
-    let answered = |word: &str, status: u16, policy| Said {
+    let answered = |word: &str, status: u16, policy| Replies {
         tcp: format!("400 backend%20answered%20{status}").leak(),
         socketmap: format!("{word} backend answered {status}").leak(),
         policy,
@@ -25,29 +25,33 @@ fn statuses() -> Vec<Row> {
     ];
     // With and without a body: the status is looked at first.
     for script in [status(404), value(404), typed(404, "text/plain", "DUNNO")] {
-        let no_such_thing = said("500 not%20found", "NOTFOUND ", BROKEN);
+        let no_such_thing = replies("500 not%20found", "NOTFOUND ", BROKEN);
         rows.push(row("404", script, no_such_thing));
     }
     for number in [301, 302, 303, 307, 308] {
-        let said = answered("PERM", number, BROKEN);
-        rows.push(row(&format!("{number}"), moved(number), said));
+        let expected_reply = answered("PERM", number, BROKEN);
+        rows.push(row(&format!("{number}"), moved(number), expected_reply));
     }
     for number in [304, 400, 402, 405, 406, 409, 410, 418, 422, 451, 499] {
-        let said = answered("PERM", number, BROKEN);
-        rows.push(row(&format!("{number}"), status(number), said));
+        let expected_reply = answered("PERM", number, BROKEN);
+        rows.push(row(&format!("{number}"), status(number), expected_reply));
     }
     for number in [401, 403, 407, 408, 425, 429, 500, 502, 503, 504, 507, 599] {
-        let said = answered("TEMP", number, LATER);
-        rows.push(row(&format!("{number}"), status(number), said));
+        let expected_reply = answered("TEMP", number, LATER);
+        rows.push(row(&format!("{number}"), status(number), expected_reply));
         let name = format!("{number} with a value");
-        rows.push(row(&name, value(number), said));
+        rows.push(row(&name, value(number), expected_reply));
         let name = format!("{number} with HTML");
         let page = typed(number, "text/html", "<html>Bad Gateway</html>");
-        rows.push(row(&name, page, said));
+        rows.push(row(&name, page, expected_reply));
     }
     for number in [201, 202, 203, 205, 206, 207, 299] {
-        let said = answered("TEMP", number, LATER);
-        rows.push(row(&format!("{number} with a value"), value(number), said));
+        let expected_reply = answered("TEMP", number, LATER);
+        rows.push(row(
+            &format!("{number} with a value"),
+            value(number),
+            expected_reply,
+        ));
     }
     rows.push(row("200 after all that", value(200), DUNNO));
     rows
@@ -73,7 +77,7 @@ async fn the_operator_says_what_a_status_means() {
     let value = |status| typed(status, "application/json", "\"DUNNO\"");
     let keys = "status = { 404 = \"temporary\", \"4xx\" = \"not-found\", 410 = \"found\", \
                 \"5xx\" = \"permanent\", 503 = \"not-found\", 200 = \"not-found\" }";
-    let answered = |tcp, socketmap, policy| said(tcp, socketmap, policy);
+    let answered = |tcp, socketmap, policy| replies(tcp, socketmap, policy);
     let rows = || {
         vec![
             row("exact", value(404), {
@@ -115,7 +119,7 @@ async fn an_answer_without_the_required_headers_is_not_the_apis() {
     let json = ("Content-Type", "application/json");
     let (one, zone) = (("X-Directory", "1"), ("x-zone", "a"));
     let whole = |status, body| response(status, &[json, one, zone], body);
-    for (script, said) in [
+    for (script, expected_reply) in [
         (whole(200, "\"DUNNO\""), DUNNO),
         (whole(204, ""), NOT_FOUND),
         (whole(403, ""), NOT_FOUND),
@@ -148,7 +152,7 @@ async fn an_answer_without_the_required_headers_is_not_the_apis() {
             let backend = Backend::always(script.clone());
             let program = serve(binary, table(binary, &backend.url("/"), KEYS)).await;
             let reply = program.peer().await.ask(question(binary, "t", "key")).await;
-            same(binary.name(), &reply, &said.by(binary));
+            same(binary.name(), &reply, &expected_reply.by(binary));
         }
     }
 }

@@ -4,19 +4,19 @@ use super::{Row, play, row};
 use crate::support::{
     backend::{json, plain, response, typed},
     program::{ALL, Binary, LOOKUPS},
-    said::{CANNOT_BE_SENT, DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, said},
+    replies::{CANNOT_BE_SENT, DUNNO, LATER, NOT_FOUND, NOT_UNDERSTOOD, replies},
 };
 
 /// An answer of each kind; `tests/answers.rs` has every shape, `tests/dialogs` every reply.
 fn kinds() -> Vec<Row> {
     // None of these is an action, so policy defers throughout.
     let value =
-        |name, body: &str, tcp, socketmap| row(name, json(body), said(tcp, socketmap, LATER));
+        |name, body: &str, tcp, socketmap| row(name, json(body), replies(tcp, socketmap, LATER));
     let nothing = |name, body: &str| {
         row(
             name,
             json(body),
-            said("500 not%20found", "NOTFOUND ", LATER),
+            replies("500 not%20found", "NOTFOUND ", LATER),
         )
     };
     let senseless = |name, body: &str| row(name, json(body), NOT_UNDERSTOOD);
@@ -84,7 +84,11 @@ async fn each_kind_of_answer_is_said_and_policy_takes_none_for_an_action() {
 async fn lookups_read_one_line_of_text() {
     for binary in LOOKUPS {
         let rows = vec![
-            row("a line", plain("a b\r\n"), said("200 a%20b", "OK a b", "")),
+            row(
+                "a line",
+                plain("a b\r\n"),
+                replies("200 a%20b", "OK a b", ""),
+            ),
             row("an empty body", plain(""), NOT_FOUND),
             row("two lines", plain("a\nb\n"), NOT_UNDERSTOOD),
             row("bytes that are not UTF-8", plain(b"a\xffb"), CANNOT_BE_SENT),
@@ -101,7 +105,7 @@ async fn the_value_is_where_the_operator_says() {
             row(
                 "there",
                 json(r#"{"data":[{"a/b":"v"}]}"#),
-                said("200 v", "OK v", ""),
+                replies("200 v", "OK v", ""),
             ),
             row("null there", json(r#"{"data":[{"a/b":null}]}"#), NOT_FOUND),
             row(
@@ -117,12 +121,12 @@ async fn the_value_is_where_the_operator_says() {
         play(binary, keys, rows).await;
         let keys = "value = \"/v\"\nmissing = \"not-found\"";
         let rows = vec![
-            row("there", json(r#"{"v":"v"}"#), said("200 v", "OK v", "")),
+            row("there", json(r#"{"v":"v"}"#), replies("200 v", "OK v", "")),
             row("nowhere", json("{}"), NOT_FOUND),
             row("an object there", json(r#"{"v":{}}"#), NOT_UNDERSTOOD),
             row("no JSON", json("v"), NOT_UNDERSTOOD),
             row("500", typed(500, "application/json", "{}"), {
-                said(
+                replies(
                     "400 backend%20answered%20500",
                     "TEMP backend answered 500",
                     "",
@@ -133,9 +137,9 @@ async fn the_value_is_where_the_operator_says() {
         let keys = "list-separator = \" \"\ntrue-value = \"yes\"";
         let rows = vec![
             row("a list", json(r#"["a","b",true]"#), {
-                said("200 a%20b%20yes", "OK a b yes", "")
+                replies("200 a%20b%20yes", "OK a b yes", "")
             }),
-            row("true", json("true"), said("200 yes", "OK yes", "")),
+            row("true", json("true"), replies("200 yes", "OK yes", "")),
         ];
         play(binary, keys, rows).await;
     }

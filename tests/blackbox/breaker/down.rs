@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use super::{ask, ask_until_asked, down_after, down_shortly_after, is_down, told};
+use super::{ask, ask_until_asked, changes, down_after, down_shortly_after, is_down};
 use crate::support::{
     backend::{Act, Backend, Gate, good, status},
     peer::question,
@@ -65,7 +65,7 @@ async fn without_a_breaker_a_target_is_always_asked() {
             same(binary.name(), &reply, &answered);
             assert_eq!(backend.count(), count, "{binary:?}");
         }
-        told(&program, 0, 0).await;
+        changes(&program, 0, 0).await;
     }
 }
 
@@ -104,7 +104,7 @@ async fn after_the_pause_one_call_finds_out_and_the_others_are_not_kept_waiting(
             let reply = ask(other, binary).await;
             same("up again", &reply, &found(binary, "DUNNO"));
         }
-        told(&program, 1, 1).await;
+        changes(&program, 1, 1).await;
     }
 }
 
@@ -130,7 +130,7 @@ async fn a_probe_whose_peer_has_gone_away_is_not_waited_for() {
         let mut peer = program.peer().await;
         ask_until_asked(&mut peer, binary, &backend, 4).await;
         same(binary.name(), &peer.reply().await, &found(binary, "DUNNO"));
-        told(&program, 1, 1).await;
+        changes(&program, 1, 1).await;
     }
 }
 
@@ -178,7 +178,7 @@ async fn many_failures_at_once_are_one_line_in_the_log() {
         for peer in &mut peers {
             is_down(peer, binary, &backend, &late).await;
         }
-        told(&program, 1, 0).await;
+        changes(&program, 1, 0).await;
     }
 }
 
@@ -196,12 +196,12 @@ async fn a_reload_leaves_a_target_in_peace_unless_its_endpoint_has_changed() {
         same("first", &ask(&mut peer, binary).await, &answered);
         program.rewrite(&config(""));
         program.signal(Signal::HUP);
-        program.told("READY=1", 2).await;
+        program.notified("READY=1", 2).await;
         is_down(&mut peer, binary, &backend, &answered).await;
         let asked = backend.count();
         program.rewrite(&config("user-agent = \"other\""));
         program.signal(Signal::HUP);
-        program.told("READY=1", 3).await;
+        program.notified("READY=1", 3).await;
         same("other", &ask(&mut peer, binary).await, &answered);
         assert_eq!(backend.count(), asked + 1, "{binary:?}");
     }

@@ -1,6 +1,6 @@
 //! The failures that count against a target.
 
-use super::{ask, down_after, is_down, told};
+use super::{ask, changes, down_after, is_down};
 use crate::support::{
     Wrong,
     backend::{Act, Backend, Gate, Script, good, raw, response, status},
@@ -140,7 +140,7 @@ async fn a_shortage_of_descriptors_says_nothing_about_the_target() {
             &ask(&mut peer, binary).await,
             &found(binary, "DUNNO"),
         );
-        told(&program, 0, 0).await;
+        changes(&program, 0, 0).await;
     }
 }
 
@@ -170,7 +170,7 @@ async fn a_kept_connection_that_the_backend_has_closed_costs_nothing() {
                 same(&place, &reply, &found(binary, "DUNNO"));
             }
             assert!(lost <= 10, "{what}: {lost} of 100 policy requests");
-            told(&program, 0, 0).await;
+            changes(&program, 0, 0).await;
         }
     }
 }
@@ -200,7 +200,7 @@ async fn many_kept_connections_that_are_closed_at_once_cost_nothing() {
         for peer in &mut peers {
             same("after", &peer.reply().await, &found(binary, "REJECT"));
         }
-        told(&program, 0, 0).await;
+        changes(&program, 0, 0).await;
     }
 }
 
@@ -262,7 +262,7 @@ async fn a_target_that_answers_nobody_is_blamed_however_little_time_it_had() {
         };
         tokio::select! {
             () = asking => {}
-            () = told(&program, 1, 0) => {}
+            () = changes(&program, 1, 0) => {}
         }
     }
 }

@@ -62,7 +62,7 @@ async fn ask_until_asked(peer: &mut Peer, binary: Binary, backend: &Backend, cou
 }
 
 /// Demands that the log says so often that a target is down, and that it is up again.
-async fn told(program: &Program, down: usize, up: usize) {
+async fn changes(program: &Program, down: usize, up: usize) {
     let count = |lines: &[String], text: &str| {
         let with = lines.iter().filter(|line| line.contains(text));
         with.count()

@@ -1,6 +1,6 @@
 //! Several targets, some of which are down.
 
-use super::{ask, down_after, down_shortly_after, told};
+use super::{ask, changes, down_after, down_shortly_after};
 use crate::support::{
     backend::{Act, Backend, good, status},
     program::{ALL, Binary, Reserved},
@@ -54,7 +54,7 @@ async fn where_the_first_target_refuses_connections_the_second_is_asked() {
             same(binary.name(), &reply, &echoed(binary, "key"));
             assert_eq!(second.count(), count, "{binary:?}");
         }
-        told(&program, 1, 0).await;
+        changes(&program, 1, 0).await;
     }
 }
 
@@ -86,7 +86,7 @@ async fn a_first_target_that_comes_back_is_asked_first_again() {
             same("back", &reply, &found(binary, "REJECT"));
         }
         assert_eq!((first.count(), second.count()), (21, before), "{binary:?}");
-        told(&program, 1, 1).await;
+        changes(&program, 1, 1).await;
     }
 }
 
@@ -115,6 +115,6 @@ async fn where_every_target_is_down_none_is_asked() {
         }
         // The others are probes.
         assert!(not_asked >= 10, "{binary:?}: {not_asked}");
-        told(&program, 3, 0).await;
+        changes(&program, 3, 0).await;
     }
 }

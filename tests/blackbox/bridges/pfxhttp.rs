@@ -137,7 +137,7 @@ async fn a_map_is_asked_in_json_and_answers_at_its_pointer() {
     const STRANGE: &str = "TEMP backend answer not understood";
     let mut place = Place::taken(Binary::Socketmap, Ready::of(BRIDGE), api).await;
     let both = "OK jane@example.org,joe@example.org";
-    for (key, said) in [
+    for (key, expected_reply) in [
         ("sales@example.org", both),
         ("one@example.org", "OK jane@example.org"),
         ("decoy@example.org", "OK right"),
@@ -156,7 +156,7 @@ async fn a_map_is_asked_in_json_and_answers_at_its_pointer() {
         ("down@example.org", "TEMP backend reported an error"),
         ("", "OK the empty key"),
     ] {
-        place.looks_up("aliases", key, said).await;
+        place.looks_up("aliases", key, expected_reply).await;
     }
     let request = place.requests().remove(0);
     assert_eq!(request.method, "POST");
@@ -175,9 +175,9 @@ async fn no_key_can_change_the_document_it_stands_in() {
         place.looks_up("aliases", key, "NOTFOUND ").await;
     }
     // What is not UTF-8 cannot stand in JSON.
-    let said = "TEMP key cannot be sent";
+    let expected_reply = "TEMP key cannot be sent";
     place
-        .answers_itself("aliases", b"caf\xe9@example.org", said)
+        .answers_itself("aliases", b"caf\xe9@example.org", expected_reply)
         .await;
     place.answers_itself("aliases", "<>", "NOTFOUND ").await;
     place
@@ -204,7 +204,7 @@ async fn every_other_status_and_every_other_body_makes_mail_wait() {
     let good = "{\"data\":{\"destinations\":\"jane@example.org\"}}";
     let body = |status| typed(status, "application/json", good);
     let html = |status| typed(status, "text/html", "<html>Bad Gateway</html>");
-    for (row, script, said) in [
+    for (row, script, expected_reply) in [
         ("202", body(202), "TEMP backend answered 202"),
         ("204", status(204), "TEMP backend answered 204"),
         (
@@ -229,7 +229,7 @@ async fn every_other_status_and_every_other_body_makes_mail_wait() {
             "TEMP backend unreachable",
         ),
     ] {
-        place.when("aliases", row, script, said).await;
+        place.when("aliases", row, script, expected_reply).await;
     }
     place.left().await;
 }
@@ -333,8 +333,10 @@ async fn two_questions_at_once_get_two_answers_and_half_a_one_none() {
 async fn a_wrong_key_or_password_makes_mail_wait() {
     let socketmap = Binary::Socketmap;
     let mut place = Place::taken_with("another", socketmap, Ready::of(BRIDGE), api).await;
-    let said = "TEMP backend answered 401";
-    place.looks_up("aliases", "sales@example.org", said).await;
+    let expected_reply = "TEMP backend answered 401";
+    place
+        .looks_up("aliases", "sales@example.org", expected_reply)
+        .await;
     place.left().await;
     let policy = Binary::Policy;
     let mut place = Place::taken_with("another", policy, Ready::of(BRIDGE), api).await;

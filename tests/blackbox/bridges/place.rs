@@ -117,19 +117,31 @@ impl Place {
     }
 
     /// Looks a key up: exactly one call, and this reply.
-    pub(crate) async fn looks_up(&mut self, table: &str, key: impl AsRef<[u8]>, said: &str) {
-        self.asks(table, key.as_ref(), said, Some(1)).await;
+    pub(crate) async fn looks_up(
+        &mut self,
+        table: &str,
+        key: impl AsRef<[u8]>,
+        expected_reply: &str,
+    ) {
+        self.asks(table, key.as_ref(), expected_reply, Some(1))
+            .await;
     }
 
     /// Looks a key up that the API is not asked for.
-    pub(crate) async fn answers_itself(&mut self, table: &str, key: impl AsRef<[u8]>, said: &str) {
-        self.asks(table, key.as_ref(), said, Some(0)).await;
+    pub(crate) async fn answers_itself(
+        &mut self,
+        table: &str,
+        key: impl AsRef<[u8]>,
+        expected_reply: &str,
+    ) {
+        self.asks(table, key.as_ref(), expected_reply, Some(0))
+            .await;
     }
 
-    async fn asks(&mut self, table: &str, key: &[u8], said: &str, calls: Option<usize>) {
+    async fn asks(&mut self, table: &str, key: &[u8], expected_reply: &str, calls: Option<usize>) {
         let row = format!("{table} {}", key.escape_ascii());
         let question = question(self.binary, table, key);
-        self.says(&row, &question, said, calls).await;
+        self.says(&row, &question, expected_reply, calls).await;
     }
 
     /// Asks about attributes, a line each: exactly one call, and this action.
@@ -149,14 +161,27 @@ impl Place {
     }
 
     /// Looks a key up that the API sends elsewhere at first.
-    pub(crate) async fn is_led_to(&mut self, table: &str, key: impl AsRef<[u8]>, said: &str) {
-        self.asks(table, key.as_ref(), said, Some(2)).await;
+    pub(crate) async fn is_led_to(
+        &mut self,
+        table: &str,
+        key: impl AsRef<[u8]>,
+        expected_reply: &str,
+    ) {
+        self.asks(table, key.as_ref(), expected_reply, Some(2))
+            .await;
     }
 
     /// What is said when the API answers everything in this way from here on.
-    pub(crate) async fn when(&mut self, table: &str, row: &str, script: Script, said: &str) {
+    pub(crate) async fn when(
+        &mut self,
+        table: &str,
+        row: &str,
+        script: Script,
+        expected_reply: &str,
+    ) {
         let key = "user@example.org";
-        self.when_asked(table, key, row, script, said).await;
+        self.when_asked(table, key, row, script, expected_reply)
+            .await;
     }
 
     /// The same with a key of one's own.
@@ -166,17 +191,24 @@ impl Place {
         key: &str,
         row: &str,
         script: Script,
-        said: &str,
+        expected_reply: &str,
     ) {
         self.backend.set(script);
         let question = question(self.binary, table, key);
-        self.says(row, &question, said, None).await;
+        self.says(row, &question, expected_reply, None).await;
     }
 
-    async fn says(&mut self, row: &str, question: &[u8], said: &str, calls: Option<usize>) {
+    async fn says(
+        &mut self,
+        row: &str,
+        question: &[u8],
+        expected_reply: &str,
+        calls: Option<usize>,
+    ) {
         let before = self.backend.count();
         let reply = self.peer.ask(question).await;
-        self.wrong.compare(row, &reply, &framed(self.binary, said));
+        self.wrong
+            .compare(row, &reply, &framed(self.binary, expected_reply));
         let seen = self.backend.count() - before;
         if let Some(calls) = calls {
             self.wrong

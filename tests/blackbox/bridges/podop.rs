@@ -132,7 +132,7 @@ async fn the_maps_are_answered_as_before() {
     let both = "OK jane@example.org,joe@example.org";
     let rewritten = "SRS0=ABCD=XY=example.net=joe@example.org";
     let rate = "OK 450 4.2.1 You are sending too many emails too fast.";
-    for (map, key, said) in [
+    for (map, key, expected_reply) in [
         ("alias", "sales@example.org", both),
         ("alias", "ü@example.org", "OK umlaut@example.org"),
         ("alias", "else@example.org", "NOTFOUND "),
@@ -162,7 +162,7 @@ async fn the_maps_are_answered_as_before() {
         // The API counts every call, so there is no second one.
         ("senderrate", "lost@example.org", "TEMP backend unreachable"),
     ] {
-        place.looks_up(map, key, said).await;
+        place.looks_up(map, key, expected_reply).await;
     }
     let targets: Vec<_> = place.requests().into_iter().map(|r| r.target).collect();
     assert_eq!(targets[0], "/internal/postfix/alias/sales%40example.org");
@@ -188,12 +188,12 @@ async fn a_key_stays_within_its_segment() {
 #[tokio::test]
 async fn a_map_that_is_not_there_is_a_failure() {
     let mut place = Place::taken(Binary::Socketmap, Ready::of(BRIDGE), api).await;
-    let said = "PERM unknown map";
+    let expected_reply = "PERM unknown map";
     place
-        .answers_itself("aliases", "sales@example.org", said)
+        .answers_itself("aliases", "sales@example.org", expected_reply)
         .await;
     place
-        .answers_itself("../alias", "sales@example.org", said)
+        .answers_itself("../alias", "sales@example.org", expected_reply)
         .await;
     place.left().await;
 }
@@ -225,7 +225,7 @@ async fn two_questions_in_one_piece_are_both_answered() {
 async fn what_is_no_json_string_is_never_said_as_python_would_write_it() {
     const STRANGE: &str = "TEMP backend answer not understood";
     let mut place = Place::taken(Binary::Socketmap, Ready::of(BRIDGE), api).await;
-    for (row, body, said) in [
+    for (row, body, expected_reply) in [
         ("a list", "[\"r1\",\"r2\"]", "OK r1,r2"),
         ("true", "true", "OK 1"),
         ("a number", "25", "OK 25"),
@@ -236,7 +236,9 @@ async fn what_is_no_json_string_is_never_said_as_python_would_write_it() {
         ("a bare word", "single", STRANGE),
         ("nothing", "", STRANGE),
     ] {
-        place.when("alias", row, backend::json(body), said).await;
+        place
+            .when("alias", row, backend::json(body), expected_reply)
+            .await;
     }
     place.left().await;
 }
@@ -269,8 +271,8 @@ async fn every_failure_makes_mail_wait() {
             "backend unreachable",
         ),
     ] {
-        let said = failure(Binary::Socketmap, word, reason);
-        place.when("alias", row, script, &said).await;
+        let expected_reply = failure(Binary::Socketmap, word, reason);
+        place.when("alias", row, script, &expected_reply).await;
     }
     place.left().await;
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::support::{
     backend::{self, Act, Request, Script, plain, response, status, typed},
     program::Binary,
-    said::LATER,
+    replies::LATER,
 };
 
 const BRIDGE: &str = "postfix-rest-api-connector";
@@ -226,8 +226,8 @@ async fn no_failure_of_a_lookup_is_said_as_not_found() {
                 "backend unreachable",
             ),
         ] {
-            let said = failure(binary, word, reason);
-            place.when("aliases", row, script, &said).await;
+            let expected_reply = failure(binary, word, reason);
+            place.when("aliases", row, script, &expected_reply).await;
         }
         place.left().await;
     }
@@ -281,9 +281,11 @@ async fn a_wrong_token_makes_mail_wait() {
         (Binary::TcpLookup, "400 backend%20answered%20401"),
         (Binary::Socketmap, "TEMP backend answered 401"),
     ];
-    for (binary, said) in lookups {
+    for (binary, expected_reply) in lookups {
         let mut place = Place::taken_with("another", binary, Ready::of(BRIDGE), api).await;
-        place.looks_up("aliases", "sales@example.org", said).await;
+        place
+            .looks_up("aliases", "sales@example.org", expected_reply)
+            .await;
         place.left().await;
     }
     let mut place = Place::taken_with("another", Binary::Policy, Ready::of(BRIDGE), api).await;

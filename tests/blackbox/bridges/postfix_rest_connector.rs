@@ -337,8 +337,8 @@ async fn no_failure_of_a_lookup_is_said_as_not_found() {
     for binary in [Binary::TcpLookup, Binary::Socketmap] {
         let mut place = Place::taken(binary, Ready::of(BRIDGE), api).await;
         for (row, script, word, reason) in failures() {
-            let said = failure(binary, word, reason);
-            place.when("aliases", row, script, &said).await;
+            let expected_reply = failure(binary, word, reason);
+            place.when("aliases", row, script, &expected_reply).await;
         }
         place.left().await;
     }
@@ -347,9 +347,9 @@ async fn no_failure_of_a_lookup_is_said_as_not_found() {
 #[tokio::test]
 async fn an_api_that_keeps_silent_is_said_as_a_timeout() {
     let mut place = Place::taken(Binary::Socketmap, Ready::of(BRIDGE), api).await;
-    let said = "TIMEOUT backend timed out";
+    let expected_reply = "TIMEOUT backend timed out";
     place
-        .when("aliases", "silence", vec![Act::Hang], said)
+        .when("aliases", "silence", vec![Act::Hang], expected_reply)
         .await;
     place.left().await;
 }
@@ -406,9 +406,11 @@ async fn a_wrong_token_makes_mail_wait() {
         (Binary::TcpLookup, "400 backend%20answered%20401"),
         (Binary::Socketmap, "TEMP backend answered 401"),
     ];
-    for (binary, said) in lookups {
+    for (binary, expected_reply) in lookups {
         let mut place = Place::taken_with("another", binary, Ready::of(BRIDGE), api).await;
-        place.looks_up("aliases", "sales@example.org", said).await;
+        place
+            .looks_up("aliases", "sales@example.org", expected_reply)
+            .await;
         place.left().await;
     }
     let mut place = Place::taken_with("another", Binary::Policy, Ready::of(BRIDGE), api).await;

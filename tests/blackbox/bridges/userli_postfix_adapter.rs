@@ -69,7 +69,7 @@ fn senders(key: &[u8]) -> serde_json::Value {
 async fn the_four_maps_are_answered_as_before() {
     let mut place = Place::taken(Binary::Socketmap, Ready::of(BRIDGE), api).await;
     let both = "OK jane.doe@example.org,joe@example.org";
-    for (map, key, said) in [
+    for (map, key, expected_reply) in [
         ("alias", "sales@example.org", both),
         ("alias", "else@example.org", "NOTFOUND "),
         ("domain", "example.org", "OK 1"),
@@ -80,7 +80,7 @@ async fn the_four_maps_are_answered_as_before() {
         ("senders", "jane.doe@example.org", "OK jane.doe@example.org"),
         ("senders", "else@example.org", "NOTFOUND "),
     ] {
-        place.looks_up(map, key, said).await;
+        place.looks_up(map, key, expected_reply).await;
     }
     let request = place.requests().remove(0);
     assert_eq!(request.target, "/api/postfix/alias/sales%40example.org");
@@ -211,13 +211,15 @@ async fn a_status_is_looked_at_before_its_body() {
         ),
     ] {
         for map in MAPS {
-            let said = failure(Binary::Socketmap, word, reason);
+            let expected_reply = failure(Binary::Socketmap, word, reason);
             let key = if map == "domain" {
                 "example.org"
             } else {
                 "user@example.org"
             };
-            place.when_asked(map, key, row, script.clone(), &said).await;
+            place
+                .when_asked(map, key, row, script.clone(), &expected_reply)
+                .await;
         }
     }
     place.left().await;
@@ -227,8 +229,12 @@ async fn a_status_is_looked_at_before_its_body() {
 async fn a_wrong_token_makes_mail_wait() {
     let socketmap = Binary::Socketmap;
     let mut place = Place::taken_with("another", socketmap, Ready::of(BRIDGE), api).await;
-    let said = "TEMP backend answered 401";
-    place.looks_up("alias", "sales@example.org", said).await;
-    place.looks_up("domain", "example.org", said).await;
+    let expected_reply = "TEMP backend answered 401";
+    place
+        .looks_up("alias", "sales@example.org", expected_reply)
+        .await;
+    place
+        .looks_up("domain", "example.org", expected_reply)
+        .await;
     place.left().await;
 }

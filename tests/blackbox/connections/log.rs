@@ -82,10 +82,10 @@ async fn at_debug_each_request_has_its_line_and_secrets_stay_hidden() {
         // Each has the name of a table or none, and no library has a line.
         let debug = end.stderr.lines().filter(|line| line.contains(" DEBUG "));
         for line in debug {
-            let (_, said) = line.split_once(" DEBUG ").expect("what is said");
+            let (_, expected_reply) = line.split_once(" DEBUG ").expect("what is said");
             let is_ours = ["t: ", "-: ", "connection: "]
                 .iter()
-                .any(|start| said.starts_with(start));
+                .any(|start| expected_reply.starts_with(start));
             assert!(is_ours, "{line} in {end:#?}");
         }
     }

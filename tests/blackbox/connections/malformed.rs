@@ -6,7 +6,7 @@ use crate::support::{
     backend::{Backend, good, plain},
     peer::{framed, netstring, question},
     program::{ALL, Binary},
-    said::LATER,
+    replies::LATER,
     same,
     tables::{echo, echoed, found, serve_tcp, table},
 };

@@ -12,7 +12,7 @@ use super::InFlight;
 use crate::support::{
     backend::{Backend, good, json},
     peer::{netstring, question},
-    program::{ALL, Binary, Launch, said},
+    program::{ALL, Binary, Launch, times_seen},
     same, soon,
     tables::{echo, echoed, found, serve_tcp, table},
 };
@@ -28,8 +28,8 @@ async fn a_good_reload_serves_the_next_request_of_the_same_connection() {
         same("before", &peer.ask(&request).await, &found(binary, "DUNNO"));
         program.rewrite(&table(binary, &after.url("/"), ""));
         program.signal(Signal::HUP);
-        program.told("RELOADING=1", 1).await;
-        program.told("READY=1", 2).await;
+        program.notified("RELOADING=1", 1).await;
+        program.notified("READY=1", 2).await;
         same("after", &peer.ask(&request).await, &found(binary, "REJECT"));
         assert_eq!((before.count(), after.count()), (1, 1), "{binary:?}");
         program.stop().await;
@@ -49,7 +49,7 @@ async fn a_call_under_way_is_answered_by_the_old_configuration() {
         let after = Backend::always(good(binary, "REJECT"));
         program.rewrite(&table(binary, &after.url("/"), ""));
         program.signal(Signal::HUP);
-        program.told("READY=1", 2).await;
+        program.notified("READY=1", 2).await;
         gate.pass(1);
         same("under way", &asking.reply().await, &found(binary, "DUNNO"));
         let reply = asking.ask(question(binary, "t", "key")).await;
@@ -81,14 +81,15 @@ async fn a_bad_reload_keeps_the_old_configuration_and_logs_every_problem() {
             program.stderr.until(&place, logged).await;
         }
         // A reload that was announced must be said to be over.
-        let over = |seen: &[String]| said(seen, "READY=1") == said(seen, "RELOADING=1") + 1;
+        let over =
+            |seen: &[String]| times_seen(seen, "READY=1") == times_seen(seen, "RELOADING=1") + 1;
         program.notices.until("the reload's end", over).await;
         same("kept", &peer.ask(&request).await, &found(binary, "DUNNO"));
 
         let next = Backend::always(good(binary, "REJECT"));
         program.rewrite(&table(binary, &next.url("/"), ""));
         program.signal(Signal::HUP);
-        program.told("READY=1", 3).await;
+        program.notified("READY=1", 3).await;
         same(
             "repaired",
             &peer.ask(&request).await,

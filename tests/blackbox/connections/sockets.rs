@@ -51,7 +51,7 @@ async fn what_is_ready_is_counted_without_tables_that_have_no_socket() {
         let program = launch.tcp4("metrics").ready().await;
         program.logged("ready: serving 2 tables on 3 sockets").await;
         program
-            .told("STATUS=serving 2 tables on 3 sockets", 1)
+            .notified("STATUS=serving 2 tables on 3 sockets", 1)
             .await;
     }
 }

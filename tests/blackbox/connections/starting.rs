@@ -3,8 +3,8 @@
 use crate::support::{
     backend::{Backend, good},
     peer::{framed, question},
-    program::{ALL, Binary, Launch, Reserved, said},
-    said::LATER,
+    program::{ALL, Binary, Launch, Reserved, times_seen},
+    replies::LATER,
     same,
     tables::{echo, echoed, found, serve_tcp, table},
 };
@@ -24,7 +24,7 @@ async fn ready_is_said_only_by_a_program_that_serves() {
         program.until_ready().await;
         let reply = program.peer().await.ask(question(binary, "t", "key")).await;
         same(binary.name(), &reply, &echoed(binary, "key"));
-        assert_eq!(said(&program.notices.all(), "READY=1"), 1);
+        assert_eq!(times_seen(&program.notices.all(), "READY=1"), 1);
         let status = |seen: &[String]| {
             seen.iter()
                 .any(|line| line.len() > "STATUS=".len() && line.starts_with("STATUS="))
@@ -37,7 +37,7 @@ async fn ready_is_said_only_by_a_program_that_serves() {
             .start();
         let notices = bad.notices.clone();
         bad.end().await.status(78);
-        assert_eq!(said(&notices.all(), "READY=1"), 0, "{binary:?}");
+        assert_eq!(times_seen(&notices.all(), "READY=1"), 0, "{binary:?}");
     }
 }
 
@@ -51,11 +51,11 @@ async fn the_watchdog_is_fed_while_connections_are_served() {
             .watchdog(200_000)
             .ready()
             .await;
-        program.told("WATCHDOG=1", 3).await;
+        program.notified("WATCHDOG=1", 3).await;
         let reply = program.peer().await.ask(question(binary, "t", "key")).await;
         same(binary.name(), &reply, &echoed(binary, "key"));
-        let before = said(&program.notices.all(), "WATCHDOG=1");
-        program.told("WATCHDOG=1", before + 2).await;
+        let before = times_seen(&program.notices.all(), "WATCHDOG=1");
+        program.notified("WATCHDOG=1", before + 2).await;
     }
 }
 
@@ -68,7 +68,7 @@ async fn without_a_watchdog_none_is_fed() {
     .await;
     let notices = program.notices.clone();
     program.stop().await;
-    assert_eq!(said(&notices.all(), "WATCHDOG=1"), 0);
+    assert_eq!(times_seen(&notices.all(), "WATCHDOG=1"), 0);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use super::InFlight;
 use crate::support::{
     peer::{netstring, question},
-    program::{ALL, Binary, said},
+    program::{ALL, Binary, times_seen},
     same,
     tables::{found, serve_tcp, table},
 };
@@ -17,7 +17,7 @@ async fn at_sigterm_what_was_asked_is_answered_and_the_idle_are_closed() {
         // A request that has arrived, though not been read, was asked as well.
         test.asking.send(question(binary, "t", "key")).await;
         test.program.signal(Signal::TERM);
-        test.program.told("STOPPING=1", 1).await;
+        test.program.notified("STOPPING=1", 1).await;
         test.idle.expect_eof().await;
         test.gate.pass(2);
         same(
@@ -39,7 +39,7 @@ async fn at_sigterm_what_was_asked_is_answered_and_the_idle_are_closed() {
 async fn after_sigterm_nobody_new_is_accepted_and_the_socket_stays() {
     let mut test = InFlight::start(Binary::Socketmap, "drain-timeout = \"85s\"").await;
     test.program.signal(Signal::TERM);
-    test.program.told("STOPPING=1", 1).await;
+    test.program.notified("STOPPING=1", 1).await;
     test.idle.expect_eof().await;
     // It connects, because the service manager still holds the socket for the next start.
     let mut late = test.program.peer().await;
@@ -71,7 +71,7 @@ async fn a_second_sigterm_ends_the_program_at_once() {
     for binary in ALL {
         let mut test = InFlight::start(binary, "drain-timeout = \"85s\"").await;
         test.program.signal(Signal::TERM);
-        test.program.told("STOPPING=1", 1).await;
+        test.program.notified("STOPPING=1", 1).await;
         test.idle.expect_eof().await;
         test.program.signal(Signal::TERM);
         // The gate is shut: it does not wait for the call, and says nothing in its place.
@@ -86,6 +86,6 @@ async fn a_program_without_connections_stops_at_sigterm() {
         let program = serve_tcp(binary, table(binary, "http://127.0.0.1:9/", "")).await;
         let notices = program.notices.clone();
         program.stop().await;
-        assert_eq!(said(&notices.all(), "STOPPING=1"), 1, "{binary:?}");
+        assert_eq!(times_seen(&notices.all(), "STOPPING=1"), 1, "{binary:?}");
     }
 }

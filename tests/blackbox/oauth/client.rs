@@ -12,7 +12,7 @@ use crate::{
     support::{
         backend::{Backend, dunno},
         program::{ALL, Binary, Launch},
-        said::DUNNO,
+        replies::DUNNO,
         same,
         tables::{expect, expect_of, table},
     },

@@ -8,7 +8,7 @@ use crate::support::{
     backend::{Act, Backend, Gate, Script, dunno, json as answer, raw, status, typed},
     peer::{netstring, question},
     program::{ALL, Binary, Reserved},
-    said::{DUNNO, NO_CREDENTIALS, UNREACHABLE},
+    replies::{DUNNO, NO_CREDENTIALS, UNREACHABLE},
     same, soon,
     tables::{ask, expect, serve, table},
 };
@@ -155,10 +155,10 @@ async fn a_failure_names_the_step_and_the_servers_word_for_it() {
         let keys = oauth(&tokens.url("/"), "");
         let config = table(binary, "http://127.0.0.1/", &keys);
         let end = expect(binary, config, NO_CREDENTIALS).await;
-        let said = end.stderr.replace(" table=", "\" table=");
+        let expected_reply = end.stderr.replace(" table=", "\" table=");
         let expected = format!("backend credentials unavailable: {expected}");
-        assert!(said.contains(&expected), "{expected}: {end:#?}");
-        assert!(!said.contains("s3cret"), "{end:#?}");
+        assert!(expected_reply.contains(&expected), "{expected}: {end:#?}");
+        assert!(!expected_reply.contains("s3cret"), "{end:#?}");
     }
     let reserved = Reserved::new();
     let origin = format!("http://{}", reserved.address());

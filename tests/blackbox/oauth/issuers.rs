@@ -14,7 +14,7 @@ use crate::{
         backend::{Backend, dunno, json as answer, status, typed},
         peer::question,
         program::{ALL, Binary, Reserved},
-        said::{DUNNO, NO_CREDENTIALS},
+        replies::{DUNNO, NO_CREDENTIALS},
         same, soon,
         tables::{ask, expect, serve, table},
     },

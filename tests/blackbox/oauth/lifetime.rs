@@ -7,7 +7,7 @@ use crate::support::{
     backend::{Act, Backend, Gate, dunno, json as answer, status},
     peer::{framed, netstring, question},
     program::{ALL, Binary, Launch},
-    said::{DUNNO, LATER},
+    replies::{DUNNO, LATER},
     same, soon,
     tables::{ask, expect, serve, table},
 };
@@ -175,13 +175,13 @@ async fn a_second_refusal_is_an_answer() {
         let backend = Backend::always(status(401));
         let keys = oauth(&tokens.url("/"), "");
         let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
-        let said = match binary {
+        let expected_reply = match binary {
             Binary::TcpLookup => "400 backend%20answered%20401",
             Binary::Socketmap => "TEMP backend answered 401",
             Binary::Policy => LATER,
         };
         let reply = ask(&program, binary, "key").await;
-        same("refused", &reply, &framed(binary, said));
+        same("refused", &reply, &framed(binary, expected_reply));
         assert_eq!((tokens.count(), backend.count()), (2, 2), "{binary:?}");
         assert_eq!(
             super::tokens(&backend),
@@ -237,7 +237,7 @@ async fn a_token_that_many_callers_saw_refused_is_renewed_once() {
 #[tokio::test]
 async fn only_a_401_renews_a_token() {
     let binary = Binary::Socketmap;
-    for (number, said) in [
+    for (number, expected_reply) in [
         (403, "TEMP backend answered 403"),
         (407, "TEMP backend answered 407"),
         (400, "PERM backend answered 400"),
@@ -248,8 +248,12 @@ async fn only_a_401_renews_a_token() {
         let keys = oauth(&tokens.url("/"), "");
         let program = serve(binary, table(binary, &backend.url("/"), &keys)).await;
         let reply = ask(&program, binary, "key").await;
-        same(said, &reply, &netstring(said));
-        assert_eq!((tokens.count(), backend.count()), (1, 1), "{said}");
+        same(expected_reply, &reply, &netstring(expected_reply));
+        assert_eq!(
+            (tokens.count(), backend.count()),
+            (1, 1),
+            "{expected_reply}"
+        );
     }
     let backend = Backend::always(status(401));
     let config = table(binary, &backend.url("/"), "bearer-token = \"fixed\"");

@@ -11,7 +11,7 @@ use crate::support::{
     backend::{Backend, dunno, json as answer, status, typed},
     peer::{netstring, question},
     program::{Binary, Launch},
-    said::DUNNO,
+    replies::DUNNO,
     same,
     tables::{ask, expect, refused, serve, table},
 };
@@ -168,7 +168,7 @@ async fn a_reload_with_another_client_fetches_another_token() {
     same("before", &peer.ask(&request).await, &DUNNO.by(binary));
     program.rewrite(&config.replace(SECRET, "another"));
     program.signal(Signal::HUP);
-    program.told("READY=1", 2).await;
+    program.notified("READY=1", 2).await;
     same("after", &peer.ask(&request).await, &DUNNO.by(binary));
     let basic = format!("Basic {}", BASE64.encode(format!("{ID}:another")));
     let asked = tokens.requests();
@@ -239,11 +239,11 @@ async fn secrets_stand_in_no_log_and_no_listing() {
             );
             let program = serve(Binary::Socketmap, config.clone()).await;
             let reply = ask(&program, Binary::Socketmap, "key").await;
-            let said = match row {
+            let expected_reply = match row {
                 0 => "TEMP backend answered 401",
                 _ => "TEMP backend credentials unavailable",
             };
-            same("no value", &reply, &netstring(said));
+            same("no value", &reply, &netstring(expected_reply));
             let log = program.stop().await.stderr;
             assert!(!log.is_empty(), "a log at all");
             let shown = Launch::new(Binary::Socketmap)

@@ -12,7 +12,7 @@ use crate::{
         backend::{Backend, dunno, response},
         peer::netstring,
         program::{Binary, Launch},
-        said::{DUNNO, NO_CREDENTIALS},
+        replies::{DUNNO, NO_CREDENTIALS},
         same,
         tables::{ask, expect, expect_of, serve, table},
     },
@@ -87,7 +87,7 @@ async fn of_the_tls_of_a_table_only_what_narrows_trust_reaches_the_token_endpoin
         [ca, other_ca, cert, key].map(|path| path.display().to_string());
     let client = format!("client-cert = \"{cert}\", client-key = \"{key}\"");
     let (of_one, of_other) = (authority.server(), other.server());
-    for (table_tls, own, server, said) in [
+    for (table_tls, own, server, expected_reply) in [
         // Whom to trust instead of the system, and the lowest version.
         (format!("ca = \"{ca}\""), None, of_one.tls(), DUNNO),
         (
@@ -173,7 +173,7 @@ async fn of_the_tls_of_a_table_only_what_narrows_trust_reaches_the_token_endpoin
         let launch = Launch::new(binary)
             .config(table(binary, &backend.url("/"), &keys))
             .environment("SSL_CERT_FILE", &other_ca);
-        let end = expect_of(launch, binary, said).await;
+        let end = expect_of(launch, binary, expected_reply).await;
         let is_warned = end.stderr.contains("socketmap.t.oauth2.tls.verify");
         assert_eq!(is_warned, more.contains("verify"), "{end:#?}");
     }

@@ -15,7 +15,7 @@ use crate::{
         backend::{Backend, good, json},
         peer::{netstring, question},
         program::{ALL, Binary, Launch},
-        said::DUNNO,
+        replies::DUNNO,
         same,
     },
 };
@@ -49,7 +49,7 @@ async fn a_program_stops_while_it_reads_a_configuration_that_does_not_end() {
         std::fs::remove_file(path).expect("a removed file");
         mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
         program.signal(Signal::HUP);
-        program.told("RELOADING=1", 1).await;
+        program.notified("RELOADING=1", 1).await;
         // It opens when the program does, and says nothing.
         let writing = tokio::fs::OpenOptions::new().write(true).open(path).await;
         let _silent = writing.expect("a pipe that is read");

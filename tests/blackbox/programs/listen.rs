@@ -16,7 +16,7 @@ use crate::support::{
     backend::{Backend, good},
     peer::{Address, Peer, framed, question},
     program::{ALL, Binary, End, Launch, Reserved, listen},
-    said::DUNNO,
+    replies::DUNNO,
     same,
 };
 

@@ -3,8 +3,8 @@
 use super::users;
 use crate::support::{
     backend::{Act, Backend, Script, json, plain, status},
-    program::{Binary, End, LOOKUPS, Launch, said},
-    said::{BROKEN, LATER},
+    program::{Binary, End, LOOKUPS, Launch, times_seen},
+    replies::{BROKEN, LATER},
 };
 
 /// Asks once by `--query`.
@@ -126,5 +126,5 @@ async fn a_query_needs_no_socket_and_takes_none() {
     let end = program.end().await;
     end.status(0);
     assert_eq!(end.stdout, "v\n");
-    assert_eq!(said(&told.all(), "READY=1"), 0);
+    assert_eq!(times_seen(&told.all(), "READY=1"), 0);
 }

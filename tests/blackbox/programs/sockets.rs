@@ -16,7 +16,7 @@ use crate::support::{
     backend::{Backend, good},
     peer::question,
     program::{ALL, Binary, Launch, Socket},
-    said::DUNNO,
+    replies::DUNNO,
     same,
 };
 

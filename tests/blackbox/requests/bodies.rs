@@ -6,7 +6,7 @@ use crate::support::{
     backend::{Backend, dunno, good, plain},
     peer::{framed, netstring, question},
     program::{ALL, Binary, LOOKUPS},
-    said::{DUNNO, LATER},
+    replies::{DUNNO, LATER},
     same,
     tables::{expect, serve, table},
 };
@@ -63,13 +63,13 @@ async fn bytes_that_are_not_utf8_cannot_go_into_json() {
             b"\xed\xa0\x80",
             b"\xc0\xaf",
         ] {
-            let said = match binary {
+            let expected_reply = match binary {
                 Binary::TcpLookup => "400 key%20cannot%20be%20sent",
                 Binary::Socketmap => "TEMP key cannot be sent",
                 Binary::Policy => LATER,
             };
             let reply = peer.ask(question(binary, "t", key)).await;
-            same(&format!("{key:?}"), &reply, &framed(binary, said));
+            same(&format!("{key:?}"), &reply, &framed(binary, expected_reply));
         }
         assert_eq!(backend.count(), 0, "{binary:?}");
         // Where it does not go, it does no harm.

@@ -6,7 +6,7 @@ use crate::support::{
     backend::{Backend, dunno, good, json},
     peer::question,
     program::{ALL, Binary, LOOKUPS, Launch},
-    said::{DUNNO, NOT_FOUND},
+    replies::{DUNNO, NOT_FOUND},
     same,
     tables::{expect, serve, table},
 };

@@ -4,7 +4,7 @@ use crate::support::{
     backend::{Backend, dunno},
     peer::{netstring, question},
     program::{Binary, LOOKUPS},
-    said::{DUNNO, NOT_FOUND},
+    replies::{DUNNO, NOT_FOUND},
     same,
     tables::{ask, serve, table},
 };
@@ -17,12 +17,12 @@ async fn a_key_is_normalised_before_the_backend_is_asked() {
         let keys = "query = { k = \"{key}\" }\nnormalise = { lowercase = true, delimiter = \"+\", \
                     pattern = \"[a-z]+@example\\\\.com\" }";
         let program = serve(binary, table(binary, &backend.url("/"), keys)).await;
-        for (key, said) in [
+        for (key, expected_reply) in [
             ("Alice+News@Example.COM", DUNNO),
             ("alice2@example.com", NOT_FOUND),
         ] {
             let reply = ask(&program, binary, key).await;
-            same(key, &reply, &said.by(binary));
+            same(key, &reply, &expected_reply.by(binary));
         }
         assert_eq!(backend.only().target, "/?k=alice%40example.com");
     }

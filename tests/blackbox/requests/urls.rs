@@ -5,7 +5,7 @@ use crate::support::{
     backend::{Backend, json, plain, status},
     peer::{framed, netstring, question},
     program::{Binary, LOOKUPS},
-    said::{LATER, NOT_FOUND, said},
+    replies::{LATER, NOT_FOUND, replies},
     same,
     tables::{serve, table},
 };
@@ -133,7 +133,7 @@ async fn the_keys_postfix_asks_of_every_table_are_not_found_without_a_call() {
         let mut peer = program.peer().await;
         for key in keys {
             let reply = peer.ask(question(binary, "t", key)).await;
-            same(key, &reply, &said("200 v", "OK v", "").by(binary));
+            same(key, &reply, &replies("200 v", "OK v", "").by(binary));
         }
         assert_eq!(backend.count(), 3, "{binary:?}");
     }
@@ -162,7 +162,7 @@ async fn a_key_that_leaves_its_segment_whole_is_asked() {
         let mut peer = program.peer().await;
         for key in [".", ".."] {
             let reply = peer.ask(question(binary, "t", key)).await;
-            same(key, &reply, &said("200 v", "OK v", "").by(binary));
+            same(key, &reply, &replies("200 v", "OK v", "").by(binary));
         }
         let targets: Vec<_> = backend.requests().into_iter().map(|r| r.target).collect();
         assert_eq!(targets, ["/u/id-.", "/u/id-.."], "{binary:?}");

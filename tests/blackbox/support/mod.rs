@@ -4,7 +4,7 @@
 pub(crate) mod backend;
 pub(crate) mod peer;
 pub(crate) mod program;
-pub(crate) mod said;
+pub(crate) mod replies;
 pub(crate) mod tables;
 
 use std::{

@@ -450,7 +450,7 @@ impl Program {
     pub(crate) async fn until_ready(&mut self) {
         let notices = self.notices.clone();
         let ended = tokio::select! {
-            _ = notices.until("READY=1", |seen| said(seen, "READY=1") > 0) => None,
+            _ = notices.until("READY=1", |seen| times_seen(seen, "READY=1") > 0) => None,
             status = self.child.wait() => Some(status),
         };
         if let Some(status) = ended {
@@ -464,10 +464,10 @@ impl Program {
     }
 
     /// Waits until the program has notified systemd of this so many times.
-    pub(crate) async fn told(&self, notice: &str, times: usize) {
+    pub(crate) async fn notified(&self, notice: &str, times: usize) {
         self.notices
             .until(&format!("{notice} for the {times}. time"), |seen| {
-                said(seen, notice) >= times
+                times_seen(seen, notice) >= times
             })
             .await;
     }
@@ -561,7 +561,7 @@ impl Program {
 }
 
 /// How often this was said.
-pub(crate) fn said(notices: &[String], notice: &str) -> usize {
+pub(crate) fn times_seen(notices: &[String], notice: &str) -> usize {
     notices.iter().filter(|seen| *seen == notice).count()
 }
 

@@ -4,7 +4,7 @@ use super::{
     backend::{Act, Backend, Gate, Request, Script, good, json, plain},
     peer::{Peer, framed, question},
     program::{Binary, End, Launch, Program},
-    said::{LATER, NOT_FOUND, Said},
+    replies::{LATER, NOT_FOUND, Replies},
     same,
 };
 
@@ -41,12 +41,16 @@ pub(crate) async fn ask(program: &Program, binary: Binary, key: impl AsRef<[u8]>
 }
 
 /// Starts a program with this configuration, asks once, demands this reply, and ends the program.
-pub(crate) async fn expect(binary: Binary, config: impl Into<String>, said: Said) -> End {
-    expect_of(Launch::new(binary).config(config), binary, said).await
+pub(crate) async fn expect(
+    binary: Binary,
+    config: impl Into<String>,
+    expected_reply: Replies,
+) -> End {
+    expect_of(Launch::new(binary).config(config), binary, expected_reply).await
 }
 
 /// As `expect`, of a program prepared otherwise.
-pub(crate) async fn expect_of(launch: Launch, binary: Binary, said: Said) -> End {
+pub(crate) async fn expect_of(launch: Launch, binary: Binary, expected_reply: Replies) -> End {
     let program = launch.unix("t").ready().await;
     let reply = ask(&program, binary, "key").await;
     let end = program.stop().await;
@@ -54,7 +58,7 @@ pub(crate) async fn expect_of(launch: Launch, binary: Binary, said: Said) -> End
     same(
         &format!("{}, which wrote:\n{stderr}", binary.name()),
         &reply,
-        &said.by(binary),
+        &expected_reply.by(binary),
     );
     end
 }

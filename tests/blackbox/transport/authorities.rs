@@ -12,7 +12,7 @@ use crate::{
         backend::{Backend, dunno},
         peer::question,
         program::{ALL, Binary, Launch},
-        said::{DUNNO, UNREACHABLE},
+        replies::{DUNNO, UNREACHABLE},
         same,
         tables::{expect, expect_of, refused, serve, table},
     },
@@ -64,10 +64,10 @@ async fn a_file_may_hold_several_authorities() {
     let text = format!("The first:\n{}\nThe second:\n{}", one.pem(), two.pem());
     let file = directory.write("ca.pem", &text);
     let keys = format!("tls.ca = \"{}\"", file.display());
-    for (authority, said) in [(&one, DUNNO), (&two, DUNNO), (&unknown, UNREACHABLE)] {
+    for (authority, expected_reply) in [(&one, DUNNO), (&two, DUNNO), (&unknown, UNREACHABLE)] {
         let server = Web::secure(authority.server().tls().config(), |_| Answer::dunno());
         let config = table(Binary::Socketmap, &server.url("https", "/"), &keys);
-        expect(Binary::Socketmap, config, said).await;
+        expect(Binary::Socketmap, config, expected_reply).await;
     }
 }
 
@@ -109,11 +109,11 @@ async fn a_certificate_that_does_not_hold_is_unreachable() {
 async fn a_name_is_checked_as_well_as_an_address() {
     let (authority, _directory, ca) = authority();
     let binary = Binary::Socketmap;
-    for (name, said) in [("localhost", DUNNO), ("other.example", UNREACHABLE)] {
+    for (name, expected_reply) in [("localhost", DUNNO), ("other.example", UNREACHABLE)] {
         let identity = authority.server_named(name, Validity::Now);
         let server = Web::secure(identity.tls().config(), |_| Answer::dunno());
         let target = format!("https://localhost:{}/", server.address().port());
-        expect(binary, table(binary, &target, &ca), said).await;
+        expect(binary, table(binary, &target, &ca), expected_reply).await;
     }
 }
 
@@ -133,7 +133,7 @@ async fn a_reload_reads_the_certificates_again() {
 
     new.file(directory.path(), "ca.pem");
     program.signal(Signal::HUP);
-    program.told("READY=1", 2).await;
+    program.notified("READY=1", 2).await;
     same("after", &peer.ask(&request).await, &DUNNO.by(binary));
 }
 
@@ -153,14 +153,18 @@ async fn a_reload_reads_the_systems_authorities_again() {
     let mut peer = program.peer().await;
     let request = question(binary, "t", "key");
     same("before", &peer.ask(&request).await, &UNREACHABLE.by(binary));
-    for (reload, (now, said)) in [(&authority, DUNNO), (&other, UNREACHABLE)]
+    for (reload, (now, expected_reply)) in [(&authority, DUNNO), (&other, UNREACHABLE)]
         .iter()
         .enumerate()
     {
         now.file(directory.path(), "bundle.pem");
         program.signal(Signal::HUP);
-        program.told("READY=1", reload + 2).await;
-        same("after", &peer.ask(&request).await, &said.by(binary));
+        program.notified("READY=1", reload + 2).await;
+        same(
+            "after",
+            &peer.ask(&request).await,
+            &expected_reply.by(binary),
+        );
     }
 }
 
@@ -183,7 +187,7 @@ async fn a_reload_without_other_authorities_keeps_what_is_kept() {
     let request = question(binary, "t", "key");
     same("before", &peer.ask(&request).await, &DUNNO.by(binary));
     program.signal(Signal::HUP);
-    program.told("READY=1", 2).await;
+    program.notified("READY=1", 2).await;
     same("after", &peer.ask(&request).await, &DUNNO.by(binary));
     assert_eq!(server.count(), 1);
 }

@@ -8,7 +8,7 @@ use crate::{
         backend::{Act, Backend, Script, dunno, json as answer, response},
         peer::framed,
         program::{ALL, Binary, LOOKUPS},
-        said::{DUNNO, NOT_UNDERSTOOD, TOO_LONG},
+        replies::{DUNNO, NOT_UNDERSTOOD, TOO_LONG},
         same,
         tables::{ask, expect, serve, table},
     },

@@ -6,7 +6,7 @@ use crate::{
         backend::{Act, Backend, Gate, Script, good, raw, response},
         peer::question,
         program::{ALL, Binary},
-        said::{DUNNO, TIMED_OUT},
+        replies::{DUNNO, TIMED_OUT},
         same,
         tables::{ask, expect, failed, not_found, pass_by, serve, serve_tcp, table},
     },

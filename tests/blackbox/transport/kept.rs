@@ -6,7 +6,7 @@ use crate::{
         backend::{Act, Backend, good, plain, raw, status, typed},
         peer::{framed, question},
         program::{ALL, Binary},
-        said::{DUNNO, NOT_FOUND},
+        replies::{DUNNO, NOT_FOUND},
         same,
         tables::{serve, table},
     },

@@ -10,7 +10,7 @@ use crate::{
     support::{
         Directory,
         program::Binary,
-        said::{DUNNO, UNREACHABLE},
+        replies::{DUNNO, UNREACHABLE},
         tables::{expect, table},
     },
 };
@@ -29,7 +29,7 @@ async fn a_certificate_is_pinned_by_itself() {
     let signed_over = unknown.server_named(HERE, Validity::Over);
     let misnamed = Identity::self_signed("other.example", Validity::Now);
     let signed_misnamed = unknown.server_named("127.0.0.2", Validity::Now);
-    for (row, pinned, shown, said) in [
+    for (row, pinned, shown, expected_reply) in [
         ("of itself", &of_itself, &of_itself, DUNNO),
         ("a leaf of itself", &leaf, &leaf, DUNNO),
         ("signed by somebody", &signed, &signed, DUNNO),
@@ -107,8 +107,8 @@ async fn a_certificate_is_pinned_by_itself() {
         for tls in [shown.tls().old(), shown.tls().new_only()] {
             let server = Web::secure(tls.config(), |_| Answer::dunno());
             let config = table(Binary::Socketmap, &server.url("https", "/"), &keys);
-            expect(Binary::Socketmap, config, said).await;
-            let asked = usize::from(said.policy == DUNNO.policy);
+            expect(Binary::Socketmap, config, expected_reply).await;
+            let asked = usize::from(expected_reply.policy == DUNNO.policy);
             assert_eq!(server.count(), asked, "{row}");
         }
     }

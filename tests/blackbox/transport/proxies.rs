@@ -10,7 +10,7 @@ use crate::{
         backend::{Backend, dunno, status},
         peer::netstring,
         program::{ALL, Binary, Launch, Reserved},
-        said::{DUNNO, UNREACHABLE},
+        replies::{DUNNO, UNREACHABLE},
         same,
         tables::{ask, expect, expect_of, serve, table},
     },
@@ -127,7 +127,7 @@ async fn a_dead_proxy_is_unreachable() {
 
 #[tokio::test]
 async fn what_a_proxy_answers_itself_is_an_answer() {
-    for (number, said) in [
+    for (number, expected_reply) in [
         (502, "TEMP backend answered 502"),
         (407, "TEMP backend answered 407"),
     ] {
@@ -136,7 +136,7 @@ async fn what_a_proxy_answers_itself_is_an_answer() {
         let config = table(Binary::Socketmap, "http://backend.invalid/", &keys);
         let program = serve(Binary::Socketmap, config).await;
         let reply = ask(&program, Binary::Socketmap, "key").await;
-        same("the proxy's", &reply, &netstring(said));
+        same("the proxy's", &reply, &netstring(expected_reply));
         assert_eq!(proxy.count(), 1);
     }
 }

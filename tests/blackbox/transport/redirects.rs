@@ -10,7 +10,7 @@ use crate::{
         backend::{Backend, Request, Script, dunno, response},
         peer::{framed, netstring},
         program::{ALL, Binary, LOOKUPS, Reserved},
-        said::{BROKEN, DUNNO},
+        replies::{BROKEN, DUNNO},
         same,
         tables::{ask, expect, serve, table},
     },
@@ -141,12 +141,12 @@ async fn a_redirect_to_another_origin_is_not_followed() {
                 let asked = backend.count();
                 backend.set(response(number, &[("Location", &location)], "\"REJECT\""));
                 let reply = ask(&program, binary, "key").await;
-                let said = match binary {
+                let expected_reply = match binary {
                     Binary::TcpLookup => format!("400 backend%20answered%20{number}"),
                     Binary::Socketmap => redirected(number),
                     Binary::Policy => BROKEN.to_owned(),
                 };
-                same(&location, &reply, &framed(binary, said));
+                same(&location, &reply, &framed(binary, expected_reply));
                 assert_eq!(backend.count(), asked + 1, "{location}");
             }
         }
@@ -228,12 +228,12 @@ async fn a_loop_of_redirects_ends() {
         let keys = "redirects = \"same-origin\"\nrequest-timeout = \"90s\"";
         let program = serve(binary, table(binary, &backend.url("/ask"), keys)).await;
         let reply = ask(&program, binary, "key").await;
-        let said = match binary {
+        let expected_reply = match binary {
             Binary::TcpLookup => "400 backend%20answered%20301",
             Binary::Socketmap => "PERM backend answered 302",
             Binary::Policy => BROKEN,
         };
-        same("a loop", &reply, &framed(binary, said));
+        same("a loop", &reply, &framed(binary, expected_reply));
         assert!((2..=21).contains(&backend.count()), "{}", backend.count());
     }
 }
@@ -297,7 +297,7 @@ async fn a_call_with_a_body_is_redirected_by_307_and_308_only() {
             let program = serve(binary, table(binary, &backend.url("/ask"), &keys)).await;
             let reply = ask(&program, binary, "key").await;
             let requests = backend.requests();
-            let said = match binary {
+            let expected_reply = match binary {
                 _ if number >= 307 => {
                     assert_eq!(requests.len(), 2, "{binary:?} {number}");
                     assert_eq!(requests[1].method, "POST");
@@ -311,7 +311,7 @@ async fn a_call_with_a_body_is_redirected_by_307_and_308_only() {
                 Binary::Socketmap => redirected(number),
                 Binary::Policy => BROKEN.to_owned(),
             };
-            same("not followed", &reply, &framed(binary, said));
+            same("not followed", &reply, &framed(binary, expected_reply));
             assert_eq!(requests.len(), 1, "{binary:?} {number}");
         }
     }

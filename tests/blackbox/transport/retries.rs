@@ -4,7 +4,7 @@ use crate::support::{
     backend::{Act, Backend, Request, dunno, good, json, json as answer, plain, raw, status},
     peer::{framed, netstring, question},
     program::{ALL, Binary, LOOKUPS},
-    said::{DUNNO, LATER, TIMED_OUT, UNREACHABLE, said},
+    replies::{DUNNO, LATER, TIMED_OUT, UNREACHABLE, replies},
     same,
     tables::{ask, expect, serve, table},
 };
@@ -62,7 +62,7 @@ async fn a_retry_says_the_same_again() {
 #[tokio::test]
 async fn an_answer_however_bad_is_not_asked_for_again() {
     let binary = Binary::Socketmap;
-    for (script, said) in [
+    for (script, expected_reply) in [
         (status(503), "TEMP backend answered 503"),
         (answer("{"), "TEMP backend answer not understood"),
         (
@@ -80,8 +80,8 @@ async fn an_answer_however_bad_is_not_asked_for_again() {
         let backend = Backend::always(script);
         let program = serve(binary, table(binary, &backend.url("/"), "retries = 3")).await;
         let reply = ask(&program, binary, "key").await;
-        same(said, &reply, &netstring(said));
-        assert_eq!(backend.count(), 1, "{said}");
+        same(expected_reply, &reply, &netstring(expected_reply));
+        assert_eq!(backend.count(), 1, "{expected_reply}");
     }
 }
 
@@ -93,8 +93,8 @@ async fn a_connection_that_breaks_before_the_answer_is_asked_once_more_by_lookup
             let program = serve(binary, table(binary, &backend.url("/"), "")).await;
             let mut peer = program.peer().await;
             let reply = peer.ask(question(binary, "t", "key")).await;
-            let said = said("200 DUNNO", "OK DUNNO", LATER);
-            same(binary.name(), &reply, &said.by(binary));
+            let expected_reply = replies("200 DUNNO", "OK DUNNO", LATER);
+            same(binary.name(), &reply, &expected_reply.by(binary));
             let calls = if binary == Binary::Policy { 1 } else { 2 };
             assert_eq!(backend.count(), calls, "{binary:?}");
         }
@@ -112,7 +112,11 @@ async fn a_backend_that_closes_after_each_answer_costs_lookups_nothing() {
         let mut peer = program.peer().await;
         for _ in 0..50 {
             let reply = peer.ask(question(binary, "t", "key")).await;
-            same(binary.name(), &reply, &said("200 v", "OK v", "").by(binary));
+            same(
+                binary.name(),
+                &reply,
+                &replies("200 v", "OK v", "").by(binary),
+            );
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         backend::{Act, Backend, dunno, json as answer, response, status},
         peer::{framed, netstring, question},
         program::{ALL, Binary, LOOKUPS, Reserved},
-        said::{DUNNO, LATER, NOT_UNDERSTOOD, TIMED_OUT, UNREACHABLE},
+        replies::{DUNNO, LATER, NOT_UNDERSTOOD, TIMED_OUT, UNREACHABLE},
         same,
         tables::{ask, expect, serve},
     },
@@ -49,7 +49,7 @@ async fn lookups_ask_the_next_target_when_one_answers_5xx() {
 #[tokio::test]
 async fn lookups_take_every_other_answer_of_the_first_target() {
     let binary = Binary::Socketmap;
-    for (script, said) in [
+    for (script, expected_reply) in [
         (dunno(), "OK DUNNO"),
         (answer("null"), "NOTFOUND "),
         (status(204), "NOTFOUND "),
@@ -68,8 +68,8 @@ async fn lookups_take_every_other_answer_of_the_first_target() {
         let urls = [first.url("/"), second.url("/")];
         let program = serve(binary, listed(binary, &urls, "")).await;
         let reply = ask(&program, binary, "key").await;
-        same(said, &reply, &netstring(said));
-        assert_eq!((first.count(), second.count()), (1, 0), "{said}");
+        same(expected_reply, &reply, &netstring(expected_reply));
+        assert_eq!((first.count(), second.count()), (1, 0), "{expected_reply}");
     }
 }
 
@@ -229,11 +229,11 @@ async fn lookups_ask_the_next_target_where_an_answer_is_not_the_apis() {
         let program = serve(binary, config).await;
         let reply = program.peer().await.ask(question(binary, "t", "key")).await;
         // The server that has answered may have counted the policy request.
-        let said = if binary == Binary::Policy {
+        let expected_reply = if binary == Binary::Policy {
             NOT_UNDERSTOOD
         } else {
             DUNNO
         };
-        same(binary.name(), &reply, &said.by(binary));
+        same(binary.name(), &reply, &expected_reply.by(binary));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         backend::{Backend, Script},
         peer::{netstring, question},
         program::{ALL, Binary, Launch, Reserved},
-        said::{DUNNO, NOT_UNDERSTOOD, TIMED_OUT, UNREACHABLE},
+        replies::{DUNNO, NOT_UNDERSTOOD, TIMED_OUT, UNREACHABLE},
         same,
         tables::{expect, expect_of, serve, table},
     },
@@ -114,7 +114,7 @@ async fn without_the_client_certificate_it_demands_a_server_is_unreachable() {
 async fn the_lowest_version_of_tls_is_what_the_operator_says() {
     let (authority, _directory, ca) = authority();
     let identity = authority.server();
-    for (is_old, version, said) in [
+    for (is_old, version, expected_reply) in [
         (true, None, DUNNO),
         (true, Some("1.2"), DUNNO),
         (true, Some("1.3"), UNREACHABLE),
@@ -136,10 +136,10 @@ async fn the_lowest_version_of_tls_is_what_the_operator_says() {
         expect(
             binary,
             table(binary, &server.url("https", "/"), &keys),
-            said,
+            expected_reply,
         )
         .await;
-        let calls = usize::from(said.policy == DUNNO.policy);
+        let calls = usize::from(expected_reply.policy == DUNNO.policy);
         assert_eq!(server.count(), calls, "{binary:?} {is_old} {version:?}");
     }
 }
@@ -188,13 +188,13 @@ async fn members_of_tls_are_inherited_one_by_one_and_taken_back_as_a_whole() {
     );
     let program = serve(Binary::Socketmap, config).await;
     let mut peer = program.peer().await;
-    for (map, said) in [
+    for (map, expected_reply) in [
         ("t", "OK DUNNO"),
         ("newer", "TEMP backend unreachable"),
         ("alone", "TEMP backend unreachable"),
     ] {
         let reply = peer.ask(question(Binary::Socketmap, map, "key")).await;
-        same(map, &reply, &netstring(said));
+        same(map, &reply, &netstring(expected_reply));
     }
     assert_eq!(server.count(), 1);
 }

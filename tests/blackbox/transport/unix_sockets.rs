@@ -9,7 +9,7 @@ use crate::{
         backend::{Backend, dunno, json as answer},
         peer::{netstring, question},
         program::{ALL, Binary, Launch},
-        said::{DUNNO, UNREACHABLE},
+        replies::{DUNNO, UNREACHABLE},
         same,
         tables::{ask, expect, expect_of, serve, table},
     },

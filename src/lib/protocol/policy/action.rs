@@ -61,9 +61,9 @@ impl Fault {
 }
 
 /// Returns the action in a backend's answer, if it is allowed.
-pub fn from_backend<'a>(answer: &'a str, words: &PolicyActions) -> Result<&'a str, Unsayable> {
+pub fn from_backend<'a>(answer: &'a str, actions: &PolicyActions) -> Result<&'a str, Unsayable> {
     let action = answer.strip_prefix("action=").unwrap_or(answer);
-    parse(action, words.permit_actions, &words.restriction_classes).map_err(|fault| {
+    parse(action, actions.permit_actions, &actions.restriction_classes).map_err(|fault| {
         let reason = match fault {
             Fault::SeveralLines | Fault::TooLong => Reason::ValueCannotBeSent,
             _ => Reason::NotUnderstood,
@@ -337,14 +337,14 @@ mod tests {
 
     #[test]
     fn one_leading_attribute_name_is_taken_off() {
-        let words = PolicyActions::default();
-        assert_eq!(from_backend("action=DUNNO", &words), Ok("DUNNO"));
-        let twice = from_backend("action=action=DUNNO", &words).unwrap_err();
+        let actions = PolicyActions::default();
+        assert_eq!(from_backend("action=DUNNO", &actions), Ok("DUNNO"));
+        let twice = from_backend("action=action=DUNNO", &actions).unwrap_err();
         assert_eq!(twice.0.reason, Reason::NotUnderstood);
-        assert!(from_backend("action=", &words).is_err());
-        let permit = from_backend("OK", &words).unwrap_err();
+        assert!(from_backend("action=", &actions).is_err());
+        let permit = from_backend("OK", &actions).unwrap_err();
         assert!(permit.0.detail.contains("permit-actions"));
-        let lines = from_backend("DUNNO\n\n", &words).unwrap_err();
+        let lines = from_backend("DUNNO\n\n", &actions).unwrap_err();
         assert_eq!(lines.0.reason, Reason::ValueCannotBeSent);
     }
 }

@@ -90,7 +90,7 @@ impl Protocol for Policy {
                 Line::TooLong => return refuse(Reason::RequestTooLong),
             };
             if line.is_empty() {
-                return self.question(input, line.end);
+                return self.request(input, line.end);
             }
             let bytes = input.get(line.clone()).unwrap_or_default();
             let equals = match memchr(b'=', bytes) {
@@ -150,7 +150,7 @@ fn action<'o>(
 
 impl Policy {
     /// Makes a request from the lines before the empty line at `end`.
-    fn question(&mut self, input: &mut BytesMut, end: usize) -> Step {
+    fn request(&mut self, input: &mut BytesMut, end: usize) -> Step {
         let block = self.lines.cut(input, end);
         let attributes = std::mem::take(&mut self.found).into_iter().map(|found| {
             let name = block.slice(found.start..found.equals);
