@@ -121,11 +121,11 @@ fn flag(option: &Explained, with_short: bool) -> String {
     line
 }
 
-fn terms(page: &mut String, title: &str, terms: &[(&str, &str)]) {
+fn terms<T: ToString>(page: &mut String, title: &str, terms: &[(T, &str)]) {
     let _ = writeln!(page, ".SH {title}");
     for (term, text) in terms {
         page.push_str(".TP\n");
-        line(page, ".B", term);
+        line(page, ".B", &term.to_string());
         paragraph(page, text);
     }
 }

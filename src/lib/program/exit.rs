@@ -20,5 +20,19 @@ pub(crate) enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// All of them, each with its meaning for `--help`.
+    pub(crate) const ALL: [(Self, &'static str); 8] = [
+        (Self::Done, "done; of --query: found"),
+        (Self::NotFound, "of --query: not found"),
+        (Self::Usage, "wrong usage"),
+        (Self::Unavailable, "no usable socket"),
+        (Self::Software, "internal error"),
+        (Self::Temporary, "of --query: temporary failure"),
+        (Self::Permanent, "of --query: permanent failure"),
+        (Self::Config, "configuration"),
+    ];
+}
+
 /// The exit status of a program that fails, and the message about it.
 pub(crate) type Failure = (Exit, String);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
+use super::exit::Exit;
 use crate::protocol::Facts;
 use crate::serve::socket::Address;
 
@@ -127,7 +128,7 @@ pub struct Usage {
     /// Its options.
     pub options: Vec<Explained>,
     /// Its exit statuses, each with its meaning.
-    pub statuses: Vec<(&'static str, &'static str)>,
+    pub statuses: Vec<(u8, &'static str)>,
 }
 
 /// One option.
@@ -150,7 +151,9 @@ impl Usage {
             program,
             purpose: format!("Answers Postfix's {} from an HTTP API", program.serves),
             options: options(program),
-            statuses: STATUSES.to_vec(),
+            statuses: Exit::ALL
+                .map(|(exit, meaning)| (exit as u8, meaning))
+                .to_vec(),
         }
     }
 }
@@ -199,17 +202,6 @@ fn options(program: &'static Facts) -> Vec<Explained> {
         option("-V", "--version", "", "print the version"),
     ]
 }
-
-const STATUSES: [(&str, &str); 8] = [
-    ("0", "done; of --query: found"),
-    ("1", "of --query: not found"),
-    ("64", "wrong usage"),
-    ("69", "no usable socket"),
-    ("70", "internal error"),
-    ("75", "of --query: temporary failure"),
-    ("76", "of --query: permanent failure"),
-    ("78", "configuration"),
-];
 
 /// Returns the text of `--help`.
 pub fn help(program: &'static Facts) -> String {
