@@ -77,6 +77,8 @@ where
             self.queue.push_back(Queued::Bytes(greeting));
         }
         loop {
+            // The input is left alone until there is room, so that a peer which sends requests
+            // without reading replies is stopped by its own full socket.
             if !self.has_room() {
                 self.reply_or_read_ahead().await?;
                 continue;
@@ -105,6 +107,7 @@ where
     fn ask(&mut self, tag: Tag, request: Request) {
         self.peer.mark_asked();
         let (id, started) = (RequestId::next(), Instant::now());
+        // Picked for each request, so that a reload takes effect on open connections.
         let table = self.backend.table(request.table.as_deref());
         let answer = match table.clone() {
             None => Answer::Ready(Outcome::Permanent(Reason::UnknownMap.into()), Some(request)),
@@ -153,6 +156,7 @@ where
     async fn reply_or_read_ahead(&mut self) -> Result<(), End> {
         let queue = &mut self.queue;
         select! {
+            // Replies first: a peer that sends without pause must not keep them from going out.
             biased;
             () = poll_fn(|cx| poll_first(queue, cx)) => {}
             read = self.peer.read_ahead() => return read,
@@ -185,12 +189,15 @@ where
             started: pending.started,
         };
         let (name, meter) = (table.map(Table::name), table.and_then(Table::meter));
+        // Before the reply is sent: a client that has its reply finds the request counted.
         self.recorder.record(name, meter, &outcome, &record);
         let Reply::Send(bytes) = reply else {
             return Err(End::Closed);
         };
         self.send(&bytes).await?;
         if pending.closes {
+            // The bytes after a malformed request may be anything, even another sender's text, so
+            // none of them is parsed.
             self.peer.linger().await;
             return Err(End::Refused);
         }
@@ -245,6 +252,7 @@ impl<T> Queued<T> {
 /// Drives all calls in the queue; ready when the first has its answer.
 fn poll_first<T>(queue: &mut VecDeque<Queued<T>>, cx: &mut task::Context<'_>) -> Poll<()> {
     let mut is_ready = false;
+    // All of them, and not only the first: the others have deadlines of their own.
     for (i, queued) in queue.iter_mut().enumerate() {
         let is_done = match queued {
             Queued::Bytes(_) => true,

@@ -54,10 +54,12 @@ impl Connections {
         if let Some(guard) = self.try_admit(cap()) {
             return guard;
         }
+        // Counted before the first look, which `wake_waiters` relies on.
         let _waiting = Waiter::new(&self.waiting);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
+            // From here on no change is missed, although nothing waits for it yet.
             changed.as_mut().enable();
             if let Some(guard) = self.try_admit(cap()) {
                 return guard;
@@ -113,6 +115,7 @@ impl Connections {
             let Some((since, slot)) = longest else {
                 return;
             };
+            // Fails if the peer has asked meanwhile; then the next longest is looked for.
             if slot.change(since, EVICTED) {
                 slot.notified.notify_one();
                 return;
