@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use postgate::observe::metrics::{CacheState, Metrics, State};
-use postgate::outcome::Reason;
+use postgate::outcome::{Outcome, Reason};
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -43,7 +43,7 @@ struct Metric {
 fn page() -> String {
     let metrics = Metrics::new("socketmap").expect("metrics");
     let meter = metrics.meter("t");
-    meter.request("found", Duration::from_millis(1));
+    meter.request(&Outcome::NotFound, Duration::from_millis(1));
     meter.call(Some(200), Duration::from_millis(1));
     let state = State {
         table: "t".to_owned(),

@@ -17,13 +17,21 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the name of this outcome in the log and the metrics.
+    /// The names of the outcomes in the log and the metrics.
+    pub const NAMES: [&'static str; 4] = ["found", "not-found", "temporary", "permanent"];
+
+    /// Returns the name of this outcome.
     pub fn name(&self) -> &'static str {
+        Self::NAMES[self.number()]
+    }
+
+    /// Returns the place of this outcome among the names.
+    pub fn number(&self) -> usize {
         match self {
-            Self::Found(_) => "found",
-            Self::NotFound => "not-found",
-            Self::Temporary(_) => "temporary",
-            Self::Permanent(_) => "permanent",
+            Self::Found(_) => 0,
+            Self::NotFound => 1,
+            Self::Temporary(_) => 2,
+            Self::Permanent(_) => 3,
         }
     }
 

@@ -178,7 +178,7 @@ impl Recorder {
         let table = table.unwrap_or(NO_TABLE);
         let duration = record.started.elapsed();
         if let Some(meter) = meter.or(self.without_table.as_ref()) {
-            meter.request(outcome.name(), duration);
+            meter.request(outcome, duration);
         }
         let is_debug = tracing::enabled!(tracing::Level::DEBUG);
         // Nearly all requests end here, before any text is made for the log.

@@ -12,6 +12,8 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::outcome::Outcome;
+
 /// The metrics of one program.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -50,7 +52,7 @@ struct Gauges {
 pub struct Meter {
     table: String,
     by_table: ByTable,
-    requests: Series<{ OUTCOMES.len() }>,
+    requests: Series<{ Outcome::NAMES.len() }>,
     calls: Series<{ CLASSES.len() }>,
 }
 
@@ -59,25 +61,20 @@ pub struct Meter {
 #[derive(Debug)]
 struct Series<const N: usize>([OnceLock<(IntCounter, Histogram)>; N]);
 
-/// The values of the label `outcome`.
-const OUTCOMES: [&str; 4] = ["found", "not-found", "temporary", "permanent"];
-
 /// The values of the label `status`; "none" stands for a call without an answer.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl Meter {
     /// Counts a request.
-    pub fn request(&self, outcome: &str, duration: Duration) {
-        if let Some(at) = OUTCOMES.iter().position(|word| *word == outcome) {
-            let metrics = &self.by_table;
-            self.requests.observe(at, duration, || {
-                let labels = [self.table.as_str(), OUTCOMES[at]];
-                (
-                    metrics.requests.with_label_values(&labels),
-                    metrics.request_duration.with_label_values(&labels),
-                )
-            });
-        }
+    pub fn request(&self, outcome: &Outcome, duration: Duration) {
+        let metrics = &self.by_table;
+        self.requests.observe(outcome.number(), duration, || {
+            let labels = [self.table.as_str(), outcome.name()];
+            (
+                metrics.requests.with_label_values(&labels),
+                metrics.request_duration.with_label_values(&labels),
+            )
+        });
     }
 
     /// Counts a call, by the status of its answer if it has one.
@@ -189,7 +186,7 @@ impl Metrics {
     /// Returns the counters of one table.
     pub fn meter(&self, table: &str) -> Meter {
         // As with the reloads: each series exists before its first event.
-        for outcome in OUTCOMES {
+        for outcome in Outcome::NAMES {
             self.by_table.requests.with_label_values(&[table, outcome]);
         }
         Meter {
