@@ -300,8 +300,9 @@ async fn a_connection_of_http_2_that_has_fallen_silent_is_left() {
     server.set(Answer::dunno());
     let asking = async { while peer.ask(&request).await != DUNNO.by(binary) {} };
     soon("an answer over another connection", asking).await;
+    // On a loaded machine the next connection may time out as well, and yet another one answers.
     let last = server.visits().pop().expect("a visit");
-    assert_eq!(last.connection, 1);
+    assert_ne!(last.connection, 0);
 }
 
 #[tokio::test]
