@@ -17,7 +17,7 @@ fn at_targets(binary: Binary, targets: &[String], keys: &str) -> String {
 async fn a_dead_first_target_is_not_asked_at_every_question() {
     for binary in ALL {
         for (what, keys) in [
-            ("left in peace", down_after(1)),
+            ("skipped while it is down", down_after(1)),
             ("asked last", down_after(1_000)),
         ] {
             let first = Backend::always(status(503));
