@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// The layers of the library, the lowest first: each imports what stands before it, and `lib.rs` is
 /// above all. A folder is one layer; inside it only circles are forbidden.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 15] = [
     "outcome", "request", "reply", "sync", "protocol", "config", "observe", "serve", "http",
-    "table", "session", "program", "lib",
+    "limits", "store", "table", "session", "program", "lib",
 ];
 
 /// What a place must not name, whatever its layer.

@@ -17,8 +17,8 @@
 //! what is passed on; [`sync`] has the locks; [`protocol`] has the grammars, without any I/O, and
 //! the facts of each; [`config`] makes the values that everything runs on; [`observe`] has the log,
 //! the metrics and their pages; [`serve`] has sockets, connections and threads; [`http`] the call,
-//! and the meaning of its answer; [`table`] chains keys, cache and call; [`session`] serves one
-//! connection; [`program`] covers the way from the options to the exit status.
+//! and the meaning of its answer; [`limits`] has the arithmetic of limits, and [`store`] keeps what
+//! they need; [`table`] chains keys, limits, cache and call; [`session`] serves one connection; [`program`] covers the way from the options to the exit status.
 //!
 //! Each of them imports only what stands before it in this list, and no two files import each
 //! other: `tests/layering.rs` reads the imports.
@@ -62,6 +62,7 @@
 
 pub mod config;
 pub mod http;
+pub mod limits;
 pub mod observe;
 pub mod outcome;
 pub mod program;
@@ -70,6 +71,7 @@ pub mod reply;
 pub mod request;
 pub mod serve;
 pub mod session;
+pub mod store;
 pub mod sync;
 pub mod table;
 

@@ -1,0 +1,380 @@
+//! Judges all limits of one request together.
+
+use std::time::Duration;
+
+use super::frames::{Frames, frame_at, millis};
+use super::{Decision, Exceeded, Message, Mode, Part, Question, Rate, Units, Usage};
+
+/// How long a message is known after its last request.
+pub const MESSAGE_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Keeps the states of accounts and messages.
+pub trait Ledger {
+    /// Why a state cannot be read or written.
+    type Error;
+
+    /// Returns the state of an account of a limit; by default an empty one.
+    fn account(&mut self, key: &AccountKey<'_>) -> Result<Account, Self::Error>;
+
+    /// Replaces the state of an account.
+    fn set_account(&mut self, key: &AccountKey<'_>, account: &Account) -> Result<(), Self::Error>;
+
+    /// Returns the state of a message, if it is known.
+    fn message(&mut self, table: &str, id: &str) -> Result<Option<Known>, Self::Error>;
+
+    /// Replaces the state of a message.
+    fn set_message(&mut self, table: &str, id: &str, known: &Known) -> Result<(), Self::Error>;
+}
+
+/// The name of an account of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AccountKey<'k> {
+    /// The program and the table, as in `policy.outgoing`.
+    pub table: &'k str,
+    /// The limit.
+    pub limit: &'k str,
+    /// The account.
+    pub account: &'k str,
+}
+
+/// What an account has used of one limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Its windows, in no particular order.
+    pub windows: Vec<Window>,
+}
+
+/// What an account has used of one window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The length.
+    pub length: Duration,
+    /// The most units, as of the last decision.
+    pub most: Option<u64>,
+    /// When a refusal was last news, in milliseconds since the Unix epoch; 0: never.
+    pub news_ms: u64,
+    /// The units.
+    pub frames: Frames,
+}
+
+/// What is known of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// When its last request came, in milliseconds since the Unix epoch.
+    pub seen_ms: u64,
+    /// The last request that may be repeated, and its refusal: the name of the limit, and why.
+    pub last: Option<(u64, Option<(String, Exceeded)>)>,
+    /// What it has been charged.
+    pub charges: Vec<Charge>,
+}
+
+/// What a message has been charged with one account of a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The limit.
+    pub limit: String,
+    /// The account.
+    pub account: String,
+    /// The units that passed.
+    pub passed: u64,
+    /// The units that were charged although they were refused.
+    pub refused: u64,
+}
+
+impl Account {
+    /// Drops what has left its window, at this time.
+    fn settle(&mut self, now_ms: u64) {
+        for window in &mut self.windows {
+            window.frames.settle(frame_at(now_ms, window.length));
+        }
+    }
+
+    /// Returns the window of this length, made if there is none.
+    fn window(&mut self, length: Duration) -> &mut Window {
+        let at = self.windows.iter().position(|w| w.length == length);
+        let at = at.unwrap_or_else(|| {
+            self.windows.push(Window {
+                length,
+                most: None,
+                news_ms: 0,
+                frames: Frames::default(),
+            });
+            self.windows.len() - 1
+        });
+        &mut self.windows[at]
+    }
+
+    /// Returns when the last of its units has left its window, in milliseconds since the Unix
+    /// epoch. After that the account need not be kept.
+    pub fn expires_ms(&self, now_ms: u64) -> u64 {
+        let longest = self.windows.iter().map(|w| millis(w.length)).max();
+        // A frame more than the window, for the oldest frame that is partly outside.
+        let longest = longest.unwrap_or_default();
+        now_ms
+            .saturating_add(longest)
+            .saturating_add(longest / 60 + 1)
+    }
+
+    /// Returns the use of each window at this time.
+    pub fn usage(mut self, limit: &str, account: &str, now_ms: u64) -> Vec<Usage> {
+        self.settle(now_ms);
+        let windows = self.windows.into_iter().filter(|w| !w.frames.0.is_empty());
+        windows
+            .map(|w| Usage {
+                limit: limit.to_owned(),
+                account: account.to_owned(),
+                window: w.length,
+                used: w.frames.used(),
+                most: w.most,
+                free_in: w.most.map_or(Duration::ZERO, |most| {
+                    w.frames.wait(now_ms, w.length, most, 1)
+                }),
+            })
+            .collect()
+    }
+}
+
+/// Returns whether a message is still known.
+pub fn is_known(known: &Known, now_ms: u64) -> bool {
+    // What lies in the future has just been seen: the clock was set back.
+    now_ms.saturating_sub(known.seen_ms) <= millis(MESSAGE_LIFETIME)
+}
+
+/// Answers a question, at a time in milliseconds since the Unix epoch.
+pub fn decide<L: Ledger>(
+    ledger: &mut L,
+    question: &Question,
+    now_ms: u64,
+) -> Result<Decision, L::Error> {
+    let table = &*question.table;
+    let mut known = match &question.message {
+        Some(message) => ledger.message(table, &message.id)?,
+        None => None,
+    };
+    known.take_if(|known| !is_known(known, now_ms));
+    let is_charging = matches!(question.mode, Mode::Decide | Mode::Charge);
+    if let (Some(known), Some(message)) = (&mut known, &question.message)
+        && let Some(decision) = repetition(known, message, &question.parts)
+    {
+        if is_charging {
+            known.seen_ms = now_ms;
+            ledger.set_message(table, &message.id, known)?;
+        }
+        return Ok(decision);
+    }
+    let was_known = known.is_some();
+    let mut known = known.unwrap_or_default();
+    let mut judged = Vec::with_capacity(question.parts.len());
+    for part in &question.parts {
+        judged.push(Judged::new(ledger, table, part, &known, now_ms)?);
+    }
+    let refusal = match question.mode {
+        Mode::Charge => None,
+        _ => judged
+            .iter()
+            .position(|j| !j.part.is_dry_run && j.exceeded.is_some()),
+    };
+    for one in &mut judged {
+        one.conclude(question.mode, refusal.is_some(), now_ms);
+        if one.has_changed {
+            let key = AccountKey {
+                table,
+                limit: &one.part.limit,
+                account: &one.part.account,
+            };
+            ledger.set_account(&key, &one.account)?;
+        }
+    }
+    let refusal = refusal.and_then(|at| Some((at, judged[at].exceeded?)));
+    if let Some(message) = &question.message
+        && is_charging
+    {
+        for one in &judged {
+            one.note(&mut known);
+        }
+        let refused_by = refusal.map(|(at, why)| (question.parts[at].limit.to_string(), why));
+        known.last = message.repeat.map(|digest| (digest, refused_by));
+        known.seen_ms = now_ms;
+        // A message without a charge is as good as unknown.
+        if was_known || known.last.is_some() || !known.charges.is_empty() {
+            ledger.set_message(table, &message.id, &known)?;
+        }
+    }
+    Ok(Decision {
+        parts: judged
+            .iter()
+            .map(|one| one.exceeded.map_or(Ok(()), Err))
+            .collect(),
+        refusal,
+    })
+}
+
+/// Returns the answer to the last request of a message, if this is the same request again.
+fn repetition(known: &Known, message: &Message, parts: &[Part]) -> Option<Decision> {
+    let (digest, refusal) = known.last.as_ref()?;
+    (Some(*digest) == message.repeat).then_some(())?;
+    let refusal = match refusal {
+        None => None,
+        Some((limit, why)) => {
+            // A limit that a reload has removed cannot have refused this request.
+            let at = parts.iter().position(|part| *part.limit == **limit)?;
+            let is_news = false;
+            Some((at, Exceeded { is_news, ..*why }))
+        }
+    };
+    Some(Decision {
+        parts: Vec::new(),
+        refusal,
+    })
+}
+
+/// A part, judged by itself.
+struct Judged<'p> {
+    part: &'p Part,
+    account: Account,
+    /// The units that the message lacks, and those of them that are to be charged.
+    lacks: u64,
+    pays: u64,
+    exceeded: Option<Exceeded>,
+    /// Whether all units passed, and whether they were charged.
+    has_passed: bool,
+    is_charged: bool,
+    has_changed: bool,
+}
+
+impl<'p> Judged<'p> {
+    fn new<L: Ledger>(
+        ledger: &mut L,
+        table: &str,
+        part: &'p Part,
+        known: &Known,
+        now_ms: u64,
+    ) -> Result<Self, L::Error> {
+        let charge = known.charge(part);
+        let (passed, refused) = charge.map_or((0, 0), |charge| (charge.passed, charge.refused));
+        let (lacks, pays) = match part.units {
+            Units::Add(units) => (units, units),
+            Units::UpTo(units) => {
+                let lacks = units.saturating_sub(passed);
+                // What was refused and charged is paid, and still may not pass.
+                (lacks, lacks.saturating_sub(refused))
+            }
+        };
+        let mut judged = Self {
+            part,
+            account: Account::default(),
+            lacks,
+            pays,
+            exceeded: None,
+            has_passed: false,
+            is_charged: false,
+            has_changed: false,
+        };
+        // A message that needs no more passes, even where the limit has been lowered since.
+        if lacks > 0 {
+            let limit = &part.limit;
+            let key = AccountKey {
+                table,
+                limit,
+                account: &part.account,
+            };
+            judged.account = ledger.account(&key)?;
+            judged.account.settle(now_ms);
+            judged.exceeded = judged.judge(now_ms);
+        }
+        Ok(judged)
+    }
+
+    /// Returns the window without room that lasts longest, if there is one.
+    fn judge(&mut self, now_ms: u64) -> Option<Exceeded> {
+        let mut worst: Option<Exceeded> = None;
+        for &Rate { window, most } in &self.part.rates {
+            let state = self.account.window(window);
+            state.most = most;
+            let Some(most) = most else {
+                continue;
+            };
+            let used = state.frames.used();
+            if used.saturating_add(self.pays) <= most {
+                continue;
+            }
+            let wait = state.frames.wait(now_ms, window, most, self.pays);
+            let is_old =
+                (state.news_ms..state.news_ms.saturating_add(millis(window))).contains(&now_ms);
+            if worst.is_none_or(|worst| wait > worst.wait) {
+                worst = Some(Exceeded {
+                    window,
+                    most,
+                    used,
+                    wait,
+                    is_news: !is_old,
+                });
+            }
+        }
+        worst
+    }
+
+    /// Charges the account, as the fate of the request demands.
+    fn conclude(&mut self, mode: Mode, is_refused: bool, now_ms: u64) {
+        if self.lacks == 0 {
+            return;
+        }
+        let is_charging = matches!(mode, Mode::Decide | Mode::Charge);
+        self.has_passed = is_charging && !is_refused;
+        self.is_charged = is_charging && (!is_refused || self.part.charges_refused);
+        if self.is_charged {
+            for rate in &self.part.rates {
+                let state = self.account.window(rate.window);
+                state.frames.add(frame_at(now_ms, rate.window), self.pays);
+            }
+        }
+        match &mut self.exceeded {
+            Some(exceeded) if exceeded.is_news && mode != Mode::Peek => {
+                self.account.window(exceeded.window).news_ms = now_ms;
+                self.has_changed = true;
+            }
+            Some(exceeded) => exceeded.is_news = false,
+            None => {}
+        }
+        self.has_changed |= self.is_charged && self.pays > 0;
+    }
+
+    /// Notes the charge in the state of the message.
+    fn note(&self, known: &mut Known) {
+        if !self.has_passed && !self.is_charged {
+            return;
+        }
+        let (part, pays) = (self.part, self.pays);
+        let charge = known.charge_mut(part);
+        match (self.has_passed, part.units) {
+            (true, Units::Add(units)) => charge.passed += units,
+            (true, Units::UpTo(_)) => {
+                charge.passed += self.lacks;
+                charge.refused -= self.lacks - pays;
+            }
+            (false, _) => charge.refused += pays,
+        }
+    }
+}
+
+impl Known {
+    fn charge(&self, part: &Part) -> Option<&Charge> {
+        let mut charges = self.charges.iter();
+        charges.find(|c| c.limit == *part.limit && c.account == part.account)
+    }
+
+    fn charge_mut(&mut self, part: &Part) -> &mut Charge {
+        let is_it = |c: &Charge| c.limit == *part.limit && c.account == part.account;
+        let at = self.charges.iter().position(is_it);
+        let at = at.unwrap_or_else(|| {
+            self.charges.push(Charge {
+                limit: part.limit.to_string(),
+                account: part.account.clone(),
+                passed: 0,
+                refused: 0,
+            });
+            self.charges.len() - 1
+        });
+        &mut self.charges[at]
+    }
+}

@@ -1,0 +1,104 @@
+//! The states of accounts and messages in the memory of this process, for as long as there is no
+//! store.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+
+use super::decide::{Account, AccountKey, Known, Ledger, decide, is_known};
+use super::{Decision, Question, Usage};
+
+/// The most accounts, and the most messages. Beyond that those go that lose least by it.
+const MAX_ENTRIES: usize = 200_000;
+
+/// The states of accounts and messages.
+#[derive(Debug, Default)]
+pub struct Memory {
+    accounts: HashMap<(Box<str>, Box<str>, Box<str>), (Account, u64)>,
+    messages: HashMap<(Box<str>, Box<str>), Known>,
+    now_ms: u64,
+}
+
+impl Memory {
+    /// Answers a question.
+    pub fn decide(&mut self, question: &Question, now_ms: u64) -> Decision {
+        self.now_ms = now_ms;
+        self.make_room();
+        let Ok(decision) = decide(self, question, now_ms);
+        decision
+    }
+
+    /// Returns the use of the accounts of a table, or of one account.
+    pub fn usage(&self, table: &str, account: Option<&str>, now_ms: u64) -> Vec<Usage> {
+        let accounts = self.accounts.iter().filter(|((t, _, a), _)| {
+            **t == *table && account.is_none_or(|account| **a == *account)
+        });
+        accounts
+            .flat_map(|((_, limit, account), (state, _))| {
+                state.clone().usage(limit, account, now_ms)
+            })
+            .collect()
+    }
+
+    /// Forgets what an account has used, and returns how many limits it had used.
+    pub fn reset(&mut self, table: &str, account: &str) -> usize {
+        let before = self.accounts.len();
+        self.accounts
+            .retain(|(t, _, a), _| **t != *table || **a != *account);
+        before - self.accounts.len()
+    }
+
+    /// Drops what has expired once there are too many entries; if that is not enough, the accounts
+    /// that have used least, and every message, which costs a message a second charge at most.
+    fn make_room(&mut self) {
+        if self.messages.len() >= MAX_ENTRIES {
+            let now_ms = self.now_ms;
+            self.messages.retain(|_, known| is_known(known, now_ms));
+            if self.messages.len() >= MAX_ENTRIES / 2 {
+                self.messages.clear();
+            }
+        }
+        if self.accounts.len() >= MAX_ENTRIES {
+            let now_ms = self.now_ms;
+            self.accounts.retain(|_, (_, expires)| *expires > now_ms);
+        }
+        let mut least = 1;
+        while self.accounts.len() >= MAX_ENTRIES {
+            self.accounts.retain(|_, (account, _)| {
+                let used = account.windows.iter().map(|w| w.frames.used()).max();
+                used.unwrap_or_default() > least
+            });
+            least = u64::saturating_mul(least, 2);
+        }
+    }
+}
+
+impl Ledger for Memory {
+    type Error = Infallible;
+
+    fn account(&mut self, key: &AccountKey<'_>) -> Result<Account, Infallible> {
+        let found = self.accounts.get(&owned(key));
+        Ok(found
+            .map(|(account, _)| account.clone())
+            .unwrap_or_default())
+    }
+
+    fn set_account(&mut self, key: &AccountKey<'_>, account: &Account) -> Result<(), Infallible> {
+        let expires = account.expires_ms(self.now_ms);
+        self.accounts.insert(owned(key), (account.clone(), expires));
+        Ok(())
+    }
+
+    fn message(&mut self, table: &str, id: &str) -> Result<Option<Known>, Infallible> {
+        Ok(self.messages.get(&(table.into(), id.into())).cloned())
+    }
+
+    fn set_message(&mut self, table: &str, id: &str, known: &Known) -> Result<(), Infallible> {
+        self.messages
+            .insert((table.into(), id.into()), known.clone());
+        Ok(())
+    }
+}
+
+fn owned(key: &AccountKey<'_>) -> (Box<str>, Box<str>, Box<str>) {
+    (key.table.into(), key.limit.into(), key.account.into())
+}
