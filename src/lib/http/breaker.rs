@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config;
+use crate::observe::changes::{Change, ChangeLog};
 use crate::sync::Mutex;
 
 /// The circuit breaker of one target.
@@ -34,74 +35,12 @@ struct State {
     log: ChangeLog,
 }
 
-/// Decides which changes are logged, so that a target that goes up and down does not fill the log.
-#[derive(Debug, Default)]
-struct ChangeLog {
-    /// When a line last said that the target is down.
-    down_at: Option<Instant>,
-    /// Whether the last line said so.
-    logged_down: bool,
-    /// How often it has gone down since that line.
-    suppressed: usize,
-}
-
 /// How long other targets are tried first where no pause is configured.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 
 /// The first pause of a target that is down. It doubles up to the configured one. A restart of a
 /// backend takes about as long, and mail must not wait longer than the restart.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-
-/// The interval in which the log says once that a target is down.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A change of state to be logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The target is down: it has failed too often.
-    Down {
-        /// How often it has gone down since the last such line.
-        suppressed: usize,
-    },
-    /// The target answers again.
-    Up,
-}
-
-impl ChangeLog {
-    fn down(&mut self) -> Option<Change> {
-        let now = Instant::now();
-        if self.down_at.is_some_and(|at| now - at < LOG_INTERVAL) {
-            self.suppressed += 1;
-            return None;
-        }
-        self.down_at = Some(now);
-        self.logged_down = true;
-        let suppressed = std::mem::take(&mut self.suppressed);
-        Some(Change::Down { suppressed })
-    }
-
-    /// Returns the line that was suppressed, once its interval is over, if the target has stayed
-    /// down: otherwise the log would say "up" of a target that is down for good.
-    fn still_down(&mut self) -> Option<Change> {
-        let is_logged = self.logged_down || self.suppressed == 0;
-        let change = if is_logged { None } else { self.down() };
-        match change {
-            Some(Change::Down { suppressed }) => Some(Change::Down {
-                suppressed: suppressed - 1,
-            }),
-            _ => {
-                // `down` has counted a change that is none.
-                self.suppressed -= usize::from(!is_logged);
-                None
-            }
-        }
-    }
-
-    /// Returns an "up" for each "down" that was logged, so that the last line is always right.
-    fn up(&mut self) -> Option<Change> {
-        std::mem::take(&mut self.logged_down).then_some(Change::Up)
-    }
-}
 
 impl Breaker {
     /// Makes a closed breaker. Without settings it never opens.

@@ -3,8 +3,9 @@
 use tokio::time::Instant;
 use tracing::info;
 
-use super::breaker::{Breaker, Change, Permit};
+use super::breaker::{Breaker, Permit};
 use crate::config;
+use crate::observe::changes::Change;
 
 /// The targets of one table, in the order of the configuration.
 #[derive(Debug)]

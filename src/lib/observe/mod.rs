@@ -1,5 +1,6 @@
 //! What an operator sees of a running program: its log, its metrics, its pages.
 
+pub mod changes;
 pub mod log;
 pub mod metrics;
 pub mod status;
