@@ -51,7 +51,8 @@ fn page() -> String {
         cache: Some(CacheState::default()),
         targets: vec![("http://127.0.0.1".to_owned(), true)],
     };
-    String::from_utf8(metrics.page(1, &[state])).expect("text")
+    metrics.store_meter().question(Duration::from_millis(1));
+    String::from_utf8(metrics.page(1, Some(true), &[state])).expect("text")
 }
 
 fn on_the_page(page: &str) -> BTreeMap<String, Metric> {

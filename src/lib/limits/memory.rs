@@ -10,10 +10,14 @@ use super::{Decision, Question, Usage};
 /// The most accounts, and the most messages. Beyond that those go that lose least by it.
 const MAX_ENTRIES: usize = 200_000;
 
+/// The table, the limit and the account.
+type Key = (Box<str>, Box<str>, Box<str>);
+
 /// The states of accounts and messages.
 #[derive(Debug, Default)]
 pub struct Memory {
-    accounts: HashMap<(Box<str>, Box<str>, Box<str>), (Account, u64)>,
+    /// Each account, and when it expires.
+    accounts: HashMap<Key, (Account, u64)>,
     messages: HashMap<(Box<str>, Box<str>), Known>,
     now_ms: u64,
 }
@@ -99,6 +103,6 @@ impl Ledger for Memory {
     }
 }
 
-fn owned(key: &AccountKey<'_>) -> (Box<str>, Box<str>, Box<str>) {
+fn owned(key: &AccountKey<'_>) -> Key {
     (key.table.into(), key.limit.into(), key.account.into())
 }

@@ -24,8 +24,20 @@ pub struct Metrics {
     /// Idle connections closed to make room for others.
     pub connections_evicted: IntCounter,
     gauges: Gauges,
+    store_duration: HistogramVec,
     reloads: IntCounterVec,
     reloaded_at: Gauge,
+}
+
+/// The histogram of the questions to the store.
+#[derive(Clone, Debug)]
+pub struct StoreMeter(Histogram);
+
+impl StoreMeter {
+    /// Counts a question to the store.
+    pub fn question(&self, duration: Duration) {
+        self.0.observe(duration.as_secs_f64());
+    }
 }
 
 /// The counters of requests and calls, with the table as their first label.
@@ -45,6 +57,7 @@ struct Gauges {
     in_flight: IntGaugeVec,
     cache_entries: IntGaugeVec,
     target_up: IntGaugeVec,
+    store_up: IntGaugeVec,
 }
 
 /// The counters of one table.
@@ -177,6 +190,11 @@ impl Metrics {
                 "Idle connections closed to make room for another at max-connections.",
             ))?,
             gauges: Gauges::new(&register)?,
+            store_duration: register.histograms(
+                "store_duration_seconds",
+                "Time from a question to the store to its answer or failure.",
+                &[],
+            )?,
             reloads,
             reloaded_at,
             registry,
@@ -197,6 +215,11 @@ impl Metrics {
         }
     }
 
+    /// Returns the histogram of a store. A program without limits has none.
+    pub fn store_meter(&self) -> StoreMeter {
+        StoreMeter(self.store_duration.with_label_values::<&str>(&[]))
+    }
+
     /// Counts a reload.
     pub fn reload(&self, is_done: bool) {
         let result = if is_done { "done" } else { "refused" };
@@ -206,8 +229,9 @@ impl Metrics {
         }
     }
 
-    /// Returns the page that Prometheus reads, with the state of this moment.
-    pub fn page(&self, connections: usize, states: &[State]) -> Vec<u8> {
+    /// Returns the page that Prometheus reads, with the state of this moment: the open connections,
+    /// whether the store is up, if there is one, and the tables.
+    pub fn page(&self, connections: usize, store: Option<bool>, states: &[State]) -> Vec<u8> {
         let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let gauges = &self.gauges;
         gauges.connections.set(whole(connections));
@@ -215,6 +239,11 @@ impl Metrics {
         gauges.in_flight.reset();
         gauges.cache_entries.reset();
         gauges.target_up.reset();
+        gauges.store_up.reset();
+        if let Some(is_up) = store {
+            let gauge = gauges.store_up.with_label_values::<&str>(&[]);
+            gauge.set(i64::from(is_up));
+        }
         for state in states {
             let table = state.table.as_str();
             gauges
@@ -308,6 +337,11 @@ impl Gauges {
                 "Whether a target is up (1) or down and skipped (0); targets of one origin are \
                  numbered.",
                 &["table", "target"],
+            )?,
+            store_up: register.gauges(
+                "store_up",
+                "Whether the store answers (1), or limits are counted in memory until it does (0).",
+                &[],
             )?,
         })
     }

@@ -32,6 +32,8 @@ pub struct View {
 pub struct Snapshot {
     /// The open connections from Postfix.
     pub connections: usize,
+    /// Whether the store is up, if there is one.
+    pub store: Option<bool>,
     /// The tables.
     pub tables: Vec<State>,
 }
@@ -72,7 +74,7 @@ fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/metrics" => {
             let now = (view.look)();
-            let text = view.metrics.page(now.connections, &now.tables);
+            let text = view.metrics.page(now.connections, now.store, &now.tables);
             page(StatusCode::OK, text)
         }
         "/health" => page(StatusCode::OK, "alive\n".into()),

@@ -187,6 +187,7 @@ impl Service {
             metrics: Arc::clone(&self.metrics),
             look: Arc::new(move || Snapshot {
                 connections: connections.count(),
+                store: None,
                 tables: live.routes().states(),
             }),
         }

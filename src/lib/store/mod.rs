@@ -1,61 +1,133 @@
 //! The store: where the use of limits is kept beyond this process.
 //!
-//! A store that fails never stops mail and never opens the gate: meanwhile this process counts in
-//! its own memory.
+//! A store that fails never stops mail and never opens the gate: until its engine is back
+//! (`health`), this process counts in its own memory.
 
-use std::fmt;
+mod engine;
+pub mod error;
+pub mod health;
+
+use std::cmp::Ordering;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::config;
 use crate::limits::memory::Memory;
 use crate::limits::{Decision, Question, Usage};
+use crate::observe::metrics::StoreMeter;
 use crate::sync::Mutex;
+use engine::Engine;
+use health::Health;
+
+pub use error::StoreError;
 
 /// The store of one program.
 #[derive(Debug, Default)]
 pub struct Store {
+    /// None: the memory of this process alone.
+    engine: Option<Engine>,
+    health: Health,
     memory: Mutex<Memory>,
-}
-
-/// Why the store cannot be reached: a text for the log, without a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreError(pub String);
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+    meter: Option<StoreMeter>,
 }
 
 impl Store {
-    /// Makes the store of a program, such as `policy`. It is opened by its first question.
-    pub fn new(_settings: &config::Store, _program: &str) -> Result<Self, StoreError> {
-        Ok(Self::default())
+    /// Makes the store of a program, such as `policy`. It is opened by its first question, and an
+    /// SQLite file is made by `open` alone.
+    pub fn new(settings: &config::Store, program: &str) -> Result<Self, StoreError> {
+        Ok(Self {
+            engine: Engine::new(settings, program)?,
+            ..Self::default()
+        })
+    }
+
+    /// Counts its questions here.
+    pub fn with_meter(self, meter: StoreMeter) -> Self {
+        Self {
+            meter: Some(meter),
+            ..self
+        }
+    }
+
+    /// Opens the store for the service, which makes an SQLite file that is not there. A failure is
+    /// logged, and the store is asked again by later questions.
+    pub async fn open(&self) {
+        if let Some(engine) = &self.engine {
+            let _ = self.ask(engine.open()).await;
+        }
     }
 
     /// Answers a question; if the store fails, from the memory of this process.
     pub async fn decide(&self, question: Question) -> Decision {
-        self.memory.lock().decide(&question, now_ms())
+        let question = Arc::new(question);
+        let answer = match &self.engine {
+            Some(engine) => self.ask(engine.decide(&question)).await,
+            None => None,
+        };
+        answer.unwrap_or_else(|| self.memory.lock().decide(&question, now_ms()))
     }
 
-    /// Returns the use of the accounts of a table, or of one account, from the store itself.
+    /// Asks the engine, unless it is down, and returns its answer, if there is one.
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+        let permit = self.health.permit()?;
+        let began = Instant::now();
+        let answer = answer.await;
+        if let Some(meter) = &self.meter {
+            meter.question(began.elapsed());
+        }
+        let forget = || *self.memory.lock() = Memory::default();
+        match answer {
+            Ok(answer) => {
+                permit.record_answer(forget);
+                Some(answer)
+            }
+            Err(error) => {
+                permit.record_failure(&error, forget);
+                None
+            }
+        }
+    }
+
+    /// Returns the use of the accounts of a table, or of one account, from the store itself: those
+    /// that have used most of their limit come first.
     pub async fn usage(
         &self,
         table: &str,
         account: Option<&str>,
     ) -> Result<Vec<Usage>, StoreError> {
-        Ok(self.memory.lock().usage(table, account, now_ms()))
+        let mut usage = match &self.engine {
+            Some(engine) => engine.usage(table, account).await?,
+            None => self.memory.lock().usage(table, account, now_ms()),
+        };
+        usage.sort_by(by_share);
+        Ok(usage)
     }
 
     /// Forgets what an account has used, and returns how many limits it had used.
     pub async fn reset(&self, table: &str, account: &str) -> Result<usize, StoreError> {
-        Ok(self.memory.lock().reset(table, account))
+        match &self.engine {
+            Some(engine) => engine.reset(table, account).await,
+            None => Ok(self.memory.lock().reset(table, account)),
+        }
     }
 
     /// Returns whether the store answers.
     pub fn is_up(&self) -> bool {
-        true
+        self.health.is_up()
     }
+}
+
+/// Orders the largest share of a limit first, then the largest use without a limit.
+fn by_share(a: &Usage, b: &Usage) -> Ordering {
+    let share = |usage: &Usage| usage.most.map(|most| usage.used as f64 / most as f64);
+    let order = match (share(a), share(b)) {
+        (Some(a), Some(b)) => b.total_cmp(&a),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    };
+    let order = order.then(b.used.cmp(&a.used));
+    order.then_with(|| (&a.account, &a.limit, a.window).cmp(&(&b.account, &b.limit, b.window)))
 }
 
 /// Returns the time of this host in milliseconds since the Unix epoch.
