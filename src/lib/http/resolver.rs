@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::thread;
 
@@ -83,6 +83,15 @@ impl Resolver {
             look_up: Box::new(look_up),
             state: Mutex::default(),
         }))
+    }
+
+    /// Returns the addresses of a host that is no backend.
+    pub async fn look_up(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        match self.join_or_start(name).await {
+            Ok(Ok(addresses)) => Ok(addresses.iter().map(SocketAddr::ip).collect()),
+            Ok(Err(Failed::Lookup(kind, text))) => Err(io::Error::new(kind, text)),
+            Ok(Err(Failed::NoThread)) | Err(_) => Err(io::Error::other(NoThread)),
+        }
     }
 
     /// Joins the lookup of a name that is pending, or starts one.

@@ -302,7 +302,8 @@ fn subject(request: &Request, shown: &[&str]) -> String {
         .join(" ")
 }
 
-fn printable_text(text: &str) -> String {
+/// Returns text in one line, cut at 200 characters for the log.
+pub fn printable_text(text: &str) -> String {
     text.chars()
         .take(200)
         .map(|c| if c.is_control() { ' ' } else { c })

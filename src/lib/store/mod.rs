@@ -6,6 +6,7 @@
 mod engine;
 pub mod error;
 pub mod health;
+pub mod redis;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
