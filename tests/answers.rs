@@ -1,8 +1,9 @@
 //! The table HTTP → outcome, a row for each case.
 
 use postgate::config::{Missing, Response, ResponseRules, Statuses, Verdict};
-use postgate::http::answer::{read, verdict, without_body};
+use postgate::http::answer::{numbers, read, verdict, without_body};
 use postgate::outcome::{Outcome, Reason};
+use postgate::protocol::facts::{Content, Meaning, PickedBy};
 use postgate::protocol::policy::Policy;
 use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::protocol::{Facts, Protocol as _};
@@ -493,4 +494,135 @@ fn what_stands_in_the_way_of_an_error_flags_it_unless_it_may_hold_the_value() {
         let outcome = read("", body.as_bytes(), &reading);
         assert_eq!(short(&outcome), expected, "{value} {error} {body}");
     }
+}
+
+/// The facts of a call that is read for its JSON.
+fn facts(content: Content) -> &'static Facts {
+    static TEXT: Facts = Facts {
+        name: "text",
+        serves: "",
+        query: ("", ""),
+        picked_by: PickedBy::Socket,
+        max_in_flight: 1,
+        is_repeatable: true,
+        values: &[],
+        constants: &[],
+        key: None,
+        shown: &[],
+        is_open: false,
+        has_actions: false,
+        method: "GET",
+        default_query: &[],
+        object_value: None,
+        empty: Meaning::NotFound,
+        status_404: Meaning::NotFound,
+        unfit: Meaning::NotFound,
+        content: Content::Text,
+        has_parts: false,
+        addresses: &[],
+        counting: None,
+    };
+    match content {
+        Content::Value => TcpLookup::FACTS,
+        Content::Text => &TEXT,
+        // The call for the numbers of an account.
+        Content::Document => {
+            let counting = Policy::FACTS.counting.expect("policies count");
+            counting.call.expect("a call")
+        }
+    }
+}
+
+#[test]
+fn an_answer_may_be_read_for_its_json() {
+    for (body, text, document) in [
+        ("\"a b\"", "found a b", "found \"a b\""),
+        ("\"\\u00e4\\n\"", "found \u{e4}\n", "found \"\\u00e4\\n\""),
+        (" 5.0 ", "found 5.0", "found 5.0"),
+        ("true", "found true", "found true"),
+        (
+            "\n{\"a\" : [1, 2]}\n",
+            "found {\"a\" : [1, 2]}",
+            "found {\"a\" : [1, 2]}",
+        ),
+        ("[ {} ]", "found [ {} ]", "found [ {} ]"),
+        ("{}", "found {}", "found {}"),
+        ("null", "not found", "not found"),
+        ("false", "found false", "not found"),
+        ("\"\"", "found ", "not found"),
+        ("\" , \"", "found  , ", "found \" , \""),
+        ("[]", "found []", "not found"),
+        ("[ ]", "found [ ]", "not found"),
+        ("", BAD, BAD),
+        ("{\"a\": 1", BAD, BAD),
+        ("{\"a\": 1} x", BAD, BAD),
+        ("<html>", BAD, BAD),
+        ("\"\\ud800\"", BAD, "found \"\\ud800\""),
+    ] {
+        for (content, expected) in [(Content::Text, text), (Content::Document, document)] {
+            let rules = rules(facts(content), Response::Json);
+            let outcome = read("text/html", body.as_bytes(), &rules);
+            assert_eq!(short(&outcome), expected, "{content:?}: {body}");
+        }
+    }
+    let pointed = ResponseRules {
+        value: Some("/data".to_owned()),
+        error: Some("/error".to_owned()),
+        ..rules(facts(Content::Document), Response::Json)
+    };
+    for (body, expected) in [
+        ("{\"data\": {\"a\": 1}}", "found {\"a\": 1}"),
+        ("{\"data\": null}", "not found"),
+        ("{\"other\": 1}", BAD),
+        ("[1]", BAD),
+        (
+            "{\"data\": {\"a\": 1}, \"error\": \"x\"}",
+            "temporary: backend reported an error",
+        ),
+    ] {
+        let outcome = read("", body.as_bytes(), &pointed);
+        assert_eq!(short(&outcome), expected, "{body}");
+    }
+}
+
+#[test]
+fn the_numbers_of_an_account_are_whole() {
+    let cases: [(&str, Result<Option<u64>, &str>); 22] = [
+        ("{\"a\": 5}", Ok(Some(5))),
+        ("{\"a\": 1, \"a\": 5}", Ok(Some(5))),
+        ("{\"a\": 18446744073709551615}", Ok(Some(u64::MAX))),
+        ("{\"a\": 99999999999999999999999}", Ok(Some(u64::MAX))),
+        ("{\"a\": 0}", Ok(None)),
+        ("{\"a\": null}", Ok(None)),
+        ("{}", Err("points nowhere")),
+        ("{\"b\": 5}", Err("points nowhere")),
+        ("{\"a\": -1}", Err("no whole number")),
+        ("{\"a\": -0}", Err("no whole number")),
+        ("{\"a\": 5.0}", Err("no whole number")),
+        ("{\"a\": 5e3}", Err("no whole number")),
+        ("{\"a\": \"5\"}", Err("no whole number")),
+        ("{\"a\": \"\"}", Err("no whole number")),
+        ("{\"a\": true}", Err("no whole number")),
+        ("{\"a\": false}", Err("no whole number")),
+        ("{\"a\": []}", Err("no whole number")),
+        ("{\"a\": {}}", Err("no whole number")),
+        ("[5]", Err("no object")),
+        ("5", Err("no object")),
+        ("\"{\\\"a\\\": 5}\"", Err("no object")),
+        ("x", Err("not JSON")),
+    ];
+    for (document, expected) in cases {
+        match (numbers(document, ["/a"]), expected) {
+            (Ok(numbers), Ok(expected)) => assert_eq!(numbers, [expected], "{document}"),
+            (Err(failure), Err(expected)) => {
+                assert_eq!(failure.reason, Reason::NotUnderstood, "{document}");
+                assert!(failure.detail.contains(expected), "{document}: {failure:?}");
+            }
+            (found, expected) => panic!("{document}: {found:?}, expected {expected:?}"),
+        }
+    }
+    let document = "{\"a\": {\"b/c\": [1, 2]}, \"d\": 0}";
+    let found = numbers(document, ["/d", "/a/b~1c/1", "/a/b~1c/0"]);
+    assert_eq!(found, Ok(vec![None, Some(2), Some(1)]));
+    assert!(numbers(document, ["/d", "/a/b~1c/2"]).is_err());
 }

@@ -325,6 +325,20 @@ fn a_program_needs_the_secrets_of_its_own_tables_only() {
     );
 }
 
+#[test]
+fn only_a_program_with_limits_needs_the_secret_of_the_store() {
+    let path = folder("bad").join("store-secret.toml");
+    let of = |mode| {
+        let (_, report) = load(&path, mode);
+        shown(&report, &path)
+    };
+    let missing = "store.redis: file \"/nowhere/at/all\" cannot be read: no such file";
+    assert!(of(Mode::Serve(Policy::FACTS)).contains(missing));
+    assert!(!of(Mode::Serve(Socketmap::FACTS)).contains("store.redis"));
+    let looked = of(Mode::Check);
+    assert!(looked.contains("warning: store.redis: file"), "{looked}");
+}
+
 /// A warning in the same table must not hide the error.
 #[test]
 fn a_policy_call_that_carries_nothing_is_refused_where_a_credential_is_missing() {

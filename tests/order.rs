@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use postgate::observe::log::{Recorder, RequestId};
 use postgate::outcome::{Outcome, Reason};
-use postgate::protocol::facts::{Meaning, PickedBy};
+use postgate::protocol::facts::{Content, Meaning, PickedBy};
 use postgate::protocol::{Facts, Protocol, Step, Tag, Unsayable};
 use postgate::reply::Reply;
 use postgate::request::Request;
@@ -50,6 +50,10 @@ impl Protocol for Numbered {
         empty: Meaning::NotFound,
         status_404: Meaning::NotFound,
         unfit: Meaning::NotFound,
+        content: Content::Value,
+        has_parts: false,
+        addresses: &[],
+        counting: None,
     };
 
     type Rules = Suffix;

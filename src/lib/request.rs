@@ -1,5 +1,8 @@
 //! One request, as named values, in terms of no protocol and no backend.
 
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use bytes::Bytes;
 
 /// A request from the mail server.
@@ -27,5 +30,104 @@ impl Request {
             .iter()
             .find(|(n, _)| n == name.as_bytes())
             .map(|(_, value)| value.as_ref())
+    }
+}
+
+/// A part of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValuePart {
+    /// The local part of a mail address, or a value that has no `@`.
+    Local,
+    /// The domain of a mail address.
+    Domain,
+    /// The network of an IP address.
+    Net,
+}
+
+impl ValuePart {
+    /// The names of the parts.
+    pub const NAMES: [(&'static str, Self); 3] = [
+        ("local", Self::Local),
+        ("domain", Self::Domain),
+        ("net", Self::Net),
+    ];
+
+    /// Returns this part of a value, if the value has it.
+    pub fn of(self, value: &[u8]) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Local => split_address(value).0.map(Cow::Borrowed),
+            Self::Domain => split_address(value).1.map(Cow::Borrowed),
+            Self::Net => network(value).map(|net| Cow::Owned(net.into_bytes())),
+        }
+    }
+}
+
+/// Splits a mail address at its last `@`, as mysql_table(5) does. An empty part counts as missing.
+pub fn split_address(address: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
+    let is_part = |part: &[u8]| !part.is_empty();
+    match address.iter().rposition(|b| *b == b'@') {
+        None => (is_part(address).then_some(address), None),
+        Some(at) => {
+            let (local, domain) = address.split_at(at);
+            let domain = &domain[1..];
+            (
+                is_part(local).then_some(local),
+                is_part(domain).then_some(domain),
+            )
+        }
+    }
+}
+
+/// Returns the network that usually belongs to one customer: the /24 of an IPv4 address, the /64 of
+/// an IPv6 address.
+fn network(address: &[u8]) -> Option<String> {
+    let address: IpAddr = std::str::from_utf8(address).ok()?.parse().ok()?;
+    Some(match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            format!("{}/24", Ipv4Addr::new(a, b, c, 0))
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_absent_where_a_value_has_none() {
+        use ValuePart::{Domain, Local, Net};
+        for (value, part, expected) in [
+            ("joe@a.test", Local, Some("joe")),
+            ("joe@a.test", Domain, Some("a.test")),
+            ("\"a@b\"@c.test", Local, Some("\"a@b\"")),
+            ("\"a@b\"@c.test", Domain, Some("c.test")),
+            ("joe", Local, Some("joe")),
+            ("joe", Domain, None),
+            ("joe@", Domain, None),
+            ("@a.test", Local, None),
+            ("@a.test", Domain, Some("a.test")),
+            ("", Local, None),
+            ("", Domain, None),
+            ("192.0.2.77", Net, Some("192.0.2.0/24")),
+            ("::ffff:192.0.2.77", Net, Some("192.0.2.0/24")),
+            ("2001:db8::1:2:3", Net, Some("2001:db8::/64")),
+            ("2001:db8:1:2:3:4:5:6", Net, Some("2001:db8:1:2::/64")),
+            ("::1", Net, Some("::/64")),
+            ("fe80::1%eth0", Net, None),
+            ("192.0.2.077", Net, None),
+            ("192.0.2.1:25", Net, None),
+            ("[192.0.2.1]", Net, None),
+            ("unknown", Net, None),
+            ("", Net, None),
+        ] {
+            let found = part.of(value.as_bytes());
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{value}");
+        }
+        assert_eq!(Net.of(b"\xff"), None);
     }
 }

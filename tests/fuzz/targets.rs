@@ -81,6 +81,7 @@ fn no_key_changes_the_shape_of_a_url() {
         let vocabulary = Vocabulary {
             protocols: &[TcpLookup::FACTS],
             extra: &[],
+            words: &[],
         };
         let Ok(target) = Target::parse(&text, vocabulary) else {
             continue;
@@ -161,6 +162,7 @@ fn bytes(template: &Template, key: &[u8]) -> Option<Vec<u8>> {
         match part {
             Part::Literal(literal) => bytes.extend(percent_decode(literal.as_bytes())),
             Part::Placeholder(Placeholder::Value(_)) => bytes.extend_from_slice(key),
+            Part::Placeholder(Placeholder::Part(..)) => panic!("a lookup has no parts"),
             Part::Placeholder(Placeholder::Name) => bytes.extend_from_slice(b"users"),
             Part::Placeholder(Placeholder::Local) => {
                 let local = &key[..at.unwrap_or(key.len())];

@@ -1,14 +1,17 @@
 //! An endpoint: all keys of a table, each read once.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::body::{self, Body, Parameters};
+use super::counting;
 use super::credentials::{self, Credential};
 use super::file::Section;
 use super::headers::{self, HeaderText};
+use super::limits::Limit;
 use super::normalise::{self, Normalise};
 use super::problem::Report;
 use super::reader::Reader;
@@ -24,7 +27,8 @@ use crate::protocol::policy::rules::PolicyActions;
 /// An HTTP endpoint: how a request is sent to it, and how its answer is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
-    /// The URLs; the next one is tried where one has no answer.
+    /// The URLs; the next one is tried where one has no answer. Empty in a table that counts without
+    /// a call.
     pub targets: Vec<Target>,
     /// The method.
     pub method: Method,
@@ -50,6 +54,8 @@ pub struct Endpoint {
     pub response_rules: ResponseRules,
     /// The actions of a policy table.
     pub actions: PolicyActions,
+    /// How much an account may use; a table with limits counts, and its calls fetch numbers.
+    pub limits: Vec<Limit>,
     /// How connections are made.
     pub transport: Transport,
     /// Whether redirects to the same origin are followed.
@@ -82,13 +88,28 @@ pub(super) fn read(
     let rejected_before = report.rejected();
     let mut table = Reader::new(section, protocols, secret_policy, report);
     let reader = &mut table;
+    let how = reader.counting();
+    let call = how.and_then(|counting| counting.call.as_ref());
+    if let Some(call) = call {
+        reader.ask_as(std::slice::from_ref(call));
+    }
     reader.extra_attributes = extra_attributes(reader);
+    let mut actions = actions::read(reader);
+    let limits = counting::read(reader, how, &actions.restriction_classes);
+    if call.is_some() {
+        // What such a table answers is the operator's.
+        actions.permit_actions = true;
+        // A limit that was rejected may have had a pointer.
+        let is_sure = reader.report.rejected() == rejected_before;
+        if !limits.makes_calls && (is_sure || reader.section.nearest(&["target"]).is_none()) {
+            reader.make_no_calls();
+        }
+    }
     let targets = target::read(reader);
     let (method, query, body) = body::read(reader, &targets);
     // Before the credentials, because this drops those that a nearer one displaces.
     let headers = headers::read(reader);
     let transport = transport::read(reader);
-    let actions = actions::read(reader);
     let endpoint = Endpoint {
         targets,
         method,
@@ -103,6 +124,7 @@ pub(super) fn read(
         extra_attributes: reader.extra_attributes.clone(),
         response_rules: response::read(reader, &actions),
         actions,
+        limits: limits.limits,
         transport,
         follows_redirects: transport::follows_redirects(reader),
         retries: reader.count("retries", 0..=10, 1),
@@ -116,8 +138,22 @@ pub(super) fn read(
     if reader.report.rejected() == rejected_before && !reader.is_default() && !endpoint.varies() {
         report_constant(reader, &endpoint.method);
     }
+    if endpoint.response_rules.require_header.is_empty() {
+        warn_of_strangers(reader, limits.without_fallback);
+    }
+    let is_whole = !endpoint.targets.is_empty() || !reader.makes_calls();
     table.section.finish(table.report);
-    (!endpoint.targets.is_empty()).then_some(endpoint)
+    is_whole.then_some(endpoint)
+}
+
+/// Warns of limits that a proxy's 404 would switch off.
+fn warn_of_strangers(reader: &mut Reader<'_, '_>, without_fallback: Vec<(Range<usize>, String)>) {
+    for (span, path) in without_fallback {
+        let text = "points into the answer of target, and a 404 of a proxy would count as \"no \
+                    such account\"; write a fallback, or let the API mark its answers, with \
+                    require-header";
+        reader.report.warning(span, &path, text);
+    }
 }
 
 impl Endpoint {
@@ -156,6 +192,11 @@ fn report_constant(reader: &mut Reader<'_, '_>, method: &Method) {
         "the call is the same for every key; write {key}, {local} or {domain} in target, query, \
          form, json or headers"
             .to_owned()
+    } else if !reader.facts().is_open {
+        format!(
+            "the call is always the same; write {{{}}} in target, query, form, json or headers",
+            reader.facts().values.join("}, {")
+        )
     } else if body::has_body(method) {
         "the call is the same for every request; write a placeholder such as {sender}, or \"{*}\", \
          in target, query, form, json or headers ({request} is always the same)"

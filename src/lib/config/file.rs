@@ -5,9 +5,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::Key;
+use super::keys::{Key, Kind};
 use super::problem::{Layout, Report};
-use crate::protocol::Facts;
 
 /// A key and its value, with their places.
 #[derive(Clone, Debug)]
@@ -35,8 +34,7 @@ pub(super) struct Section<'t> {
     /// The entries of each table, the lowest first; the last is the table itself.
     layers: Vec<Vec<Entry<'t>>>,
     keys: &'static [Key],
-    /// The protocol of the table; none for `[http]`, which is for all protocols.
-    protocol: Option<&'static Facts>,
+    kind: Kind,
     taken: Vec<&'static str>,
 }
 
@@ -57,10 +55,19 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// Limits the keys to those of one protocol.
-    pub(super) fn of(mut self, protocol: &'static Facts) -> Self {
-        self.protocol = Some(protocol);
+    /// Limits the keys to those of one kind of table.
+    pub(super) fn of(mut self, kind: Kind) -> Self {
+        self.kind = kind;
         self
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Limits the keys to those of another kind. Keys that are taken before stay taken.
+    pub(super) fn turn_into(&mut self, kind: Kind) {
+        self.kind = kind;
     }
 
     /// Lets this section inherit from a table.
@@ -115,7 +122,7 @@ impl<'t> Section<'t> {
                     members = Some(Self {
                         layers: vec![layer],
                         keys: self.key(name).map_or(&[], |key| key.members),
-                        protocol: self.protocol,
+                        kind: self.kind,
                         ..Self::default()
                     });
                 }
@@ -172,13 +179,13 @@ impl<'t> Section<'t> {
     /// Reports entries of unknown keys in the table itself. Inherited ones are reported where they
     /// stand.
     pub(super) fn finish(self, report: &mut Report) {
-        let keys = self.keys.iter().filter(|key| key.is_of(self.protocol));
+        let keys = self.keys.iter().filter(|key| key.is_of(self.kind));
         let known: Vec<_> = keys.map(|key| key.name).collect();
         let unread = known.iter().find(|name| !self.taken.contains(name));
         debug_assert_eq!(unread, None, "nothing reads this key of {}", self.path);
         for entry in self.layers.into_iter().next_back().into_iter().flatten() {
             let text = match self.keys.iter().find(|key| key.name == entry.key) {
-                Some(key) => key.refusal(self.protocol),
+                Some(key) => key.refusal(self.kind),
                 None => unknown("key", entry.key, &known),
             };
             report.error(entry.key_span, &entry.path, text);
@@ -194,7 +201,7 @@ impl<'t> Section<'t> {
         debug_assert!(key.is_some(), "{name} is not in the table of keys");
         self.taken.push(name);
         let mut found = Vec::new();
-        if !key.is_some_and(|key| key.is_of(self.protocol)) {
+        if !key.is_some_and(|key| key.is_of(self.kind)) {
             return found;
         }
         for (i, layer) in self.layers.iter_mut().enumerate() {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::protocol;
 use crate::protocol::Facts;
-use crate::protocol::facts::PickedBy;
+use crate::protocol::facts::{Content, PickedBy};
 
 /// A key of a table.
 #[derive(Clone, Copy, Debug)]
@@ -18,10 +18,22 @@ pub(super) struct Key {
     pub(super) members: &'static [Self],
 }
 
+/// The kind of a table, which decides what keys it has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Kind {
+    /// `[http]`, which is for all tables, or no table.
+    #[default]
+    Defaults,
+    /// A table whose calls have these facts.
+    Asking(&'static Facts),
+    /// A table that counts, and makes no calls.
+    Counting(&'static Facts),
+}
+
 /// Which tables have a key.
 #[derive(Clone, Copy, Debug)]
 enum Owner {
-    /// Every table, and `[http]` for all of them.
+    /// Every table that makes calls, and `[http]` for all of them.
     All,
     /// Every table, but not `[http]`: each table has a value of its own.
     Single,
@@ -31,16 +43,23 @@ enum Owner {
     Keyed,
     /// The tables that answer with an action.
     Actions,
-    /// The tables whose requests have values that the operator names.
+    /// The tables whose calls can carry all that a request has.
     Open,
+    /// The tables whose answers can be something else than JSON.
+    Formats,
+    /// The tables whose answers are values.
+    Values,
+    /// The tables whose requests can be counted.
+    Counted,
 }
 
 /// The tables of the file.
 pub(super) const FILE: &[Key] = &{
-    const SETTINGS: [Key; 3] = [
+    const SETTINGS: [Key; 4] = [
         key("http").with(ENDPOINT),
         key("server").with(SERVER),
         key("log").with(LOG),
+        key("store").with(STORE),
     ];
     let mut keys = [SETTINGS[0]; SETTINGS.len() + protocol::ALL.len()];
     let mut at = 0;
@@ -66,6 +85,14 @@ pub(super) const SERVER: &[Key] = &[
 /// The keys of `[log]`.
 pub(super) const LOG: &[Key] = &[key("level")];
 
+/// The keys of `[store]`.
+pub(super) const STORE: &[Key] = &[
+    key("path"),
+    key("redis").with(SECRET),
+    key("prefix"),
+    key("timeout"),
+];
+
 /// The keys of an endpoint.
 pub(super) const ENDPOINT: &[Key] = &[
     // The request.
@@ -75,7 +102,7 @@ pub(super) const ENDPOINT: &[Key] = &[
     key("query"),
     key("form"),
     key("json"),
-    key("extra-attributes").of(Owner::Open),
+    key("extra-attributes").of(Owner::Actions),
     key("headers"),
     key("user-agent"),
     key("auth-token").with(SECRET),
@@ -85,20 +112,21 @@ pub(super) const ENDPOINT: &[Key] = &[
     key("normalise").with(NORMALISE).of(Owner::Keyed),
     key("special-keys").of(Owner::Keyed),
     // The answer.
-    key("response"),
+    key("response").of(Owner::Formats),
     key("value"),
     key("missing"),
     key("error"),
     key("no-error"),
-    key("list-separator"),
-    key("true-value"),
+    key("list-separator").of(Owner::Values),
+    key("true-value").of(Owner::Values),
     key("require-header"),
     key("status"),
     key("on-not-found").of(Owner::Actions),
     key("on-temporary").of(Owner::Actions),
     key("on-permanent").of(Owner::Actions),
-    key("permit-actions").of(Owner::Actions),
+    key("permit-actions").of(Owner::Open),
     key("restriction-classes").of(Owner::Actions),
+    key("limits").with(LIMIT).of(Owner::Counted),
     // Time and transport.
     key("request-timeout"),
     key("connect-timeout"),
@@ -114,6 +142,20 @@ pub(super) const ENDPOINT: &[Key] = &[
     key("unix-socket"),
     key("cache").with(CACHE),
     key("breaker").with(BREAKER),
+];
+
+/// The keys of a limit.
+pub(super) const LIMIT: &[Key] = &[
+    key("name"),
+    key("by"),
+    key("delimiter"),
+    key("rates"),
+    key("fallback").of(Owner::Actions),
+    key("count"),
+    key("refused").of(Owner::Actions),
+    key("exempt"),
+    key("on-exceeded").of(Owner::Actions),
+    key("dry-run"),
 ];
 
 /// The keys of a secret: where it is kept.
@@ -173,28 +215,50 @@ impl Key {
         Self { owner, ..self }
     }
 
-    /// Returns whether the tables of a protocol have this key; without a protocol, whether `[http]`
-    /// has it.
-    pub(super) fn is_of(&self, protocol: Option<&Facts>) -> bool {
-        match (self.owner, protocol) {
-            (Owner::All, _) => true,
-            (Owner::Single | Owner::PickedBySocket, None) => false,
-            (Owner::Keyed | Owner::Actions | Owner::Open, None) => true,
-            (Owner::Single, Some(_)) => true,
-            (Owner::PickedBySocket, Some(facts)) => facts.picked_by == PickedBy::Socket,
-            (Owner::Keyed, Some(facts)) => facts.key.is_some(),
-            (Owner::Actions, Some(facts)) => facts.has_actions,
-            (Owner::Open, Some(facts)) => facts.is_open,
+    /// Returns whether tables of a kind have this key.
+    pub(super) fn is_of(&self, kind: Kind) -> bool {
+        let (facts, makes_calls) = match kind {
+            Kind::Defaults => {
+                let is_own = matches!(
+                    self.owner,
+                    Owner::Single | Owner::PickedBySocket | Owner::Counted
+                );
+                return !is_own;
+            }
+            Kind::Asking(facts) => (facts, true),
+            Kind::Counting(facts) => (facts, false),
+        };
+        match self.owner {
+            Owner::All | Owner::Single => makes_calls,
+            Owner::PickedBySocket => facts.picked_by == PickedBy::Socket,
+            Owner::Keyed => makes_calls && facts.key.is_some(),
+            Owner::Actions => facts.has_actions,
+            Owner::Open => makes_calls && facts.is_open,
+            Owner::Formats => makes_calls && facts.content != Content::Document,
+            Owner::Values => makes_calls && facts.content == Content::Value,
+            Owner::Counted => facts.counting.is_some(),
         }
     }
 
     /// Returns the message for this key in a table that does not have it.
-    pub(super) fn refusal(&self, protocol: Option<&Facts>) -> String {
-        if protocol.is_none() {
-            return "cannot be inherited; write it in each table".to_owned();
-        }
-        let owners = protocol::ALL.iter().filter(|facts| self.is_of(Some(facts)));
+    pub(super) fn refusal(&self, kind: Kind) -> String {
+        let facts = match kind {
+            Kind::Defaults => return "cannot be inherited; write it in each table".to_owned(),
+            Kind::Counting(_) => {
+                return "is for calls, and this table makes none, since no rate of its limits is a \
+                        JSON Pointer; remove it here"
+                    .to_owned();
+            }
+            Kind::Asking(facts) => facts,
+        };
+        let owners = protocol::ALL
+            .iter()
+            .filter(|facts| self.is_of(Kind::Asking(facts)));
         let names: Vec<_> = owners.map(|facts| facts.name).collect();
+        // The tables of a protocol have it, but not those whose calls have other facts.
+        if names.contains(&facts.name) {
+            return "a table with limits does not have this key; remove it here".to_owned();
+        }
         let names = match names.as_slice() {
             [others @ .., last] if !others.is_empty() => {
                 format!("{} and {last}", others.join(", "))
@@ -233,29 +297,41 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_other_protocols_names_them() {
-        let refusal = |name: &str, protocol| {
+    fn a_key_of_other_tables_names_those_that_have_it() {
+        let refusal = |name: &str, kind| {
             let key = ENDPOINT.iter().find(|key| key.name == name);
-            key.filter(|key| !key.is_of(protocol))
-                .map(|key| key.refusal(protocol))
+            key.filter(|key| !key.is_of(kind))
+                .map(|key| key.refusal(kind))
         };
-        let [tcp_lookup, socketmap, policy] = protocol::ALL;
-        for (name, protocol, expected) in [
-            ("socket", Some(tcp_lookup), None),
-            (
-                "socket",
-                Some(socketmap),
-                Some("only tcp-lookup and policy"),
-            ),
-            (
-                "normalise",
-                Some(policy),
-                Some("only tcp-lookup and socketmap"),
-            ),
-            ("normalise", None, None),
-            ("target", None, Some("cannot be inherited")),
+        let [tcp_lookup, socketmap, policy] = protocol::ALL.map(Kind::Asking);
+        let numbers = protocol::ALL[2].counting.and_then(|counting| counting.call);
+        let numbers = Kind::Asking(numbers.expect("a call"));
+        let counting = Kind::Counting(protocol::ALL[2]);
+        for (name, kind, expected) in [
+            ("socket", tcp_lookup, None),
+            ("socket", socketmap, Some("only tcp-lookup and policy")),
+            ("normalise", policy, Some("only tcp-lookup and socketmap")),
+            ("normalise", numbers, Some("only tcp-lookup and socketmap")),
+            ("normalise", Kind::Defaults, None),
+            ("target", Kind::Defaults, Some("cannot be inherited")),
+            ("limits", Kind::Defaults, Some("cannot be inherited")),
+            ("limits", socketmap, Some("only policy tables")),
+            ("limits", policy, None),
+            ("permit-actions", policy, None),
+            ("permit-actions", numbers, Some("a table with limits")),
+            ("response", numbers, Some("a table with limits")),
+            ("true-value", numbers, Some("a table with limits")),
+            ("value", numbers, None),
+            ("target", numbers, None),
+            ("target", counting, Some("is for calls")),
+            ("cache", counting, Some("is for calls")),
+            ("permit-actions", counting, Some("is for calls")),
+            ("on-temporary", counting, None),
+            ("extra-attributes", counting, None),
+            ("limits", counting, None),
+            ("socket", counting, None),
         ] {
-            let refusal = refusal(name, protocol);
+            let refusal = refusal(name, kind);
             let is_right = match (&refusal, expected) {
                 (Some(refusal), Some(expected)) => refusal.starts_with(expected),
                 (refusal, expected) => refusal.is_none() && expected.is_none(),

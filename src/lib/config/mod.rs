@@ -6,6 +6,7 @@
 
 mod actions;
 mod body;
+mod counting;
 mod credentials;
 mod endpoint;
 mod file;
@@ -38,7 +39,7 @@ pub use credentials::Credential;
 pub use endpoint::Endpoint;
 pub use headers::HeaderText;
 pub use keys::key_names;
-pub use limits::{Count, Limit, RateSource};
+pub use limits::{Exceeding, Limit, MAX_NUMBER, RateSource, wait_text, window_text};
 pub use normalise::{Normalise, Pattern};
 pub use oauth::{ClientAuth, OAuth, SigningKey, TokenServer};
 pub use problem::{Problem, Report, Severity};

@@ -37,14 +37,9 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Normalise {
         .take_bool("lowercase")
         .and_then(|entry| values::boolean(&entry, reader.report))
         .unwrap_or(false);
-    let delimiter = section.take("delimiter").and_then(|entry| {
-        let text = values::string(&entry, reader.report)?;
-        if text.is_empty() || !text.is_ascii() || text.contains('@') {
-            let text = "must be one or more ASCII characters other than \"@\"";
-            reader.report.error(entry.value.span(), &entry.path, text);
-        }
-        Some(text.to_owned())
-    });
+    let delimiter = section
+        .take("delimiter")
+        .and_then(|entry| values::delimiter(&entry, reader.report));
     let pattern = section.take("pattern").and_then(|entry| {
         let text = values::string(&entry, reader.report)?;
         // The group makes the anchors hold for every alternative. The pattern is compiled alone as

@@ -281,14 +281,17 @@ fn is_key(text: &str) -> bool {
 /// Returns how many bytes of a line are the header of a known table.
 fn header_length(line: &str) -> usize {
     let indent = line.len() - line.trim_start().len();
-    let Some(inside) = line[indent..].strip_prefix('[') else {
+    let inside = line[indent..].trim_start_matches('[');
+    let brackets = line.len() - indent - inside.len();
+    if brackets == 0 {
         return 0;
-    };
+    }
     let is_other = |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c);
     let (name, after) = inside.split_at(inside.find(is_other).unwrap_or(inside.len()));
     let table = name.split('.').next().unwrap_or_default();
     if FILE.iter().any(|key| key.name == table) {
-        indent + 1 + name.len() + usize::from(after.starts_with(']'))
+        let closing = after.len() - after.trim_start_matches(']').len();
+        indent + brackets + name.len() + closing
     } else {
         0
     }

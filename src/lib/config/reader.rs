@@ -4,16 +4,20 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use super::file::Section;
+use super::keys::Kind;
 use super::problem::Report;
 use super::secret::SecretPolicy;
 use super::template::{Template, Vocabulary};
 use super::values;
+use crate::protocol::facts::Counting;
 use crate::protocol::{self, Facts};
 
 /// The keys of one table as they are read.
 pub(super) struct Reader<'r, 't> {
-    /// The protocol of the table; for `[http]` all protocols.
+    /// The facts of the table's calls; for `[http]` those of all protocols.
     protocols: &'r [&'static Facts],
+    /// The facts of the requests from the mail server. The calls of a table that counts have others.
+    pub(super) requests: &'r [&'static Facts],
     /// Whether the table itself, and not `[http]`, has `on-not-found`.
     pub(super) has_own_not_found: bool,
     pub(super) extra_attributes: Vec<String>,
@@ -34,6 +38,7 @@ impl<'r, 't> Reader<'r, 't> {
     ) -> Self {
         Self {
             protocols,
+            requests: protocols,
             has_own_not_found: false,
             extra_attributes: Vec::new(),
             secret_policy,
@@ -47,7 +52,30 @@ impl<'r, 't> Reader<'r, 't> {
         self.protocols.len() > 1
     }
 
-    /// Returns the protocol whose defaults are used. For `[http]`, which is only checked, this can
+    /// Returns how requests are counted, if the table has limits.
+    pub(super) fn counting(&self) -> Option<&'static Counting> {
+        let nearest = self.section.nearest(&["limits"]);
+        let has_limits = !self.is_default() && nearest.is_some_and(|(below, _)| below == 0);
+        let counting = self.requests.first()?.counting;
+        counting.filter(|_| has_limits)
+    }
+
+    /// Makes this a table whose calls have other facts than its requests.
+    pub(super) fn ask_as(&mut self, call: &'static [&'static Facts]) {
+        self.protocols = call;
+        self.section.turn_into(Kind::Asking(self.facts()));
+    }
+
+    /// Makes this a table that makes no calls.
+    pub(super) fn make_no_calls(&mut self) {
+        self.section.turn_into(Kind::Counting(self.facts()));
+    }
+
+    pub(super) fn makes_calls(&self) -> bool {
+        !matches!(self.section.kind(), Kind::Counting(_))
+    }
+
+    /// Returns the facts whose defaults are used. For `[http]`, which is only checked, this can
     /// be any protocol.
     pub(super) fn facts(&self) -> &'static Facts {
         self.protocols.first().copied().unwrap_or(protocol::ALL[0])
@@ -85,9 +113,15 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     pub(super) fn vocabulary(&self) -> Vocabulary<'_> {
+        let extra: &[_] = if self.any(|facts| facts.is_open) {
+            &self.extra_attributes
+        } else {
+            &[]
+        };
         Vocabulary {
             protocols: self.protocols,
-            extra: &self.extra_attributes,
+            extra,
+            words: &[],
         }
     }
 

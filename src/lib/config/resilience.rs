@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::file::Section;
 use super::reader::Reader;
-use super::template::Template;
+use super::template::{Part, Placeholder, Template};
 use super::values;
 
 /// How answers are cached.
@@ -106,8 +106,11 @@ fn by(reader: &mut Reader<'_, '_>, section: &mut Section<'_>) -> Vec<String> {
         return Vec::new();
     };
     let names = values::strings(&entry, reader.report).unwrap_or_default();
-    let is_known =
-        |name: &&String| Template::parse(&format!("{{{name}}}"), reader.vocabulary()).is_ok();
+    let is_known = |name: &&String| {
+        let template = Template::parse(&format!("{{{name}}}"), reader.vocabulary());
+        let value = Part::Placeholder(Placeholder::Value((*name).clone()));
+        template.is_ok_and(|template| template.parts == [value])
+    };
     if let Some(bad) = names.iter().find(|name| !is_known(name)) {
         let text =
             format!("{bad:?} is not an attribute of SMTPD_POLICY_README or extra-attributes");

@@ -8,10 +8,11 @@ use tracing::level_filters::LevelFilter;
 
 use super::endpoint::{self, Endpoint};
 use super::file::{Entry, Section, entries, lay_out, table};
-use super::keys::{ENDPOINT, FILE, Key, LOG, SERVER};
+use super::keys::{ENDPOINT, FILE, Key, Kind, LOG, SERVER, STORE};
 use super::problem::Report;
 use super::secret::SecretPolicy;
 use super::server::{Server, log_level, server};
+use super::store::{self, Store};
 use super::values;
 use crate::protocol::facts::PickedBy;
 use crate::protocol::{self, Facts};
@@ -23,6 +24,8 @@ pub struct Config {
     pub server: Server,
     /// `[log]` `level`.
     pub level: LevelFilter,
+    /// `[store]`.
+    pub store: Store,
     /// The tables of all protocols.
     pub tables: Vec<Table>,
 }
@@ -62,6 +65,22 @@ impl Mode {
             Self::Check => SecretPolicy::Warn,
             Self::Serve(serving) if program == Some(serving) => SecretPolicy::Required,
             Self::Serve(_) => SecretPolicy::Ignore,
+        }
+    }
+
+    /// Returns the policy for the secret of the store, which only a program with limits uses.
+    fn store_policy(self, tables: &[Table]) -> SecretPolicy {
+        let counts = |table: &&Table| !table.endpoint.limits.is_empty();
+        match self {
+            Self::Check => SecretPolicy::Warn,
+            Self::Serve(serving) => {
+                let mut counting = tables.iter().filter(counts);
+                if counting.any(|table| table.protocol == serving) {
+                    SecretPolicy::Required
+                } else {
+                    SecretPolicy::Ignore
+                }
+            }
         }
     }
 }
@@ -110,10 +129,17 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
             }
         }
     }
+    // After the tables, since they decide whether its secret is needed.
+    let store_policy = mode.store_policy(&reader.found);
+    let store = take_section(&mut file, "store", STORE, report)
+        .map_or_else(Store::default, |section| {
+            store::read(section, store_policy, report)
+        });
     file.finish(report);
     Some(Config {
         server,
         level,
+        store,
         tables: reader.found,
     })
 }
@@ -150,7 +176,7 @@ impl<'t> Tables<'t> {
         };
         self.check_name(protocol, entry, report);
         let mut section = Section::new(&entry.path, entry.key_span.clone(), own, ENDPOINT)
-            .of(protocol)
+            .of(Kind::Asking(protocol))
             .over(self.base);
         let socket = self.socket(protocol, &mut section, entry, report);
         let Some(endpoint) = endpoint::read(
@@ -161,7 +187,8 @@ impl<'t> Tables<'t> {
         ) else {
             return;
         };
-        if endpoint.request_timeout > self.drain_timeout {
+        let makes_calls = !endpoint.targets.is_empty();
+        if makes_calls && endpoint.request_timeout > self.drain_timeout {
             let text = format!(
                 "request-timeout is longer than server.drain-timeout ({:?} > {:?}), so a stop may \
                  cut a call short; change one of them",

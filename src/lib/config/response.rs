@@ -8,6 +8,7 @@ use super::reader::Reader;
 use super::values;
 use crate::outcome::is_blank;
 use crate::protocol::Facts;
+use crate::protocol::facts::Meaning;
 use crate::protocol::policy::rules::{FallbackAction, PolicyActions};
 
 /// How an answer is read.
@@ -166,7 +167,10 @@ fn warn_of_inherited(
     what: &str,
     actions: &PolicyActions,
 ) {
-    if !reader.facts().has_actions || reader.has_own_not_found {
+    // Where a 404 is "not found" anyway, as for a lookup, the operator expects just that.
+    let facts = reader.facts();
+    let is_lookup = facts.status_404 == Meaning::NotFound;
+    if !facts.has_actions || is_lookup || reader.has_own_not_found {
         return;
     }
     let action = match &actions.on_not_found {

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::keys::Key;
+use super::keys::{Key, Kind};
 use super::secret::Source;
 use super::template::Template;
-use crate::protocol::Facts;
 
 /// The shapes that a value can have.
 #[derive(Serialize)]
@@ -41,10 +40,10 @@ impl Serialize for Pairs<'_> {
 /// Returns a table in the order of its keys, without those that have no value.
 pub(super) fn table<'c>(
     keys: &[Key],
-    protocol: Option<&Facts>,
+    kind: Kind,
     mut values: Vec<(&'static str, Option<Shape<'c>>)>,
 ) -> Pairs<'c> {
-    let keys = keys.iter().filter(|key| key.is_of(protocol));
+    let keys = keys.iter().filter(|key| key.is_of(kind));
     let pairs = keys.filter_map(|key| {
         let at = values.iter().position(|(name, _)| *name == key.name);
         debug_assert!(at.is_some(), "the key {} is not shown", key.name);

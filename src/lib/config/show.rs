@@ -11,7 +11,10 @@ use super::body::{Body, Json, Parameters};
 use super::credentials::Credential;
 use super::endpoint::Endpoint;
 use super::headers::HeaderText;
-use super::keys::{BASIC_AUTH, BREAKER, CACHE, ENDPOINT, LOG, NORMALISE, OAUTH2, SERVER, TLS};
+use super::keys::{
+    BASIC_AUTH, BREAKER, CACHE, ENDPOINT, Kind, LIMIT, LOG, NORMALISE, OAUTH2, SERVER, STORE, TLS,
+};
+use super::limits::{Limit, RateSource, window_text};
 use super::normalise::Normalise;
 use super::oauth::{ClientAuth, OAuth, TokenServer};
 use super::resilience::{Breaker, Cache};
@@ -22,11 +25,13 @@ use super::server::Server;
 use super::shape::{
     Pairs, Shape, duration, hidden, some_strings, some_table, source, table, template, text, word,
 };
+use super::store::Store;
 use super::target::Target;
 use super::tls::{Tls, TlsVersion};
 use super::transport::{Compression, HttpVersion, Proxy, Transport};
-use crate::protocol;
+use crate::protocol::facts::Counting;
 use crate::protocol::policy::rules::{FallbackAction, PolicyActions};
+use crate::protocol::{self, Facts};
 
 /// Returns the configuration as TOML.
 pub fn show(config: &Config) -> Result<String, toml::ser::Error> {
@@ -40,6 +45,9 @@ impl Serialize for Shown<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("log", &log(self.0.level))?;
         map.serialize_entry("server", &server(&self.0.server))?;
+        if self.0.store != Store::default() {
+            map.serialize_entry("store", &store(&self.0.store))?;
+        }
         for protocol in protocol::ALL {
             let tables = self.0.tables_of(protocol);
             let tables: Pairs<'_> = tables
@@ -55,7 +63,7 @@ impl Serialize for Shown<'_> {
 
 fn log(level: LevelFilter) -> Pairs<'static> {
     let level = level.to_string().to_lowercase();
-    table(LOG, None, vec![("level", Some(text(level)))])
+    table(LOG, Kind::Defaults, vec![("level", Some(text(level)))])
 }
 
 fn server(server: &Server) -> Pairs<'static> {
@@ -69,7 +77,7 @@ fn server(server: &Server) -> Pairs<'static> {
         ("idle-timeout", Some(idle_timeout)),
         ("drain-timeout", Some(duration(server.drain_timeout))),
     ];
-    table(SERVER, None, values)
+    table(SERVER, Kind::Defaults, values)
 }
 
 /// The values of keys, in any order.
@@ -83,11 +91,26 @@ fn endpoint(of: &Table) -> Pairs<'_> {
         credentials(endpoint),
         response(&endpoint.response_rules),
         actions(&endpoint.actions),
-        limits(endpoint),
+        bounds(endpoint),
+        vec![("limits", limits(of))],
         transport(&endpoint.transport),
     ];
     let values = kinds.into_iter().flatten().collect();
-    table(ENDPOINT, Some(of.protocol), values)
+    table(ENDPOINT, kind(of), values)
+}
+
+/// Returns the kind of a table.
+fn kind(of: &Table) -> Kind {
+    let (facts, endpoint) = (of.protocol, &of.endpoint);
+    let call = match facts.counting {
+        Some(counting) if !endpoint.limits.is_empty() => counting.call,
+        _ => None,
+    };
+    match call {
+        None => Kind::Asking(facts),
+        Some(call) if endpoint.targets.is_empty() => Kind::Counting(call),
+        Some(call) => Kind::Asking(call),
+    }
 }
 
 fn call(endpoint: &Endpoint) -> Values<'_> {
@@ -99,7 +122,7 @@ fn call(endpoint: &Endpoint) -> Values<'_> {
     let headers = endpoint.headers.iter();
     let headers = headers.map(|(name, value)| (name.as_str(), header(value)));
     vec![
-        ("target", Some(targets(&endpoint.targets))),
+        ("target", targets(&endpoint.targets)),
         ("method", Some(text(&endpoint.method))),
         ("query", parameters(&endpoint.query)),
         ("form", form),
@@ -112,10 +135,11 @@ fn call(endpoint: &Endpoint) -> Values<'_> {
     ]
 }
 
-fn targets(targets: &[Target]) -> Shape<'static> {
+fn targets(targets: &[Target]) -> Option<Shape<'static>> {
     match targets {
-        [target] => text(target),
-        targets => Shape::List(targets.iter().map(text).collect()),
+        [] => None,
+        [target] => Some(text(target)),
+        targets => Some(Shape::List(targets.iter().map(text).collect())),
     }
 }
 
@@ -167,7 +191,7 @@ fn normalise(normalise: &Normalise) -> Pairs<'_> {
         ("delimiter", normalise.delimiter.as_ref().map(text)),
         ("pattern", pattern.map(|pattern| text(&pattern.text))),
     ];
-    table(NORMALISE, None, values)
+    table(NORMALISE, Kind::Defaults, values)
 }
 
 fn credentials(endpoint: &Endpoint) -> Values<'_> {
@@ -181,7 +205,7 @@ fn credentials(endpoint: &Endpoint) -> Values<'_> {
                 ("user", Some(source(user))),
                 ("password", Some(source(password))),
             ];
-            basic_auth = Some(Shape::Table(table(BASIC_AUTH, None, values)));
+            basic_auth = Some(Shape::Table(table(BASIC_AUTH, Kind::Defaults, values)));
         }
         Some(Credential::OAuth(settings)) => {
             oauth2 = Some(Shape::Table(oauth(settings, &endpoint.transport.tls)));
@@ -218,7 +242,7 @@ fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
         ("parameters", some_table(parameters.collect())),
         ("tls", some_table(tls(&settings.tls, &backend.for_tokens()))),
     ];
-    table(OAUTH2, None, values)
+    table(OAUTH2, Kind::Defaults, values)
 }
 
 fn response(rules: &ResponseRules) -> Values<'_> {
@@ -271,7 +295,7 @@ fn action(action: &FallbackAction) -> Shape<'_> {
     }
 }
 
-fn limits(endpoint: &Endpoint) -> Values<'_> {
+fn bounds(endpoint: &Endpoint) -> Values<'_> {
     let redirects = endpoint.follows_redirects.then_some("same-origin");
     let breaker = endpoint.breaker.as_ref().map(breaker);
     vec![
@@ -294,6 +318,66 @@ fn limits(endpoint: &Endpoint) -> Values<'_> {
     ]
 }
 
+fn limits(of: &Table) -> Option<Shape<'_>> {
+    let counting = of.protocol.counting?;
+    let limits = of.endpoint.limits.iter();
+    let limits: Vec<_> = limits
+        .map(|one| Shape::Table(limit(of.protocol, counting, one)))
+        .collect();
+    (!limits.is_empty()).then_some(Shape::List(limits))
+}
+
+fn limit<'c>(facts: &'static Facts, counting: &'static Counting, limit: &'c Limit) -> Pairs<'c> {
+    let by = match limit.by.as_slice() {
+        [one] => text(one),
+        several => Shape::List(several.iter().map(text).collect()),
+    };
+    let rates = limit.rates.iter().map(|(window, source)| {
+        let source = match source {
+            RateSource::Fixed(most) => number(*most),
+            RateSource::Pointer(pointer) => text(pointer),
+        };
+        (window_text(*window), source)
+    });
+    let fallback = limit.fallback.iter().flatten();
+    let fallback = fallback.map(|(window, most)| (window_text(*window), number(*most)));
+    let values = vec![
+        ("name", Some(text(&limit.name))),
+        ("by", Some(by)),
+        ("delimiter", limit.delimiter.as_ref().map(text)),
+        ("rates", Some(Shape::Table(rates.collect()))),
+        ("fallback", some_table(fallback.collect())),
+        ("count", Some(word(counting.counts, &limit.count))),
+        ("refused", Some(Shape::Flag(limit.charges_refused))),
+        ("exempt", some_strings(&limit.exempt)),
+        ("on-exceeded", Some(text(&limit.on_exceeded))),
+        ("dry-run", Some(Shape::Flag(limit.is_dry_run))),
+    ];
+    table(LIMIT, Kind::Asking(facts), values)
+}
+
+fn number(number: u64) -> Shape<'static> {
+    Shape::Number(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+fn store(store: &Store) -> Pairs<'_> {
+    let (path, redis) = match store {
+        Store::Sqlite { path } => (path.as_ref(), None),
+        Store::Redis {
+            url,
+            prefix,
+            timeout,
+        } => (None, Some((url, prefix, timeout))),
+    };
+    let values = vec![
+        ("path", path.map(|path| text(path.display()))),
+        ("redis", redis.map(|(url, ..)| source(url.source()))),
+        ("prefix", redis.map(|(_, prefix, _)| text(prefix))),
+        ("timeout", redis.map(|(.., timeout)| duration(*timeout))),
+    ];
+    table(STORE, Kind::Defaults, values)
+}
+
 fn cache(cache: &Cache) -> Pairs<'_> {
     let lifetime = |ttl: Duration| {
         if ttl.is_zero() {
@@ -312,7 +396,7 @@ fn cache(cache: &Cache) -> Pairs<'_> {
         ("max-bytes", Some(Shape::Number(cache.max_bytes))),
         ("by", some_strings(&cache.by)),
     ];
-    table(CACHE, None, values)
+    table(CACHE, Kind::Defaults, values)
 }
 
 fn breaker(breaker: &Breaker) -> Pairs<'static> {
@@ -320,7 +404,7 @@ fn breaker(breaker: &Breaker) -> Pairs<'static> {
         ("failures", Some(Shape::Number(breaker.failures))),
         ("pause", Some(duration(breaker.pause))),
     ];
-    table(BREAKER, None, values)
+    table(BREAKER, Kind::Defaults, values)
 }
 
 fn transport(transport: &Transport) -> Values<'_> {
@@ -370,5 +454,5 @@ fn tls<'c>(tls: &'c Tls, inherited: &Tls) -> Pairs<'c> {
         ),
         ("verify", (!tls.verify).then_some(Shape::Flag(false))),
     ];
-    table(TLS, None, values)
+    table(TLS, Kind::Defaults, values)
 }

@@ -169,7 +169,11 @@ pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<Target> {
     if reader.is_default() {
         return Vec::new();
     }
-    let Some(entry) = reader.section.take("target") else {
+    let entry = reader.section.take("target");
+    if !reader.makes_calls() {
+        return Vec::new();
+    }
+    let Some(entry) = entry else {
         let (place, path) = reader.place();
         reader.error(place, &path, "must have the key target");
         return Vec::new();

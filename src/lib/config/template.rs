@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::protocol::{self, Facts};
+use crate::request::ValuePart;
 
 /// A text with placeholders in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,8 @@ impl fmt::Debug for Part {
 pub enum Placeholder {
     /// A value that the request carries under this name; empty where it carries none.
     Value(String),
+    /// A part of such a value; empty where the value has no such part.
+    Part(String, ValuePart),
     /// The name of the map or table.
     Name,
     /// The key up to its last `@`.
@@ -50,6 +53,8 @@ pub struct Vocabulary<'v> {
     pub protocols: &'v [&'static Facts],
     /// Further attributes that the operator has named.
     pub extra: &'v [String],
+    /// Placeholders that are no values of a request.
+    pub words: &'static [&'static str],
 }
 
 impl Vocabulary<'_> {
@@ -62,16 +67,47 @@ impl Vocabulary<'_> {
         )
     }
 
-    fn known(self) -> &'static str {
-        let any = |has: fn(&Facts) -> bool| self.protocols.iter().any(|facts| has(facts));
-        match (any(|facts| facts.key.is_some()), any(|facts| facts.is_open)) {
-            (true, false) => "lookups have {key}, {name}, {local} and {domain}",
-            (false, true) => {
-                "policy has the attributes of SMTPD_POLICY_README and those in extra-attributes"
-            }
-            _ => "[http] can have those of lookups and those of policy",
+    fn known(self) -> String {
+        let (facts, words) = match self.protocols {
+            [] => return format!("this text has {}", in_braces(self.words)),
+            [facts] => (facts, facts.values),
+            _ => return "[http] can have those of lookups and those of policy".to_owned(),
+        };
+        if facts.key.is_some() {
+            "lookups have {key}, {name}, {local} and {domain}".to_owned()
+        } else if facts.is_open {
+            "policy has the attributes of SMTPD_POLICY_README and those in extra-attributes"
+                .to_owned()
+        } else {
+            format!("this call has {}", in_braces(words))
         }
     }
+
+    /// Returns whether requests have a value of this name.
+    fn has_value(self, name: &str) -> bool {
+        let mut facts = self.protocols.iter();
+        self.extra.iter().any(|extra| extra == name)
+            || self.words.contains(&name)
+            || facts.any(|facts| facts.values.contains(&name))
+    }
+
+    /// Returns the part of a value that a placeholder such as `sender.domain` names.
+    fn part(self, name: &str) -> Option<Placeholder> {
+        let (value, part) = name.rsplit_once('.')?;
+        let (_, part) = ValuePart::NAMES.iter().find(|(name, _)| *name == part)?;
+        let mut facts = self.protocols.iter().filter(|facts| facts.has_parts);
+        let has_part = match part {
+            ValuePart::Net => facts.any(|facts| facts.addresses.contains(&value)),
+            ValuePart::Local | ValuePart::Domain => facts.any(|_| self.has_value(value)),
+        };
+        has_part.then(|| Placeholder::Part(value.to_owned(), *part))
+    }
+}
+
+/// Returns names as placeholders: `{a}, {b}`.
+fn in_braces(names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("{{{name}}}")).collect();
+    names.join(", ")
 }
 
 impl Template {
@@ -149,8 +185,10 @@ impl Template {
     pub(super) fn varies(&self) -> bool {
         self.parts.iter().any(|part| match part {
             Part::Literal(_) | Part::Placeholder(Placeholder::Name) => false,
-            Part::Placeholder(Placeholder::Value(name)) => !is_constant(name),
-            Part::Placeholder(_) => true,
+            Part::Placeholder(Placeholder::Value(name) | Placeholder::Part(name, _)) => {
+                !is_constant(name)
+            }
+            Part::Placeholder(Placeholder::Local | Placeholder::Domain) => true,
         })
     }
 }
@@ -175,14 +213,17 @@ fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, St
     {
         return Ok(found.clone());
     }
-    let is_extra = vocabulary.extra.iter().any(|extra| extra == name);
-    if is_extra || any(&|facts| facts.values.contains(&name)) {
+    // An attribute that has a dot in its own name comes before a part of another.
+    if vocabulary.has_value(name) {
         return Ok(Placeholder::Value(name.to_owned()));
+    }
+    if let Some(part) = vocabulary.part(name) {
+        return Ok(part);
     }
     // A text that does not look like a name may be part of a secret.
     let is_name = name
         .bytes()
-        .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'*');
+        .all(|b| b.is_ascii_lowercase() || b"_*.".contains(&b));
     let shown = if is_name { name } else { "…" };
     let known = vocabulary.known();
     Err(format!("\"{{{shown}}}\" is not a placeholder: {known}"))
@@ -196,6 +237,10 @@ impl fmt::Display for Template {
                     f.write_str(&text.replace('{', "{{").replace('}', "}}"))?;
                 }
                 Part::Placeholder(Placeholder::Value(name)) => write!(f, "{{{name}}}")?,
+                Part::Placeholder(Placeholder::Part(name, part)) => {
+                    let found = ValuePart::NAMES.iter().find(|(_, p)| p == part);
+                    write!(f, "{{{name}.{}}}", found.map_or("", |(name, _)| name))?;
+                }
                 Part::Placeholder(placeholder) => {
                     let found = LOOKUP.iter().find(|(_, p)| p == placeholder);
                     write!(f, "{{{}}}", found.map_or("", |(name, _)| name))?;
@@ -216,10 +261,12 @@ mod tests {
     const OF_LOOKUPS: Vocabulary<'static> = Vocabulary {
         protocols: &[TcpLookup::FACTS],
         extra: &[],
+        words: &[],
     };
     const OF_POLICY: Vocabulary<'static> = Vocabulary {
         protocols: &[Policy::FACTS],
         extra: &[],
+        words: &[],
     };
 
     #[test]
@@ -246,6 +293,47 @@ mod tests {
     }
 
     #[test]
+    fn a_placeholder_may_name_a_part_of_a_value() {
+        let extra = [
+            "x".to_owned(),
+            "x.domain".to_owned(),
+            "sender.local".to_owned(),
+        ];
+        let vocabulary = Vocabulary {
+            extra: &extra,
+            ..OF_POLICY
+        };
+        let part = |name: &str, part| Some(Placeholder::Part(name.to_owned(), part));
+        let value = |name: &str| Some(Placeholder::Value(name.to_owned()));
+        for (name, expected) in [
+            ("sender.domain", part("sender", ValuePart::Domain)),
+            ("x.local", part("x", ValuePart::Local)),
+            ("client_address.net", part("client_address", ValuePart::Net)),
+            ("server_address.net", part("server_address", ValuePart::Net)),
+            // These are names of their own.
+            ("x.domain", value("x.domain")),
+            ("sender.local", value("sender.local")),
+            ("x.domain.domain", part("x.domain", ValuePart::Domain)),
+            ("sender.net", None),
+            ("x.net", None),
+            ("sender.user", None),
+            ("nobody.domain", None),
+            ("sender.", None),
+            (".domain", None),
+        ] {
+            let text = format!("{{{name}}}");
+            let template = Template::parse(&text, vocabulary);
+            let found = template.as_ref().map(|t| t.parts.as_slice()).ok();
+            let expected = expected.map(|placeholder| [Part::Placeholder(placeholder)]);
+            assert_eq!(found, expected.as_ref().map(|parts| &parts[..]), "{name}");
+            if let Ok(template) = template {
+                assert_eq!(template.to_string(), text);
+            }
+        }
+        assert!(Template::parse("{key.domain}", OF_LOOKUPS).is_err());
+    }
+
+    #[test]
     fn a_text_with_an_unknown_placeholder_is_refused() {
         for (text, vocabulary, expected) in [
             ("{kee}", OF_LOOKUPS, "\"{kee}\" is not a placeholder"),
@@ -253,6 +341,11 @@ mod tests {
             ("{key}", OF_POLICY, "policy has the attributes"),
             ("{x_y}", OF_POLICY, "extra-attributes"),
             ("{*}", OF_POLICY, "\"{*}\" is not a placeholder"),
+            (
+                "{sender.net}",
+                OF_POLICY,
+                "\"{sender.net}\" is not a placeholder",
+            ),
             ("a{key", OF_LOOKUPS, "not closed"),
         ] {
             let error = Template::parse(text, vocabulary).unwrap_err();

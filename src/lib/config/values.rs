@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use toml::Spanned;
 use toml::de::DeValue;
 
 use super::file::Entry;
@@ -61,7 +62,7 @@ pub(super) fn count(
     report: &mut Report,
 ) -> Option<usize> {
     report.layout().harmless.push(entry.value.span());
-    let number = integer(entry).filter(|n| bounds.contains(n));
+    let number = integer(entry.value).filter(|n| bounds.contains(n));
     if number.is_none() {
         let text = format!(
             "must be a whole number from {} to {}",
@@ -73,9 +74,12 @@ pub(super) fn count(
     number
 }
 
-fn integer(entry: &Entry<'_>) -> Option<usize> {
-    match entry.value.get_ref() {
-        DeValue::Integer(n) => usize::from_str_radix(n.as_str(), n.radix()).ok(),
+/// Returns a whole number from zero.
+pub(super) fn integer<N: TryFrom<u64>>(value: &Spanned<DeValue<'_>>) -> Option<N> {
+    match value.get_ref() {
+        DeValue::Integer(n) => u64::from_str_radix(n.as_str(), n.radix())
+            .ok()
+            .and_then(|n| n.try_into().ok()),
         _ => None,
     }
 }
@@ -90,7 +94,7 @@ pub(super) fn size(entry: &Entry<'_>, report: &mut Report) -> Option<usize> {
             let digits = text.strip_suffix(unit)?;
             whole(digits)?.checked_mul(u64::try_from(*factor).ok()?)
         }),
-        _ => integer(entry).and_then(|n| u64::try_from(n).ok()),
+        _ => integer(entry.value),
     };
     let bytes = bytes.and_then(|n| usize::try_from(n).ok());
     let size = bytes.filter(|n| (1..=MOST).contains(n));
@@ -131,12 +135,25 @@ pub(super) fn duration(entry: &Entry<'_>, report: &mut Report) -> Option<Duratio
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 fn parse_duration(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    let (digits, factor) = UNITS
-        .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
-    let duration = Duration::from_millis(whole(digits)?.checked_mul(*factor)?);
-    (duration <= LONGEST).then_some(duration)
+    with_unit(text).filter(|duration| *duration <= LONGEST)
+}
+
+/// The units of durations and their milliseconds, the largest first.
+pub(super) const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Returns the duration that a text with a unit stands for.
+pub(super) fn with_unit(text: &str) -> Option<Duration> {
+    let millis = UNITS.iter().find_map(|(unit, factor)| {
+        // What stands before the "s" of "5ms" is no number.
+        whole(text.strip_suffix(unit)?)?.checked_mul(*factor)
+    });
+    millis.map(Duration::from_millis)
 }
 
 fn whole(digits: &str) -> Option<u64> {
@@ -196,17 +213,32 @@ pub(super) fn plain(error: &std::io::Error) -> String {
 /// Returns a JSON Pointer, RFC 6901.
 pub(super) fn pointer(entry: &Entry<'_>, report: &mut Report) -> Option<String> {
     let text = string(entry, report)?;
-    let is_escaped = |token: &str| {
-        token
-            .split('~')
-            .skip(1)
-            .all(|t| t.starts_with('0') || t.starts_with('1'))
-    };
-    if text.is_empty() || text.starts_with('/') && text.split('/').all(is_escaped) {
+    if is_pointer(text) {
         return Some(text.to_owned());
     }
     let text =
         format!("{text:?} is not a JSON Pointer; write \"/member\" or \"/list/0\" (RFC 6901)");
     report.error(entry.value.span(), &entry.path, text);
     None
+}
+
+/// Returns whether a text is a JSON Pointer.
+pub(super) fn is_pointer(text: &str) -> bool {
+    let is_escaped = |token: &str| {
+        token
+            .split('~')
+            .skip(1)
+            .all(|t| t.starts_with('0') || t.starts_with('1'))
+    };
+    text.is_empty() || text.starts_with('/') && text.split('/').all(is_escaped)
+}
+
+/// Returns the characters that begin an extension of a local part.
+pub(super) fn delimiter(entry: &Entry<'_>, report: &mut Report) -> Option<String> {
+    let text = string(entry, report)?;
+    if text.is_empty() || !text.is_ascii() || text.contains('@') {
+        let text = "must be one or more ASCII characters other than \"@\"";
+        report.error(entry.value.span(), &entry.path, text);
+    }
+    Some(text.to_owned())
 }

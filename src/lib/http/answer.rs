@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 
 use crate::config::{Missing, Response, ResponseRules, Verdict};
 use crate::outcome::{Failure, Outcome, Reason, is_blank};
-use crate::protocol::facts::Meaning;
+use crate::protocol::facts::{Content, Meaning};
 
 /// Returns the meaning of a status, which is looked at before the body.
 pub fn verdict(status: u16, rules: &ResponseRules) -> Verdict {
@@ -75,7 +75,9 @@ pub fn read(content_type: &str, body: &[u8], rules: &ResponseRules) -> Outcome {
     };
     match value {
         // Checked here for all kinds of values: a list, too, may be joined to nothing but blanks.
-        Ok(Value::Text(text)) if is_blank(&text) => not_understood("the value has no word in it"),
+        Ok(Value::Text(text)) if rules.protocol.content == Content::Value && is_blank(&text) => {
+            not_understood("the value has no word in it")
+        }
         Ok(Value::Text(text)) => Outcome::Found(text),
         Ok(Value::Nowhere) if rules.missing == Missing::NotFound => Outcome::NotFound,
         Ok(Value::Nowhere) => not_understood("\"value\" points nowhere in the answer"),
@@ -157,7 +159,11 @@ fn read_json(body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
         return Err(Reason::ReportedError.into());
     }
     match follow(root, pointer) {
-        Pointed::At(value) => scalar_or_list(value, rules),
+        Pointed::At(value) => match rules.protocol.content {
+            Content::Value => scalar_or_list(value, rules),
+            Content::Text => text_of(value),
+            Content::Document => Ok(document(value)),
+        },
         Pointed::Nowhere => Ok(Value::Nowhere),
         Pointed::Wrong => Err(failure("\"value\" points through a value without members")),
     }
@@ -325,5 +331,59 @@ fn scalar(value: &RawValue, rules: &ResponseRules) -> Result<Option<String>, Fai
             "an object where a value is expected; \"value\" can point into it",
         )),
         _ => Err(failure("a nested list")),
+    }
+}
+
+/// Returns the text of a string, or other JSON as it is written.
+fn text_of(value: &RawValue) -> Result<Value, Failure> {
+    let raw = value.get();
+    match raw.as_bytes().first() {
+        Some(b'n') => Ok(Value::Empty),
+        Some(b'"') => serde_json::from_str(raw)
+            .map(Value::Text)
+            .map_err(|_| failure("a string that is not Unicode")),
+        _ => Ok(Value::Text(raw.to_owned())),
+    }
+}
+
+/// Returns JSON as it is written, unless it is one of the values that are empty for a lookup.
+fn document(value: &RawValue) -> Value {
+    let raw = value.get();
+    let is_empty_list = raw.starts_with('[') && raw[1..raw.len() - 1].trim().is_empty();
+    if is_empty_list || ["null", "false", "\"\""].contains(&raw) {
+        return Value::Empty;
+    }
+    Value::Text(raw.to_owned())
+}
+
+/// Returns the whole numbers that JSON Pointers find in a document, which is an object. 0 and
+/// `null` are none.
+pub fn numbers<'p>(
+    document: &str,
+    pointers: impl IntoIterator<Item = &'p str>,
+) -> Result<Vec<Option<u64>>, Failure> {
+    let root: &RawValue = serde_json::from_str(document).map_err(|_| failure("not JSON"))?;
+    if !root.get().starts_with('{') {
+        return Err(failure(
+            "no object, which would hold the numbers of a limit",
+        ));
+    }
+    let pointers = pointers.into_iter();
+    pointers.map(|pointer| number(root, pointer)).collect()
+}
+
+fn number(root: &RawValue, pointer: &str) -> Result<Option<u64>, Failure> {
+    let Pointed::At(value) = follow(root, pointer) else {
+        return Err(failure(format!("{pointer:?} points nowhere in the answer")));
+    };
+    match value.get() {
+        "null" | "0" => Ok(None),
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            // More digits than fit are more than any account uses.
+            Ok(Some(digits.parse().unwrap_or(u64::MAX)))
+        }
+        _ => Err(failure(format!(
+            "{pointer:?} is no whole number from 0 in the answer"
+        ))),
     }
 }

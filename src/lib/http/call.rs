@@ -1,5 +1,6 @@
 //! The URLs, headers and body of a call, each value escaped for its context.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
@@ -11,7 +12,7 @@ use crate::config::{
 };
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::protocol::facts::Meaning;
-use crate::request::Request;
+use crate::request::{Request, split_address};
 
 /// Escapes everything but the unreserved characters of RFC 3986.
 pub const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -117,7 +118,7 @@ impl Values<'_> {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
                 Part::Placeholder(name) => {
-                    text.extend(percent_encode(self.value(name)?, ESCAPED_IN_HEADERS));
+                    text.extend(percent_encode(&self.value(name)?, ESCAPED_IN_HEADERS));
                 }
             }
         }
@@ -149,7 +150,7 @@ impl Values<'_> {
                 for part in &template.parts {
                     match part {
                         Part::Literal(literal) => text.extend_from_slice(literal.as_bytes()),
-                        Part::Placeholder(name) => text.extend_from_slice(self.value(name)?),
+                        Part::Placeholder(name) => text.extend_from_slice(&self.value(name)?),
                     }
                 }
                 put_json_text(&text, out)?;
@@ -226,7 +227,7 @@ impl Values<'_> {
                     for part in &template.parts {
                         match part {
                             Part::Literal(literal) => put_escaped(literal.as_bytes(), out),
-                            Part::Placeholder(name) => put_escaped(self.value(name)?, out),
+                            Part::Placeholder(name) => put_escaped(&self.value(name)?, out),
                         }
                     }
                 }
@@ -247,39 +248,28 @@ impl Values<'_> {
         for part in &template.parts {
             match part {
                 Part::Literal(literal) => out.push_str(literal),
-                Part::Placeholder(name) => put_escaped(self.value(name)?, out),
+                Part::Placeholder(name) => put_escaped(&self.value(name)?, out),
             }
         }
         Ok(())
     }
 
-    fn value(&self, placeholder: &Placeholder) -> Result<&[u8], Outcome> {
-        match placeholder {
-            // A key has been normalised, and so have its parts; other values are as they came.
-            Placeholder::Value(name) => Ok(self.request.value(name).unwrap_or_default()),
-            Placeholder::Local => split(self.key).0.ok_or(Outcome::NotFound),
-            Placeholder::Domain => split(self.key).1.ok_or(Outcome::NotFound),
+    fn value(&self, placeholder: &Placeholder) -> Result<Cow<'_, [u8]>, Outcome> {
+        // A key has been normalised, and so have its parts; other values are as they came.
+        let value = match placeholder {
+            Placeholder::Value(name) => self.request.value(name).unwrap_or_default(),
+            Placeholder::Part(name, part) => {
+                let value = self.request.value(name).unwrap_or_default();
+                return Ok(part.of(value).unwrap_or_default());
+            }
+            Placeholder::Local => split_address(self.key).0.ok_or(Outcome::NotFound)?,
+            Placeholder::Domain => split_address(self.key).1.ok_or(Outcome::NotFound)?,
             Placeholder::Name => {
                 let asked = self.request.table.as_deref();
-                Ok(asked.unwrap_or(self.table.name.as_bytes()))
+                asked.unwrap_or(self.table.name.as_bytes())
             }
-        }
-    }
-}
-
-/// Splits a key at its last `@`, as mysql_table(5) does. An empty part counts as missing.
-fn split(key: &[u8]) -> (Option<&[u8]>, Option<&[u8]>) {
-    let is_part = |part: &[u8]| !part.is_empty();
-    match key.iter().rposition(|b| *b == b'@') {
-        None => (is_part(key).then_some(key), None),
-        Some(at) => {
-            let (local, domain) = key.split_at(at);
-            let domain = &domain[1..];
-            (
-                is_part(local).then_some(local),
-                is_part(domain).then_some(domain),
-            )
-        }
+        };
+        Ok(Cow::Borrowed(value))
     }
 }
 

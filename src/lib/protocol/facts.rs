@@ -1,10 +1,13 @@
 //! Facts about a protocol, for the modules that must not depend on one.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
+
+use crate::outcome::Failure;
+use crate::request::Request;
 
 /// The facts of one protocol. Each protocol states its own, and no other code tells protocols
 /// apart.
-#[derive(Debug)]
 pub struct Facts {
     /// The name of the program, which is also the name of its part of the configuration.
     pub name: &'static str,
@@ -42,6 +45,74 @@ pub struct Facts {
     pub status_404: Meaning,
     /// The outcome of a request that does not fit into the configured call.
     pub unfit: Meaning,
+    /// What an answer is read for.
+    pub content: Content,
+    /// Whether a placeholder may name a part of a value, as `{sender.domain}`.
+    pub has_parts: bool,
+    /// The values that are IP addresses, which have a network as a part.
+    pub addresses: &'static [&'static str],
+    /// How requests are counted; absent where tables have no limits.
+    pub counting: Option<&'static Counting>,
+}
+
+/// What an answer is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A value, or a list of values that are joined to one.
+    Value,
+    /// The text of a JSON string, or any other JSON as it is written. Only `null` is no value.
+    Text,
+    /// JSON as it is written, for the numbers in it. What is empty is no value.
+    Document,
+}
+
+/// How the requests of a protocol are counted.
+#[derive(Debug)]
+pub struct Counting {
+    /// What a limit can count, by the words of the configuration. The first is the default.
+    pub counts: &'static [(&'static str, Count)],
+    /// Returns what a request needs of a limit, or nothing where it is not counted. Fails if the
+    /// request does not say how much.
+    pub needs: fn(&Request, Count) -> Result<Option<Needs>, Failure>,
+    /// Returns the message that a request is about, if it is known.
+    pub message: for<'r> fn(&'r Request) -> Option<Message<'r>>,
+    /// The answer to a request that has room.
+    pub passed: &'static str,
+    /// The facts of the call for the numbers of an account; absent where all numbers are in the
+    /// configuration.
+    pub call: Option<&'static Facts>,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// The recipients of messages.
+    Recipients,
+    /// Messages.
+    Messages,
+    /// The bytes of messages.
+    Bytes,
+    /// Logins that the backend refuses.
+    Failures,
+}
+
+/// The units that a request needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// So many more than the message has.
+    More(u64),
+    /// So many for the whole message.
+    InAll(u64),
+}
+
+/// The message that a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'r> {
+    /// What all requests about the message have in common.
+    pub id: &'r [u8],
+    /// A digest of a request that counts once, however often it is repeated. The same on every host
+    /// and in every version.
+    pub repeat: Option<u64>,
 }
 
 /// How the table of a request is picked.
@@ -62,6 +133,13 @@ pub enum Meaning {
     Temporary,
     /// An operator has to change a setting.
     Permanent,
+}
+
+/// The name alone: facts may lead back to themselves.
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Facts").field(&self.name).finish()
+    }
 }
 
 /// Two protocols are the same if they have one name.

@@ -10,6 +10,7 @@
     clippy::unwrap_used
 )]
 
+pub mod digest;
 pub mod facts;
 pub mod frame;
 pub mod grammar;

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-use super::facts::{Facts, Meaning, PickedBy};
+use super::facts::{Content, Facts, Meaning, PickedBy};
 use super::frame::{Frame, put_netstring, take_netstring};
 use super::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
 use crate::outcome::{Outcome, Reason};
@@ -52,6 +52,10 @@ impl Protocol for Socketmap {
         empty: Meaning::NotFound,
         status_404: Meaning::NotFound,
         unfit: Meaning::NotFound,
+        content: Content::Value,
+        has_parts: false,
+        addresses: &[],
+        counting: None,
     };
 
     type Rules = ();

@@ -12,7 +12,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::facts::{Facts, Meaning, PickedBy};
+use super::facts::{Content, Facts, Meaning, PickedBy};
 use super::frame::{Frame, Lines};
 use super::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
 use super::quote::{quote, unquote};
@@ -49,6 +49,10 @@ impl Protocol for TcpLookup {
         empty: Meaning::NotFound,
         status_404: Meaning::NotFound,
         unfit: Meaning::NotFound,
+        content: Content::Value,
+        has_parts: false,
+        addresses: &[],
+        counting: None,
     };
 
     type Rules = ();

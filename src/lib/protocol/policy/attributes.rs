@@ -35,3 +35,6 @@ pub const ATTRIBUTES: [&str; 32] = [
     "compatibility_level",
     "mail_version",
 ];
+
+/// The attributes that are IP addresses.
+pub const ADDRESSES: [&str; 2] = ["client_address", "server_address"];

@@ -10,18 +10,20 @@
 
 pub mod action;
 pub mod attributes;
+pub mod counting;
 pub mod rules;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::protocol::facts::{Facts, Meaning, PickedBy};
+use crate::protocol::facts::{Content, Facts, Meaning, PickedBy};
 use crate::protocol::frame::{Line, Lines};
 use crate::protocol::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
 use crate::reply::Reply;
 use crate::request::Request;
-use attributes::ATTRIBUTES;
+use attributes::{ADDRESSES, ATTRIBUTES};
+use counting::COUNTING;
 use rules::{FallbackAction, PolicyActions};
 
 /// Room for the attributes that Postfix sends, so that the list of them is allocated once.
@@ -74,6 +76,10 @@ impl Protocol for Policy {
         empty: Meaning::Temporary,
         status_404: Meaning::Permanent,
         unfit: Meaning::Temporary,
+        content: Content::Value,
+        has_parts: true,
+        addresses: &ADDRESSES,
+        counting: Some(&COUNTING),
     };
 
     type Rules = PolicyActions;
