@@ -1,11 +1,11 @@
 -- Answers a question about limits in Redis, as limits::decide does in the program. All that it
 -- reads and writes is in one script, so that no other question comes between.
 --
--- KEYS: the accounts in the order of the parts, then the message, if there is one. ARGV: the mode,
--- the digest of a request that may be repeated (or ""), the number of parts, and of each part: the
--- name of the limit, the account, "add" or "upto", the units, whether a refused request is charged
--- (1 or 0), whether the limit only counts (1 or 0), the number of windows, and of each window: its
--- length in milliseconds and the most units (or "").
+-- KEYS: the accounts in the order of the parts, then the message, if there is one. ARGV: the question
+-- in MessagePack: {mode, digest of a request that may be repeated (or ""), parts}. A part is {name
+-- of the limit, account, whether the units are added (or what the message needs in all), the units,
+-- whether a refused request is charged, whether the limit only counts, and of each window: its
+-- length in milliseconds, the most units (or -1)}.
 --
 -- The answer is a list of integers. {number of the refusing part or 0, and of each part: 0, or 1,
 -- length, most, used, wait, news}; of a repetition {-1, number of the refusing part or 0, length,
@@ -25,35 +25,21 @@ local floor, min, max = math.floor, math.min, math.max
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + floor(tonumber(time[2]) / 1000)
 
--- A window is {length, most (or -1), time of the last news, first frame, and of each frame with
--- units, the oldest first: its distance to the first frame, its units}.
-local LENGTH, MOST, NEWS, FIRST = 1, 2, 3, 4
+-- A window is {length, most (or -1), time of the last news, units in use, first frame, and of each
+-- frame with units, the oldest first: its distance to the first frame, its units}.
+local LENGTH, MOST, NEWS, USED, FIRST = 1, 2, 3, 4, 5
 
 local function frame_of(length)
   return floor(now * FRAMES / length)
 end
 
--- Drops what has left the window, counts what lies in the future as used in this frame, and returns
--- the units in use.
-local function settle(window)
-  local first = window[FIRST]
-  local size = #window
-  local frame = frame_of(window[LENGTH])
-  local kept, used, future = FIRST, 0, 0
-  for i = FIRST + 1, size, 2 do
-    local at, units = first + window[i], window[i + 1]
-    if at > frame then
-      future = min(future + units, MAX)
-    elseif at >= frame - FRAMES then
-      window[kept + 1], window[kept + 2] = window[i], units
-      kept = kept + 2
-      used = min(used + units, MAX)
-    end
+-- Returns the units of all frames, which is what USED is, but where that was cut.
+local function sum(window)
+  local used = 0
+  for i = FIRST + 2, #window, 2 do
+    used = min(used + window[i], MAX)
   end
-  for i = size, kept + 1, -1 do
-    window[i] = nil
-  end
-  return used, future
+  return used
 end
 
 -- Counts units in the frame of this time.
@@ -72,14 +58,45 @@ local function add(window, units)
   else
     window[last + 1], window[last + 2] = distance, units
   end
+  window[USED] = min(window[USED] + units, MAX)
+end
+
+-- Drops what has left the window, and counts what lies in the future as used in this frame.
+local function settle(window)
+  local first, size = window[FIRST], #window
+  local newest = frame_of(window[LENGTH]) - first
+  local future, gone = 0, 0
+  while size > FIRST and window[size - 1] > newest do
+    future = min(future + window[size], MAX)
+    window[size - 1], window[size] = nil, nil
+    size = size - 2
+  end
+  local kept = FIRST + 1
+  while kept < size and window[kept] < newest - FRAMES do
+    gone = gone + window[kept + 1]
+    kept = kept + 2
+  end
+  local dropped = kept - FIRST - 1
+  if dropped > 0 then
+    local shift = window[kept] or 0
+    window[FIRST] = first + shift
+    for i = kept, size, 2 do
+      window[i - dropped], window[i + 1 - dropped] = window[i] - shift, window[i + 1]
+    end
+    for i = size, size - dropped + 1, -1 do
+      window[i] = nil
+    end
+  end
+  window[USED] = window[USED] < MAX and window[USED] - gone - future or sum(window)
+  add(window, future)
 end
 
 -- Returns how long it takes until so many further units fit.
-local function wait(window, used, most, units)
+local function wait(window, most, units)
+  local length, used = window[LENGTH], window[USED]
   if units <= most - used then
     return 0
   end
-  local length = window[LENGTH]
   for i = FIRST + 1, #window, 2 do
     used = used - window[i + 1]
     if units <= most - used then
@@ -90,13 +107,11 @@ local function wait(window, used, most, units)
   return length
 end
 
--- An account is {windows = list, used = units in use by window}.
+-- An account is a list of windows.
 local function unpacked(raw)
-  local account = { windows = cmsgpack.unpack(raw), used = {} }
-  for _, window in ipairs(account.windows) do
-    local used, future = settle(window)
-    add(window, future)
-    account.used[window] = min(used + future, MAX)
+  local account = cmsgpack.unpack(raw)
+  for _, window in ipairs(account) do
+    settle(window)
   end
   return account
 end
@@ -109,85 +124,62 @@ local function load(raw)
       return account
     end
   end
-  return { windows = {}, used = {} }
+  return {}
 end
 
 local function window_of(account, length)
-  for _, window in ipairs(account.windows) do
+  for _, window in ipairs(account) do
     if window[LENGTH] == length then
       return window
     end
   end
-  local window = { length, -1, 0, 0 }
-  account.windows[#account.windows + 1] = window
-  account.used[window] = 0
+  local window = { length, -1, 0, 0, 0 }
+  account[#account + 1] = window
   return window
 end
 
 local function store(key, account)
   local longest = 0
-  for _, window in ipairs(account.windows) do
+  for _, window in ipairs(account) do
     longest = max(longest, window[LENGTH])
-    local shift = window[FIRST + 1]
-    if shift and shift ~= 0 then
-      window[FIRST] = window[FIRST] + shift
-      for i = FIRST + 1, #window, 2 do
-        window[i] = window[i] - shift
-      end
-    end
   end
   -- A frame more than the window, for the oldest frame that is partly outside.
   local lifetime = longest + floor(longest / FRAMES) + 1
-  redis.call('SET', key, cmsgpack.pack(account.windows), 'PX', lifetime)
+  redis.call('SET', key, cmsgpack.pack(account), 'PX', lifetime)
 end
 
 local function usage()
   local answer = {}
-  for i, raw in ipairs(redis.call('MGET', unpack(KEYS))) do
-    local account = load(raw)
+  for _, raw in ipairs(redis.call('MGET', unpack(KEYS))) do
     local count = #answer + 1
     answer[count] = 0
-    for _, window in ipairs(account.windows) do
-      local used, most = account.used[window], window[MOST]
+    for _, window in ipairs(load(raw)) do
+      local used, most = window[USED], window[MOST]
       if used > 0 then
         answer[count] = answer[count] + 1
         local size = #answer
         answer[size + 1], answer[size + 2], answer[size + 3] = window[LENGTH], used, most
-        answer[size + 4] = most < 0 and 0 or wait(window, used, most, 1)
+        answer[size + 4] = most < 0 and 0 or wait(window, most, 1)
       end
     end
   end
   return answer
 end
 
-local mode, digest, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local question = cmsgpack.unpack(ARGV[1])
+local mode, digest, parts = question[1], question[2], question[3]
 if mode == 'usage' then
   return usage()
 end
 local is_charging = mode == 'decide' or mode == 'charge'
 
-local parts = {}
-local next_argument = 4
-local function argument()
-  local value = ARGV[next_argument]
-  next_argument = next_argument + 1
-  return value
-end
-for number = 1, count do
-  local part = { key = KEYS[number], limit = argument(), account = argument() }
-  part.is_add, part.units = argument() == 'add', tonumber(argument())
-  part.charges_refused, part.is_dry_run = argument() == '1', argument() == '1'
-  part.rates = {}
-  for rate = 1, tonumber(argument()) do
-    part.rates[rate] = { tonumber(argument()), tonumber(argument()) }
-  end
-  parts[number] = part
-end
+-- What a part of the question is made of.
+local NAME, ACCOUNT, IS_ADD, UNITS, CHARGES_REFUSED, IS_DRY_RUN, RATES = 1, 2, 3, 4, 5, 6, 7
 
 -- A message is {time of its last request, digest of that or "", refusing limit or "", length, most,
 -- used, wait, and of each charge: limit, account, passed, refused}.
 local SEEN, DIGEST, LIMIT, CHARGES = 1, 2, 3, 8
-local message_key = KEYS[count + 1]
+local message_key = KEYS[#parts + 1]
 local raw = redis.call('MGET', unpack(KEYS))
 
 local function known_message(raw)
@@ -196,8 +188,8 @@ local function known_message(raw)
 end
 
 local message
-if message_key and raw[count + 1] then
-  local is_message, found = pcall(known_message, raw[count + 1])
+if message_key and raw[#parts + 1] then
+  local is_message, found = pcall(known_message, raw[#parts + 1])
   message = is_message and found
 end
 
@@ -217,7 +209,7 @@ local function repetition()
     return { -1, 0, 0, 0, 0, 0 }
   end
   for number, part in ipairs(parts) do
-    if part.limit == message[LIMIT] then
+    if part[NAME] == message[LIMIT] then
       return { -1, number, message[4], message[5], message[6], message[7] }
     end
   end
@@ -238,7 +230,7 @@ message = message or { now, '', '', 0, 0, 0, 0 }
 -- Returns where the charge of a part begins, if there is one.
 local function charge_of(part)
   for i = CHARGES, #message, 4 do
-    if message[i] == part.limit and message[i + 1] == part.account then
+    if message[i] == part[NAME] and message[i + 1] == part[ACCOUNT] then
       return i
     end
   end
@@ -246,15 +238,14 @@ end
 
 -- Returns the window without room that lasts longest, if there is one.
 local function judge(part)
-  local account = part.state
   local worst
-  for _, rate in ipairs(part.rates) do
-    local length, most = rate[1], rate[2]
-    local window = window_of(account, length)
-    window[MOST] = most or -1
-    local used = account.used[window]
-    if most and part.pays > most - used then
-      local free_in = wait(window, used, most, part.pays)
+  for i = RATES, #part, 2 do
+    local length, most = part[i], part[i + 1]
+    local window = window_of(part.state, length)
+    window[MOST] = most
+    local used = window[USED]
+    if most >= 0 and part.pays > most - used then
+      local free_in = wait(window, most, part.pays)
       if not worst or free_in > worst[4] then
         local is_old = window[NEWS] <= now and now < window[NEWS] + length
         worst = { length, most, used, free_in, is_old and 0 or 1 }
@@ -267,9 +258,9 @@ end
 local refusal = 0
 for number, part in ipairs(parts) do
   part.charge = charge_of(part)
-  part.lacks, part.pays = part.units, part.units
-  if not part.is_add and part.charge then
-    part.lacks = max(part.units - message[part.charge + 2], 0)
+  part.lacks, part.pays = part[UNITS], part[UNITS]
+  if not part[IS_ADD] and part.charge then
+    part.lacks = max(part[UNITS] - message[part.charge + 2], 0)
     -- What was refused and charged is paid, and still may not pass.
     part.pays = max(part.lacks - message[part.charge + 3], 0)
   end
@@ -277,7 +268,7 @@ for number, part in ipairs(parts) do
   if part.lacks > 0 then
     part.state = load(raw[number])
     part.exceeded = judge(part)
-    if part.exceeded and refusal == 0 and not part.is_dry_run and mode ~= 'charge' then
+    if part.exceeded and refusal == 0 and not part[IS_DRY_RUN] and mode ~= 'charge' then
       refusal = number
     end
   end
@@ -286,7 +277,7 @@ end
 local function note(part, has_passed)
   if not part.charge then
     part.charge = max(#message + 1, CHARGES)
-    message[part.charge], message[part.charge + 1] = part.limit, part.account
+    message[part.charge], message[part.charge + 1] = part[NAME], part[ACCOUNT]
     message[part.charge + 2], message[part.charge + 3] = 0, 0
   end
   local passed, refused = part.charge + 2, part.charge + 3
@@ -298,14 +289,14 @@ local function note(part, has_passed)
   end
 end
 
-for _, part in ipairs(parts) do
+for number, part in ipairs(parts) do
   if part.lacks > 0 then
     local has_passed = is_charging and refusal == 0
-    local is_charged = is_charging and (refusal == 0 or part.charges_refused)
+    local is_charged = is_charging and (refusal == 0 or part[CHARGES_REFUSED])
     local has_changed = is_charged and part.pays > 0
     if is_charged then
-      for _, rate in ipairs(part.rates) do
-        add(window_of(part.state, rate[1]), part.pays)
+      for i = RATES, #part, 2 do
+        add(window_of(part.state, part[i]), part.pays)
       end
     end
     local exceeded = part.exceeded
@@ -316,7 +307,7 @@ for _, part in ipairs(parts) do
       has_changed = true
     end
     if has_changed then
-      store(part.key, part.state)
+      store(KEYS[number], part.state)
       has_written = true
     end
     if is_charged and message_key then
@@ -328,7 +319,7 @@ end
 if message_key and is_charging then
   message[DIGEST] = digest
   local part = parts[refusal]
-  message[LIMIT] = part and part.limit or ''
+  message[LIMIT] = part and part[NAME] or ''
   for i = 1, 4 do
     message[LIMIT + i] = part and part.exceeded[i] or 0
   end

@@ -158,7 +158,7 @@ async fn run(live: &Arc<Live>, script: &Script, arguments: &Arguments) -> Result
     let command = |name: &str, script: &str| {
         let mut command = redis::cmd(name);
         command.arg(script).arg(arguments.keys.len());
-        command.arg(&arguments.keys).arg(&arguments.values);
+        command.arg(&arguments.keys).arg(&arguments.value);
         command
     };
     match send(live, &command("EVALSHA", &script.sha1)).await {

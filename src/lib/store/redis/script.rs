@@ -37,11 +37,11 @@ impl Script {
     }
 }
 
-/// The keys and arguments of a script.
-#[derive(Debug, Default)]
+/// The keys and the argument of the script.
+#[derive(Debug)]
 pub(super) struct Arguments {
     pub(super) keys: Vec<String>,
-    pub(super) values: Vec<String>,
+    pub(super) value: Vec<u8>,
 }
 
 /// The names of keys.
@@ -117,51 +117,106 @@ fn literal(name: &str) -> String {
     pattern
 }
 
-/// Returns the keys and arguments of a question.
+/// Returns the keys and the argument of a question.
 pub(super) fn arguments(names: &Names, question: &Question) -> Arguments {
-    let mode = match question.mode {
+    let table = &*question.table;
+    let message = question.message.as_ref();
+    let parts = question.parts.iter();
+    let accounts = parts.map(|part| names.account(table, &part.limit, &part.account));
+    let messages = message.map(|message| names.message(table, &message.id));
+    let repeat = message.and_then(|message| message.repeat);
+    let mut packed = Packed::default();
+    packed.array(3);
+    packed.text(match question.mode {
         Mode::Decide => "decide",
         Mode::Check => "check",
         Mode::Peek => "peek",
         Mode::Charge => "charge",
-    };
-    let message = question.message.as_ref();
-    let repeat = message.and_then(|message| message.repeat);
-    let table = &*question.table;
-    let mut all = Arguments::default();
-    all.values.push(mode.to_owned());
-    all.values
-        .push(repeat.map_or_else(String::new, |digest| digest.to_string()));
-    all.values.push(question.parts.len().to_string());
+    });
+    // As text, since the script's numbers have no 64 bits.
+    packed.text(&repeat.map_or_else(String::new, |digest| digest.to_string()));
+    packed.array(question.parts.len());
     for part in &question.parts {
-        all.keys
-            .push(names.account(table, &part.limit, &part.account));
-        part_arguments(part, &mut all.values);
+        pack_part(part, &mut packed);
     }
-    all.keys
-        .extend(message.map(|message| names.message(table, &message.id)));
-    all
+    Arguments {
+        keys: accounts.chain(messages).collect(),
+        value: packed.0,
+    }
 }
 
-fn part_arguments(part: &Part, values: &mut Vec<String>) {
-    let (kind, units) = match part.units {
-        Units::Add(units) => ("add", units),
-        Units::UpTo(units) => ("upto", units),
+fn pack_part(part: &Part, packed: &mut Packed) {
+    let (is_added, units) = match part.units {
+        Units::Add(units) => (true, units),
+        Units::UpTo(units) => (false, units),
     };
-    let flag = |is_set: bool| if is_set { "1" } else { "0" }.to_owned();
-    values.extend([
-        part.limit.to_string(),
-        part.account.clone(),
-        kind.to_owned(),
-        units.min(MAX).to_string(),
-        flag(part.charges_refused),
-        flag(part.is_dry_run),
-        part.rates.len().to_string(),
-    ]);
+    packed.array(6 + 2 * part.rates.len());
+    packed.text(&part.limit);
+    packed.text(&part.account);
+    packed.flag(is_added);
+    packed.number(units.min(MAX));
+    packed.flag(part.charges_refused);
+    packed.flag(part.is_dry_run);
     for rate in &part.rates {
-        let most = rate.most.map(|most| most.min(MAX).to_string());
-        values.push(millis(rate.window).to_string());
-        values.push(most.unwrap_or_default());
+        packed.number(millis(rate.window));
+        match rate.most {
+            Some(most) => packed.number(most.min(MAX)),
+            None => packed.minus_one(),
+        }
+    }
+}
+
+/// Values in MessagePack, in the forms that every version of Redis reads.
+#[derive(Default)]
+struct Packed(Vec<u8>);
+
+impl Packed {
+    fn array(&mut self, len: usize) {
+        match u8::try_from(len) {
+            Ok(len @ 0..16) => self.0.push(0x90 | len),
+            _ => self.lengthy(0xdc, len),
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        match u8::try_from(text.len()) {
+            Ok(len @ 0..32) => self.0.push(0xa0 | len),
+            _ => self.lengthy(0xda, text.len()),
+        }
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    /// Writes a length of 16 bits, or of 32 after the next tag.
+    fn lengthy(&mut self, tag: u8, len: usize) {
+        match u16::try_from(len) {
+            Ok(len) => {
+                self.0.push(tag);
+                self.0.extend_from_slice(&len.to_be_bytes());
+            }
+            Err(_) => {
+                let len = u32::try_from(len).expect("a request is shorter than 4 GiB");
+                self.0.push(tag + 1);
+                self.0.extend_from_slice(&len.to_be_bytes());
+            }
+        }
+    }
+
+    fn flag(&mut self, is_set: bool) {
+        self.0.push(if is_set { 0xc3 } else { 0xc2 });
+    }
+
+    fn number(&mut self, number: u64) {
+        match u8::try_from(number) {
+            Ok(number @ 0..128) => self.0.push(number),
+            _ => {
+                self.0.push(0xcf);
+                self.0.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+    }
+
+    fn minus_one(&mut self) {
+        self.0.push(0xff);
     }
 }
 
@@ -195,11 +250,14 @@ pub(super) fn decision(answer: Value, question: &Question) -> Option<Decision> {
     })
 }
 
-/// Returns the arguments of a script that returns the use of accounts.
+/// Returns the argument that asks for the use of accounts.
 pub(super) fn usage_arguments(keys: Vec<String>) -> Arguments {
+    let mut packed = Packed::default();
+    packed.array(1);
+    packed.text("usage");
     Arguments {
         keys,
-        values: vec!["usage".to_owned()],
+        value: packed.0,
     }
 }
 
