@@ -35,34 +35,38 @@ pub enum RedisAddress {
     Unix(PathBuf),
 }
 
-/// What an URL that cannot be read should be.
-const FORMS: &str = "must be redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// with the \
-                     same for TLS, or redis+unix:///PATH[?db=DATABASE&user=USER&pass=PASSWORD], \
-                     with %XX for special characters";
+const SHAPE: &str = "is not the URL of a Redis; write \"redis://HOST:PORT/DATABASE\", \
+                     \"rediss://\" for TLS, or \"redis+unix:///PATH\" for a unix socket";
+
+const NO_PASSWORD: &str = "has a user without a password; add it, or remove the user";
+
+const DATABASE: &str = "has no number of a database where it should be; write \"/0\" at its end, or \
+                        \"?db=0\" for a unix socket";
 
 impl RedisUrl {
     /// Reads an URL. The error does not show it, since it may hold a password.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let url = Url::parse(text).map_err(|_| FORMS)?;
+        let url = Url::parse(text).map_err(|_| SHAPE)?;
+        // Other clients take "#insecure" for permission to trust any server.
         if url.fragment().is_some() {
-            return Err(FORMS);
+            return Err("has a fragment, which is not allowed; remove it");
         }
         match url.scheme() {
             "redis" => Self::tcp(&url, false),
             "rediss" => Self::tcp(&url, true),
             "redis+unix" => Self::unix(&url),
-            _ => Err(FORMS),
+            _ => Err(SHAPE),
         }
     }
 
     fn tcp(url: &Url, is_tls: bool) -> Result<Self, &'static str> {
         let host = url.host_str().filter(|host| !host.is_empty());
-        let host = decoded(host.ok_or(FORMS)?)?;
+        let host = decoded(host.ok_or(SHAPE)?)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if url.query().is_some() {
-            return Err(FORMS);
+            return Err("has a query, which only the URL of a unix socket may have; remove it");
         }
-        let database = url.path().trim_start_matches('/');
+        let database = url.path().strip_prefix('/').unwrap_or_default();
         Self {
             address: RedisAddress::Tcp {
                 host: host.to_owned(),
@@ -80,7 +84,7 @@ impl RedisUrl {
         let is_bare = url.host_str().is_none_or(str::is_empty) && url.username().is_empty();
         let path = decoded(url.path())?;
         if !is_bare || path.trim_start_matches('/').is_empty() {
-            return Err(FORMS);
+            return Err(SHAPE);
         }
         let (mut user, mut password, mut database) = (None, None, 0);
         // Read by hand: in a form `+` would be a blank.
@@ -92,7 +96,7 @@ impl RedisUrl {
                 "user" => user = some(value),
                 "pass" => password = some(value),
                 "" => {}
-                _ => return Err(FORMS),
+                _ => return Err("has a parameter that is not db, user or pass; remove it"),
             }
         }
         Self {
@@ -106,7 +110,7 @@ impl RedisUrl {
 
     fn checked(self) -> Result<Self, &'static str> {
         match (&self.user, &self.password) {
-            (Some(_), None) => Err("has a user without a password"),
+            (Some(_), None) => Err(NO_PASSWORD),
             _ => Ok(self),
         }
     }
@@ -119,7 +123,7 @@ impl RedisUrl {
 
 fn decoded(text: &str) -> Result<String, &'static str> {
     let bytes = percent_decode_str(text).decode_utf8();
-    bytes.map(Into::into).map_err(|_| FORMS)
+    bytes.map(Into::into).map_err(|_| SHAPE)
 }
 
 fn some(text: String) -> Option<String> {
@@ -130,8 +134,8 @@ fn number(text: &str) -> Result<u32, &'static str> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     match text {
         "" => Ok(0),
-        _ if is_number => text.parse().map_err(|_| FORMS),
-        _ => Err(FORMS),
+        _ if is_number => text.parse().map_err(|_| DATABASE),
+        _ => Err(DATABASE),
     }
 }
 
@@ -200,32 +204,41 @@ mod tests {
     #[test]
     fn other_urls_are_refused_without_showing_them() {
         let rows = [
-            "",
-            "db",
-            "db:6379",
-            "http://db",
-            "redis:",
-            "redis://",
-            "redis:///1",
-            "redis://db/x",
-            "redis://db/-1",
-            "redis://db/1/2",
-            "redis://db?db=1",
-            "redis://db:70000",
-            "redis://db#insecure",
-            "redis://:%ff@db",
-            "redis+unix://",
-            "redis+unix:///",
-            "redis+unix://host/run/redis.sock",
-            "redis+unix:///r?database=1",
-            "redis+unix:///r?db=x",
-            "unix:///run/redis.sock",
+            ("", SHAPE),
+            ("db", SHAPE),
+            ("db:6379", SHAPE),
+            ("http://db", SHAPE),
+            ("unix:///run/redis.sock", SHAPE),
+            ("redis:", SHAPE),
+            ("redis:db", SHAPE),
+            ("redis://", SHAPE),
+            ("redis:///1", SHAPE),
+            ("redis://db:70000", SHAPE),
+            ("redis://:%ff@db", SHAPE),
+            ("redis+unix://", SHAPE),
+            ("redis+unix:///", SHAPE),
+            ("redis+unix://host/run/redis.sock", SHAPE),
+            ("redis://db/x", DATABASE),
+            ("redis://db/-1", DATABASE),
+            ("redis://db/1/2", DATABASE),
+            ("redis://db/99999999999", DATABASE),
+            ("redis+unix:///r?db=x", DATABASE),
+            ("redis://mail@db", NO_PASSWORD),
+            ("redis+unix:///r?user=mail", NO_PASSWORD),
+            (
+                "rediss://db/#insecure",
+                "has a fragment, which is not allowed; remove it",
+            ),
         ];
-        for text in rows {
-            assert_eq!(parts(text), Err(FORMS), "{text}");
+        for (text, wanted) in rows {
+            assert_eq!(parts(text), Err(wanted), "{text}");
         }
-        for text in ["redis://mail@db", "redis+unix:///r?user=mail"] {
-            assert_eq!(parts(text), Err("has a user without a password"), "{text}");
+        for text in ["redis://db?db=1", "redis+unix:///r?database=1"] {
+            let found = parts(text).unwrap_err();
+            assert!(
+                found.starts_with("has a ") && found.ends_with("remove it"),
+                "{found}"
+            );
         }
     }
 }

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::Url;
-
 use super::file::{Entry, Section};
 use super::problem::Report;
+use super::redis_url::RedisUrl;
 use super::secret::{Secret, SecretPolicy, any_secret};
 use super::values;
 
@@ -67,7 +66,8 @@ pub(super) fn read(
         report.error(entry.key_span, &entry.path, text);
     }
     let url = any_secret(&redis, secret_policy, report);
-    if let Some(fault) = url.as_ref().and_then(fault) {
+    let known = url.as_ref().filter(|url| !url.is_absent());
+    if let Some(Err(fault)) = known.map(|url| RedisUrl::parse(url.expose())) {
         report.error(redis.value.span(), &redis.path, fault);
     }
     Store::Redis {
@@ -108,74 +108,4 @@ fn time(entry: &Entry<'_>, report: &mut Report) -> Duration {
         report.error(entry.value.span(), &entry.path, text);
     }
     timeout
-}
-
-/// Returns what is wrong with the URL of a Redis, without showing anything of it.
-fn fault(url: &Secret) -> Option<&'static str> {
-    const SHAPE: &str = "is not the URL of a Redis; write \"redis://HOST:PORT/DATABASE\", \
-                         \"rediss://\" for TLS, or \"redis+unix:///PATH\" for a unix socket";
-    if url.is_absent() {
-        return None;
-    }
-    let Ok(parsed) = Url::parse(url.expose()) else {
-        return Some(SHAPE);
-    };
-    let has_host = parsed.host_str().is_some_and(|host| !host.is_empty());
-    let is_database = |path: &str| {
-        let number = path.strip_prefix('/').unwrap_or(path);
-        number.bytes().all(|b| b.is_ascii_digit())
-    };
-    match parsed.scheme() {
-        // The client would take "#insecure" for permission to trust any server.
-        _ if parsed.fragment().is_some() => Some("has a fragment, which is not allowed; remove it"),
-        "redis" | "rediss" if !has_host => Some(SHAPE),
-        "redis" | "rediss" if !is_database(parsed.path()) => {
-            Some("has a path that is not the number of a database, such as \"/0\"")
-        }
-        "redis" | "rediss" => None,
-        "redis+unix" if has_host || parsed.path().len() < 2 => Some(SHAPE),
-        "redis+unix" => None,
-        _ => Some(SHAPE),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_url_of_a_redis_is_checked_for_its_shape() {
-        for url in [
-            "redis://h",
-            "redis://h/",
-            "redis://h:6379/0",
-            "redis://user:pass@h/15",
-            "redis://:p%40ss@[::1]:6379",
-            "rediss://h:6380/2",
-            "redis+unix:///run/redis.sock",
-            "redis+unix:///run/redis.sock?db=1&pass=x",
-        ] {
-            assert_eq!(fault(&Secret::text(url)), None, "{url}");
-        }
-        for (url, expected) in [
-            ("h:6379", "is not the URL"),
-            ("http://h/", "is not the URL"),
-            ("redis://", "is not the URL"),
-            ("redis:///0", "is not the URL"),
-            ("redis:h", "is not the URL"),
-            ("unix:///run/redis.sock", "is not the URL"),
-            ("redis+unix://run/redis.sock", "is not the URL"),
-            ("redis+unix:///", "is not the URL"),
-            ("redis://h:99999", "is not the URL"),
-            ("redis://h/zero", "has a path"),
-            ("redis://h/0/1", "has a path"),
-            ("rediss://h/#insecure", "has a fragment"),
-        ] {
-            let found = fault(&Secret::text(url));
-            assert!(
-                found.is_some_and(|text| text.starts_with(expected)),
-                "{url}: {found:?}"
-            );
-        }
-    }
 }
