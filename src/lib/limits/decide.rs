@@ -81,12 +81,22 @@ pub struct Charge {
     pub refused: u64,
 }
 
+impl Window {
+    /// Returns until when a refusal is no news.
+    fn quiet_until(&self) -> u64 {
+        self.news_ms.saturating_add(millis(self.length))
+    }
+}
+
 impl Account {
-    /// Drops what has left its window, at this time.
+    /// Drops what has left its window, at this time, and windows with nothing in them: those that
+    /// a reload has removed would be kept for as long as the account sends.
     fn settle(&mut self, now_ms: u64) {
         for window in &mut self.windows {
             window.frames.settle(frame_at(now_ms, window.length));
         }
+        let windows = &mut self.windows;
+        windows.retain(|w| !w.frames.0.is_empty() || now_ms < w.quiet_until());
     }
 
     /// Returns the window of this length, made if there is none.
@@ -299,15 +309,14 @@ impl<'p> Judged<'p> {
                 continue;
             }
             let wait = state.frames.wait(now_ms, window, most, self.pays);
-            let is_old =
-                (state.news_ms..state.news_ms.saturating_add(millis(window))).contains(&now_ms);
+            let is_news = !(state.news_ms..state.quiet_until()).contains(&now_ms);
             if worst.is_none_or(|worst| wait > worst.wait) {
                 worst = Some(Exceeded {
                     window,
                     most,
                     used,
                     wait,
-                    is_news: !is_old,
+                    is_news,
                 });
             }
         }
@@ -347,12 +356,12 @@ impl<'p> Judged<'p> {
         let (part, pays) = (self.part, self.pays);
         let charge = known.charge_mut(part);
         match (self.has_passed, part.units) {
-            (true, Units::Add(units)) => charge.passed += units,
+            (true, Units::Add(units)) => charge.passed = charge.passed.saturating_add(units),
             (true, Units::UpTo(_)) => {
-                charge.passed += self.lacks;
+                charge.passed = charge.passed.saturating_add(self.lacks);
                 charge.refused -= self.lacks - pays;
             }
-            (false, _) => charge.refused += pays,
+            (false, _) => charge.refused = charge.refused.saturating_add(pays),
         }
     }
 }

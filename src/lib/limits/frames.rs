@@ -67,7 +67,7 @@ impl Frames {
             return Duration::ZERO;
         }
         for (frame, freed) in &self.0 {
-            used -= freed;
+            used = used.saturating_sub(*freed);
             if fits(used) {
                 let free_at = start_of(frame + FRAMES + 1, window);
                 return Duration::from_millis(free_at.saturating_sub(now_ms));
