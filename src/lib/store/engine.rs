@@ -4,23 +4,24 @@ use std::sync::Arc;
 
 use super::error::StoreError;
 use super::redis::{LIMITS, Redis};
+use super::sqlite::Sqlite;
 use crate::config::{self, RedisUrl};
 use crate::limits::{Decision, Question, Usage};
 
 /// What keeps the use of limits beyond this process. Each engine bounds the time of a question.
 #[derive(Debug)]
 pub(super) enum Engine {
-    Redis(Redis),
+    /// An SQLite file of this host.
+    Sqlite(Sqlite),
+    /// A Redis or Valkey for all hosts.
+    Redis(Box<Redis>),
 }
 
 impl Engine {
-    /// Makes the engine of a program, if the settings name one that there is.
-    pub(super) fn new(
-        settings: &config::Store,
-        _program: &str,
-    ) -> Result<Option<Self>, StoreError> {
+    /// Makes the engine of a program.
+    pub(super) fn new(settings: &config::Store, program: &str) -> Result<Self, StoreError> {
         Ok(match settings {
-            config::Store::Sqlite { .. } => None,
+            config::Store::Sqlite { path } => Self::Sqlite(Sqlite::new(path.as_deref(), program)?),
             config::Store::Redis {
                 url,
                 prefix,
@@ -28,7 +29,8 @@ impl Engine {
             } => {
                 let url = RedisUrl::parse(url.expose());
                 let url = url.map_err(|why| StoreError(format!("its URL {why}")))?;
-                Some(Self::Redis(Redis::new(&url, prefix, *timeout, LIMITS)?))
+                let redis = Redis::new(&url, prefix, *timeout, LIMITS)?;
+                Self::Redis(Box::new(redis))
             }
         })
     }
@@ -36,6 +38,7 @@ impl Engine {
     /// Opens the store for the service.
     pub(super) async fn open(&self) -> Result<(), StoreError> {
         match self {
+            Self::Sqlite(sqlite) => sqlite.open().await,
             Self::Redis(redis) => redis.open().await,
         }
     }
@@ -43,6 +46,7 @@ impl Engine {
     /// Answers a question.
     pub(super) async fn decide(&self, question: &Arc<Question>) -> Result<Decision, StoreError> {
         match self {
+            Self::Sqlite(sqlite) => sqlite.decide(question).await,
             Self::Redis(redis) => redis.decide(question).await,
         }
     }
@@ -54,6 +58,7 @@ impl Engine {
         account: Option<&str>,
     ) -> Result<Vec<Usage>, StoreError> {
         match self {
+            Self::Sqlite(sqlite) => sqlite.usage(table, account).await,
             Self::Redis(redis) => redis.usage(table, account).await,
         }
     }
@@ -61,7 +66,17 @@ impl Engine {
     /// Forgets what an account has used, and returns how many limits it had used.
     pub(super) async fn reset(&self, table: &str, account: &str) -> Result<usize, StoreError> {
         match self {
+            Self::Sqlite(sqlite) => sqlite.reset(table, account).await,
             Self::Redis(redis) => redis.reset(table, account).await,
+        }
+    }
+
+    /// Closes the store at the end of the program.
+    pub(super) async fn close(&self) {
+        match self {
+            // What could not be closed is whole all the same.
+            Self::Sqlite(sqlite) => drop(sqlite.close().await),
+            Self::Redis(_) => {}
         }
     }
 }

@@ -3,14 +3,15 @@
 //! A store that fails never stops mail and never opens the gate: until its engine is back
 //! (`health`), this process counts in its own memory.
 
+mod clock;
 mod engine;
 pub mod error;
 pub mod health;
 pub mod redis;
+pub mod sqlite;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -19,6 +20,7 @@ use crate::limits::memory::Memory;
 use crate::limits::{Decision, Question, Usage};
 use crate::observe::metrics::StoreMeter;
 use crate::sync::Mutex;
+use clock::now_ms;
 use engine::Engine;
 use health::Health;
 
@@ -39,7 +41,7 @@ impl Store {
     /// SQLite file is made by `open` alone.
     pub fn new(settings: &config::Store, program: &str) -> Result<Self, StoreError> {
         Ok(Self {
-            engine: Engine::new(settings, program)?,
+            engine: Some(Engine::new(settings, program)?),
             ..Self::default()
         })
     }
@@ -114,6 +116,13 @@ impl Store {
         }
     }
 
+    /// Closes the store at the end of the program. A question after that opens it again.
+    pub async fn close(&self) {
+        if let Some(engine) = &self.engine {
+            engine.close().await;
+        }
+    }
+
     /// Returns whether the store answers.
     pub fn is_up(&self) -> bool {
         self.health.is_up()
@@ -129,10 +138,4 @@ fn by_share(a: &Usage, b: &Usage) -> Ordering {
     };
     let order = order.then(b.used.cmp(&a.used));
     order.then_with(|| (&a.account, &a.limit, a.window).cmp(&(&b.account, &b.limit, b.window)))
-}
-
-/// Returns the time of this host in milliseconds since the Unix epoch.
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
