@@ -51,6 +51,7 @@ fn page() -> String {
         cache: Some(CacheState::default()),
         targets: vec![("http://127.0.0.1".to_owned(), true)],
     };
+    metrics.limit_meter("t", "l").passed.inc();
     metrics.store_meter().question(Duration::from_millis(1));
     String::from_utf8(metrics.page(1, Some(true), &[state])).expect("text")
 }

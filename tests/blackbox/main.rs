@@ -12,6 +12,7 @@ mod breaker;
 mod bridges;
 mod cache;
 mod connections;
+mod counting;
 mod descriptors;
 mod faults;
 mod http2;

@@ -352,8 +352,8 @@ fn with_action(limit: Limit, text: &str, classes: &[String]) -> Result<Limit, St
                 limit: number,
                 used: number,
                 window: *window,
-                // Not the longest time, but the longest text.
-                wait: Duration::from_secs(59),
+                // No time has a longer text.
+                wait: Duration::from_secs(99),
             };
             let action = limit.action(&exceeding);
             if let Err(fault) = action::parse(&action, true, classes) {

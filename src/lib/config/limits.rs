@@ -90,18 +90,19 @@ pub fn window_text(window: Duration) -> String {
     })
 }
 
-/// Returns a time in one unit, rounded up: "48m".
+/// Returns a time in one unit, rounded up: "48m". The unit is small enough that an hour and a
+/// minute are not rounded to two hours.
 pub fn wait_text(wait: Duration) -> String {
     let mut seconds = wait.as_secs();
     if wait.subsec_nanos() > 0 {
         seconds = seconds.saturating_add(1);
     }
     let (minutes, hours) = (seconds.div_ceil(60), seconds.div_ceil(3_600));
-    if seconds < 60 {
+    if seconds < 100 {
         format!("{seconds}s")
-    } else if minutes < 60 {
+    } else if minutes < 100 {
         format!("{minutes}m")
-    } else if hours < 24 {
+    } else if hours < 48 {
         format!("{hours}h")
     } else {
         format!("{}d", seconds.div_ceil(86_400))
@@ -135,18 +136,18 @@ mod tests {
         for (millis, expected) in [
             (0, "0s"),
             (1, "1s"),
-            (59_000, "59s"),
-            (59_001, "1m"),
-            (60_000, "1m"),
-            (60_001, "2m"),
-            (59 * 60_000, "59m"),
-            (59 * 60_000 + 1, "1h"),
-            (3_600_000, "1h"),
-            (3_600_001, "2h"),
-            (23 * 3_600_000, "23h"),
-            (23 * 3_600_000 + 1, "1d"),
-            (86_400_000, "1d"),
-            (86_400_001, "2d"),
+            (45_000, "45s"),
+            (99_000, "99s"),
+            (99_001, "2m"),
+            (48 * 60_000, "48m"),
+            (60 * 60_000 + 1, "61m"),
+            (99 * 60_000, "99m"),
+            (99 * 60_000 + 1, "2h"),
+            (5 * 3_600_000, "5h"),
+            (24 * 3_600_000 + 1, "25h"),
+            (47 * 3_600_000, "47h"),
+            (47 * 3_600_000 + 1, "2d"),
+            (3 * 86_400_000, "3d"),
             (31 * 86_400_000 + 1, "32d"),
         ] {
             assert_eq!(

@@ -13,7 +13,8 @@ use crate::observe::metrics::Metrics;
 /// What the tables of one program share while they are made.
 #[derive(Debug)]
 pub struct Shared {
-    pub(super) metrics: Arc<Metrics>,
+    /// Where all of them count.
+    pub metrics: Arc<Metrics>,
     /// The clients of all of them.
     pub clients: Clients,
     pub(super) calls: Arc<Semaphore>,

@@ -40,6 +40,19 @@ impl StoreMeter {
     }
 }
 
+/// The counters of the decisions of one limit, by their result.
+#[derive(Clone, Debug)]
+pub struct LimitMeter {
+    /// There was room.
+    pub passed: IntCounter,
+    /// There was none.
+    pub exceeded: IntCounter,
+    /// The account is not counted.
+    pub exempt: IntCounter,
+    /// The numbers of the account are unknown.
+    pub uncounted: IntCounter,
+}
+
 /// The counters of requests and calls, with the table as their first label.
 #[derive(Clone, Debug)]
 struct ByTable {
@@ -48,6 +61,7 @@ struct ByTable {
     backend_calls: IntCounterVec,
     backend_duration: HistogramVec,
     cache_answers: IntCounterVec,
+    limit_decisions: IntCounterVec,
 }
 
 /// The metrics that are set when the page is asked for.
@@ -215,6 +229,18 @@ impl Metrics {
         }
     }
 
+    /// Returns the counters of a limit of a table, which are there with 0 from now on.
+    pub fn limit_meter(&self, table: &str, limit: &str) -> LimitMeter {
+        let decisions = &self.by_table.limit_decisions;
+        let counter = |result| decisions.with_label_values(&[table, limit, result]);
+        LimitMeter {
+            passed: counter("passed"),
+            exceeded: counter("exceeded"),
+            exempt: counter("exempt"),
+            uncounted: counter("uncounted"),
+        }
+    }
+
     /// Returns the histogram of a store. A program without limits has none.
     pub fn store_meter(&self) -> StoreMeter {
         StoreMeter(self.store_duration.with_label_values::<&str>(&[]))
@@ -314,6 +340,12 @@ impl ByTable {
                 "cache_answers_total",
                 "Requests to a cache, by kind: hit, miss, or stale in place of a failure.",
                 &["table", "kind"],
+            )?,
+            limit_decisions: register.counters(
+                "limit_decisions_total",
+                "Decisions of a limit, by result: passed, exceeded, exempt, or uncounted where the \
+                 numbers of the account are unknown.",
+                &["table", "limit", "result"],
             )?,
         })
     }

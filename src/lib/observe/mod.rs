@@ -4,3 +4,4 @@ pub mod changes;
 pub mod log;
 pub mod metrics;
 pub mod status;
+pub mod throttle;

@@ -11,9 +11,9 @@ use crate::outcome::{Outcome, Reason};
 use crate::protocol::facts::PickedBy;
 use crate::protocol::{Facts, Protocol, Step, sayable};
 use crate::request::Request;
+use crate::table::Rules;
 use crate::table::endpoint::Endpoint;
 use crate::table::routes::Routes;
-use crate::table::{Rules, Table as _};
 
 /// The answer to a query.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ where
         None => read_request::<P>()?,
     };
     let outcome = match table {
-        Some(table) => table.answer(&request, RequestId::next()).await,
+        Some(table) => table.preview(&request, RequestId::next()).await,
         None => Outcome::Permanent(Reason::UnknownMap.into()),
     };
     let unknown = P::Rules::default();

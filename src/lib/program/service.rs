@@ -30,9 +30,10 @@ use crate::serve::peer::End;
 use crate::serve::socket::{Listener, Socket, Stream};
 use crate::serve::workers::Workers;
 use crate::session::{Context, serve};
+use crate::store::Store;
 use crate::table::Rules;
 use crate::table::endpoint::Endpoint;
-use crate::table::routes::{Live, Route};
+use crate::table::routes::{Live, Route, Routes};
 
 /// A running program.
 pub(crate) struct Service {
@@ -79,6 +80,7 @@ impl Service {
         pin!(reloads);
         let mut listeners = self.listen::<P>(sockets, &shared)?;
         let mut pages = self.listen_for_pages(metrics_sockets, &shared)?;
+        open_store(&self.live.routes()).await;
         let watchdog = tokio::spawn(notify::watchdog(Arc::clone(&shared.workers)));
         info!("ready: {}", self.status());
         notify::ready(&self.status());
@@ -185,10 +187,13 @@ impl Service {
         let (live, connections) = (Arc::clone(&self.live), Arc::clone(connections));
         View {
             metrics: Arc::clone(&self.metrics),
-            look: Arc::new(move || Snapshot {
-                connections: connections.count(),
-                store: None,
-                tables: live.routes().states(),
+            look: Arc::new(move || {
+                let routes = live.routes();
+                Snapshot {
+                    connections: connections.count(),
+                    store: routes.store().map(Store::is_up),
+                    tables: routes.states(),
+                }
             }),
         }
     }
@@ -285,8 +290,18 @@ impl Service {
                 .cap_by_descriptors(config.server.max_connections),
             Ordering::Relaxed,
         );
+        if !routes.shares_store_with(&self.live.routes()) {
+            open_store(&routes).await;
+        }
         self.live.exchange(routes);
         Ok(())
+    }
+}
+
+/// Opens the store of these routes, if they have one.
+async fn open_store(routes: &Routes) {
+    if let Some(store) = routes.store() {
+        store.open().await;
     }
 }
 

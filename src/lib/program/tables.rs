@@ -11,7 +11,7 @@ use crate::observe::metrics::Metrics;
 use crate::protocol::{self, Facts, Protocol};
 use crate::serve::socket::Socket;
 use crate::table::Rules;
-use crate::table::endpoint::Sayable;
+use crate::table::calls::Usable;
 use crate::table::routes::Routes;
 
 /// A program, without the type of its protocol.
@@ -19,7 +19,7 @@ use crate::table::routes::Routes;
 pub(crate) struct Program {
     pub(crate) facts: &'static Facts,
     /// Returns the outcome that the protocol can express.
-    sayable: Sayable,
+    usable: Usable,
 }
 
 impl Program {
@@ -30,7 +30,7 @@ impl Program {
     {
         Self {
             facts: P::FACTS,
-            sayable: |outcome, endpoint| protocol::sayable::<P>(outcome, endpoint.rules()),
+            usable: |outcome, endpoint, _| protocol::sayable::<P>(outcome, endpoint.rules()),
         }
     }
 }
@@ -62,14 +62,11 @@ pub(crate) fn routes(
         program.facts,
         config,
         before,
-        program.sayable,
+        program.usable,
         metrics,
         budget,
     )
-    .map_err(|cause| {
-        let text = format!("the HTTP client cannot be set up: {cause}");
-        (Exit::Config, text)
-    })
+    .map_err(|text| (Exit::Config, text))
 }
 
 /// The reserved name of sockets that serve metrics and health.

@@ -1,14 +1,13 @@
-//! One table: its keys, its cache and its calls, in this order.
+//! One table: its limits, or its calls.
 
 use std::sync::Arc;
 
 use rustls::RootCertStore;
 
-use super::cache::Cache;
-use super::{Rules, Table, keys};
+use super::calls::{Calls, Usable};
+use super::limits::{Counters, Limits, numbers};
+use super::{Rules, Table};
 use crate::config;
-use crate::http::caller::Caller;
-use crate::http::freshness::Fetched;
 use crate::http::pool::Pool;
 use crate::http::shared::Shared;
 use crate::http::tls::Authorities;
@@ -18,40 +17,44 @@ use crate::outcome::Outcome;
 use crate::protocol::policy::rules::PolicyActions;
 use crate::request::Request;
 
-/// Returns the outcome that a reply can express: a failure in place of a value that the protocol
-/// cannot. A cache stores no failures, and so no such value.
-pub type Sayable = fn(Outcome, &config::Endpoint) -> Outcome;
-
 /// The endpoint of one table.
 #[derive(Debug)]
 pub struct Endpoint {
-    caller: Arc<Caller>,
-    cache: Option<Arc<Cache>>,
-    sayable: Sayable,
+    /// For the answer, or for the numbers of the limits.
+    calls: Calls,
+    limits: Option<Limits>,
     /// The system's authorities, if the endpoint trusts them.
     authorities: Option<Arc<RootCertStore>>,
 }
 
 impl Endpoint {
-    /// Makes the endpoint of a configured table.
+    /// Makes the endpoint of a configured table. One with limits needs the counters.
     pub fn new(
         table: config::Table,
-        sayable: Sayable,
+        usable: Usable,
+        counters: Option<&Arc<Counters>>,
         shared: &mut Shared,
     ) -> Result<Self, String> {
-        let cache = table.endpoint.cache.clone();
+        let limits = counters.and_then(|counters| Limits::new(&table, counters, &shared.metrics));
         let authorities = shared.clients.authorities_of(&table.endpoint);
+        let counting = table.protocol.counting.filter(|_| limits.is_some());
+        let calls = match counting.and_then(|counting| counting.call) {
+            None => Calls::new(table, usable, shared)?,
+            Some(protocol) => {
+                let table = config::Table { protocol, ..table };
+                Calls::new(table, numbers::check, shared)?
+            }
+        };
         Ok(Self {
+            calls,
+            limits,
             authorities,
-            caller: Arc::new(Caller::new(table, shared)?),
-            cache: cache.map(|settings| Arc::new(Cache::new(settings))),
-            sayable,
         })
     }
 
     /// Returns the configuration of the table.
     pub fn table(&self) -> &config::Table {
-        self.caller.table()
+        self.calls.caller.table()
     }
 
     /// Returns whether the trusted authorities are still those of the system.
@@ -66,22 +69,35 @@ impl Endpoint {
 
     /// Returns the pool of its connections.
     pub fn pool(&self) -> &Pool {
-        self.caller.pool()
+        self.calls.caller.pool()
     }
 
     /// Returns its current state, for metrics and pages.
     pub fn state(&self) -> State {
         State {
             table: self.table().name.clone(),
-            in_flight: self.caller.in_flight(),
-            cache: self.cache.as_ref().map(|cache| cache.state()),
-            targets: self.caller.targets(),
+            in_flight: self.calls.caller.in_flight(),
+            cache: self.calls.cache.as_ref().map(|cache| cache.state()),
+            targets: self.calls.caller.targets(),
+        }
+    }
+
+    /// Returns where the use of its limits is kept, if it has any.
+    pub fn counters(&self) -> Option<&Arc<Counters>> {
+        self.limits.as_ref().map(Limits::counters)
+    }
+
+    /// Answers a request as `answer` does, but charges nothing.
+    pub async fn preview(&self, request: &Request, id: RequestId) -> Outcome {
+        match &self.limits {
+            Some(limits) => limits.answer(request, id, &self.calls, true).await,
+            None => self.calls.answer(request, id).await,
         }
     }
 
     /// Empties the cache and returns how many entries there were.
     pub fn clear(&self) -> usize {
-        self.cache.as_ref().map_or(0, |cache| cache.clear())
+        self.calls.cache.as_ref().map_or(0, |cache| cache.clear())
     }
 }
 
@@ -91,31 +107,14 @@ impl Table for Endpoint {
     }
 
     fn meter(&self) -> Option<&Meter> {
-        Some(self.caller.meter())
+        Some(self.calls.caller.meter())
     }
 
     async fn answer(&self, request: &Request, id: RequestId) -> Outcome {
-        let request = match keys::normalise(request, self.table()) {
-            Ok(request) => request,
-            Err(outcome) => return outcome,
-        };
-        let Some(cache) = &self.cache else {
-            return self.caller.ask(&request, id).await.outcome;
-        };
-        let key = cache.key(&request);
-        let ask = || {
-            let (caller, request) = (Arc::clone(&self.caller), request.into_owned());
-            let sayable = self.sayable;
-            async move {
-                let fetched = caller.ask(&request, id).await;
-                // Before the cache sees it, so that an inexpressible value is not stored.
-                Fetched {
-                    outcome: sayable(fetched.outcome, &caller.table().endpoint),
-                    ..fetched
-                }
-            }
-        };
-        cache.answer(&key, ask).await
+        match &self.limits {
+            Some(limits) => limits.answer(request, id, &self.calls, false).await,
+            None => self.calls.answer(request, id).await,
+        }
     }
 }
 

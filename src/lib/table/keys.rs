@@ -36,10 +36,7 @@ fn is_special(key: &[u8]) -> bool {
 fn normal_key<'k>(key: &'k [u8], normalise: &Normalise) -> Option<Cow<'k, [u8]>> {
     let mut key = Cow::Borrowed(key);
     if normalise.lowercase {
-        key = Cow::Owned(match std::str::from_utf8(&key) {
-            Ok(text) => text.to_lowercase().into_bytes(),
-            Err(_) => key.to_ascii_lowercase(),
-        });
+        key = Cow::Owned(lower_case(&key));
     }
     if let Some(delimiter) = &normalise.delimiter {
         cut_extension(&mut key, delimiter.as_bytes());
@@ -51,9 +48,17 @@ fn normal_key<'k>(key: &'k [u8], normalise: &Normalise) -> Option<Cow<'k, [u8]>>
     Some(key)
 }
 
+/// Returns a key in lower case.
+pub fn lower_case(key: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(key) {
+        Ok(text) => text.to_lowercase().into_bytes(),
+        Err(_) => key.to_ascii_lowercase(),
+    }
+}
+
 /// Takes the extension off the local part of an address, as split_addr(3) does: never all of it,
 /// and not off the addresses of the mail system itself.
-fn cut_extension(key: &mut Cow<'_, [u8]>, delimiter: &[u8]) {
+pub fn cut_extension(key: &mut Cow<'_, [u8]>, delimiter: &[u8]) {
     const OWN: [&[u8]; 3] = [b"postmaster", b"mailer-daemon", b"double-bounce"];
     let Some(at) = key.iter().rposition(|b| *b == b'@') else {
         return;

@@ -1,11 +1,14 @@
 //! The tables: each normalises keys, has a cache if it is configured, and makes the HTTP calls.
 //!
 //! `routes` knows which table is asked, by the map's name or by the name of the socket. An
-//! `endpoint` is one table's `keys`, its `cache`, if it has one, and its HTTP calls.
+//! `endpoint` is one table: its `calls`, with its `keys` and its `cache`, if it has one; or its
+//! `limits`, which count, and make calls for numbers only.
 
 pub mod cache;
+pub mod calls;
 pub mod endpoint;
 pub mod keys;
+pub mod limits;
 pub mod routes;
 
 use std::sync::Arc;

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Backend;
-use super::endpoint::{Endpoint, Sayable};
+use super::calls::Usable;
+use super::endpoint::Endpoint;
+use super::limits::Counters;
 use crate::config::{self, Config, Server};
 use crate::http::client::Clients;
 use crate::http::pool::{ConnectionBudget, RetainedPools, hosts_of};
@@ -14,6 +16,7 @@ use crate::observe::metrics::{Metrics, State};
 use crate::protocol::Facts;
 use crate::protocol::facts::PickedBy;
 use crate::serve::peer::Timeouts;
+use crate::store::Store;
 use crate::sync::RwLock;
 
 /// The tables of one program, from one reading of the configuration.
@@ -21,6 +24,8 @@ use crate::sync::RwLock;
 pub struct Routes {
     protocol: &'static Facts,
     server: Server,
+    /// Where the use of limits is kept, and the settings of that; only if a table has limits.
+    counters: Option<(config::Store, Arc<Counters>)>,
     by_name: HashMap<Box<[u8]>, Arc<Endpoint>>,
     /// Used where the socket picks the table.
     by_socket: HashMap<String, Arc<Endpoint>>,
@@ -28,22 +33,25 @@ pub struct Routes {
 
 impl Routes {
     /// Makes the tables. Those that have not changed are taken over with their connections, caches
-    /// and breakers.
+    /// and breakers; and the store, with what it has counted.
     pub fn new(
         protocol: &'static Facts,
         config: &Config,
         before: Option<&Self>,
-        sayable: Sayable,
+        usable: Usable,
         metrics: &Arc<Metrics>,
         budget: &ConnectionBudget,
     ) -> Result<Self, String> {
+        let counters = counters(protocol, config, before, metrics)?;
         let mut authorities = Authorities::default();
         let tables: Vec<_> = config
             .tables_of(protocol)
             .map(|table| {
                 (
                     table,
-                    before.and_then(|routes| routes.unchanged(table, &mut authorities)),
+                    before
+                        .and_then(|routes| routes.unchanged(table, &mut authorities))
+                        .filter(|kept| counts_in(kept, counters.as_ref())),
                 )
             })
             .collect();
@@ -59,7 +67,12 @@ impl Routes {
         for (table, kept) in tables {
             let endpoint = match kept {
                 Some(endpoint) => Arc::clone(endpoint),
-                None => Arc::new(Endpoint::new(table.clone(), sayable, &mut shared)?),
+                None => {
+                    let counters = counters.as_ref().map(|(_, counters)| counters);
+                    let endpoint = Endpoint::new(table.clone(), usable, counters, &mut shared);
+                    let cause = |cause| format!("the HTTP client cannot be set up: {cause}");
+                    Arc::new(endpoint.map_err(cause)?)
+                }
             };
             by_socket.insert(table.socket.clone(), Arc::clone(&endpoint));
             by_name.insert(table.name.as_bytes().into(), endpoint);
@@ -67,6 +80,7 @@ impl Routes {
         Ok(Self {
             protocol,
             server: config.server,
+            counters,
             by_name,
             by_socket,
         })
@@ -82,6 +96,20 @@ impl Routes {
         let endpoint = self.by_name.get(table.name.as_bytes())?;
         let is_unchanged = endpoint.table() == table && endpoint.still_trusts(authorities);
         is_unchanged.then_some(endpoint)
+    }
+
+    /// Returns where the use of limits is kept, if a table has limits.
+    pub fn store(&self) -> Option<&Store> {
+        let (_, counters) = self.counters.as_ref()?;
+        Some(&counters.store)
+    }
+
+    /// Returns whether these routes keep the use of limits where others do.
+    pub fn shares_store_with(&self, other: &Self) -> bool {
+        match (&self.counters, &other.counters) {
+            (Some((_, one)), Some((_, other))) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
     }
 
     /// Returns the `[server]` settings.
@@ -171,6 +199,38 @@ impl Routes {
     /// Returns how many tables there are.
     pub fn tables(&self) -> usize {
         self.by_name.len()
+    }
+}
+
+/// Returns the counters of a program whose tables have limits. They are taken over unless their
+/// settings have changed.
+fn counters(
+    protocol: &'static Facts,
+    config: &Config,
+    before: Option<&Routes>,
+    metrics: &Metrics,
+) -> Result<Option<(config::Store, Arc<Counters>)>, String> {
+    let mut tables = config.tables_of(protocol);
+    if tables.all(|table| table.endpoint.limits.is_empty()) {
+        return Ok(None);
+    }
+    let before = before.and_then(|routes| routes.counters.as_ref());
+    if let Some(kept) = before.filter(|(settings, _)| *settings == config.store) {
+        return Ok(Some(kept.clone()));
+    }
+    let store = Store::new(&config.store, protocol.name)
+        .map_err(|cause| format!("the store cannot be set up: {cause}"))?
+        .with_meter(metrics.store_meter());
+    let counters = Arc::new(Counters::new(store));
+    Ok(Some((config.store.clone(), counters)))
+}
+
+/// Returns whether a table has no limits, or keeps their use here.
+fn counts_in(endpoint: &Endpoint, counters: Option<&(config::Store, Arc<Counters>)>) -> bool {
+    match (endpoint.counters(), counters) {
+        (None, _) => true,
+        (Some(own), Some((_, counters))) => Arc::ptr_eq(own, counters),
+        (Some(_), None) => false,
     }
 }
 

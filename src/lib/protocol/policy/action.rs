@@ -13,7 +13,7 @@
 
 use crate::outcome::{Failure, Reason};
 use crate::protocol::grammar::Unsayable;
-use crate::protocol::policy::rules::PolicyActions;
+use crate::protocol::policy::rules::{FallbackAction, PolicyActions};
 
 /// The most bytes of an action: an SMTP reply line has room for about as many.
 const MAX_ACTION: usize = 500;
@@ -172,6 +172,18 @@ fn check_restrictions(action: &str, may_permit: bool, classes: &[String]) -> Res
         found = Ok(());
     }
     found
+}
+
+/// Returns whether a mail may pass after this reply: what is not sure to stop it lets it pass.
+pub fn lets_pass(reply: &FallbackAction) -> bool {
+    let FallbackAction::Action(action) = reply else {
+        // Postfix's own default action is a deferral.
+        return false;
+    };
+    let word = action.split([' ', '\t', ',']).find(|word| !word.is_empty());
+    let word = word.unwrap_or_default().to_ascii_lowercase();
+    let is_code = word.len() == 3 && word.starts_with(['4', '5']);
+    !is_code && !["reject", "defer", "defer_if_permit"].contains(&word.as_str())
 }
 
 /// Returns whether Postfix knows a restriction of this name, so that no class can have the name.
@@ -333,6 +345,42 @@ mod tests {
             parse(&format!("{longest}x"), false, &[]),
             Err(Fault::TooLong)
         );
+    }
+
+    #[test]
+    fn only_a_sure_refusal_does_not_let_pass() {
+        for (text, expected) in [
+            ("DUNNO", true),
+            ("OK", true),
+            ("permit", true),
+            ("WARN unknown", true),
+            ("INFO x", true),
+            ("HOLD", true),
+            ("DISCARD", true),
+            ("PREPEND X-A: b", true),
+            ("FILTER smtp:x", true),
+            ("REDIRECT a@b", true),
+            ("DEFER_IF_REJECT 4.7.1 x", true),
+            ("warn_if_reject reject", true),
+            ("reject_unauth_destination", true),
+            ("greylist", true),
+            ("permit_mynetworks, reject", true),
+            ("REJECT", false),
+            ("reject", false),
+            ("Defer\t4.7.1 x", false),
+            ("DEFER_IF_PERMIT 4.3.0 x", false),
+            ("defer_if_permit, greylist", false),
+            ("450 4.7.1 later", false),
+            ("554\tno", false),
+        ] {
+            assert!(
+                parse(text, true, &["greylist".to_owned()]).is_ok(),
+                "{text}"
+            );
+            let reply = FallbackAction::Action(text.to_owned());
+            assert_eq!(lets_pass(&reply), expected, "{text}");
+        }
+        assert!(!lets_pass(&FallbackAction::Disconnect));
     }
 
     #[test]

@@ -142,16 +142,11 @@ fn action<'o>(
     outcome: &'o Outcome,
     actions: &'o PolicyActions,
 ) -> Result<Option<&'o str>, Unsayable> {
-    let fallback = match outcome {
-        Outcome::Found(value) => return action::from_backend(value, actions).map(Some),
-        Outcome::NotFound => &actions.on_not_found,
-        Outcome::Temporary(_) => &actions.on_temporary,
-        Outcome::Permanent(_) => &actions.on_permanent,
-    };
-    Ok(match fallback {
-        FallbackAction::Action(action) => Some(action),
-        FallbackAction::Disconnect => None,
-    })
+    match (outcome, actions.fallback(outcome)) {
+        (Outcome::Found(value), _) => action::from_backend(value, actions).map(Some),
+        (_, Some(FallbackAction::Action(action))) => Ok(Some(action)),
+        (_, Some(FallbackAction::Disconnect) | None) => Ok(None),
+    }
 }
 
 impl Policy {

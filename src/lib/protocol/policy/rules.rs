@@ -1,5 +1,7 @@
 //! The operator's settings for the replies of a policy table.
 
+use crate::outcome::Outcome;
+
 /// The fallback actions of one policy table, and the actions that its backend may answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyActions {
@@ -24,6 +26,18 @@ impl Default for PolicyActions {
             on_permanent: action("DEFER_IF_PERMIT 4.3.5 Policy service configuration problem"),
             permit_actions: false,
             restriction_classes: Vec::new(),
+        }
+    }
+}
+
+impl PolicyActions {
+    /// Returns the reply to an outcome without a value.
+    pub fn fallback(&self, outcome: &Outcome) -> Option<&FallbackAction> {
+        match outcome {
+            Outcome::Found(_) => None,
+            Outcome::NotFound => Some(&self.on_not_found),
+            Outcome::Temporary(_) => Some(&self.on_temporary),
+            Outcome::Permanent(_) => Some(&self.on_permanent),
         }
     }
 }

@@ -1,0 +1,64 @@
+//! The calls of one table: its keys, its cache and its backend, in this order.
+
+use std::sync::Arc;
+
+use super::cache::Cache;
+use super::keys;
+use crate::config;
+use crate::http::caller::Caller;
+use crate::http::freshness::Fetched;
+use crate::http::shared::Shared;
+use crate::observe::log::RequestId;
+use crate::outcome::Outcome;
+use crate::request::Request;
+
+/// Returns the outcome of a call that can be used: a failure in place of a value that the protocol
+/// cannot express. A cache stores no failures, and so no such value.
+pub type Usable = fn(Outcome, &config::Endpoint, &Request) -> Outcome;
+
+/// The calls of one table.
+#[derive(Debug)]
+pub struct Calls {
+    /// What makes them.
+    pub caller: Arc<Caller>,
+    /// The cache, if the table has one.
+    pub cache: Option<Arc<Cache>>,
+    usable: Usable,
+}
+
+impl Calls {
+    /// Makes the calls of a configured table.
+    pub fn new(table: config::Table, usable: Usable, shared: &mut Shared) -> Result<Self, String> {
+        let cache = table.endpoint.cache.clone();
+        Ok(Self {
+            caller: Arc::new(Caller::new(table, shared)?),
+            cache: cache.map(|settings| Arc::new(Cache::new(settings))),
+            usable,
+        })
+    }
+
+    /// Answers a request, from the cache or by a call.
+    pub async fn answer(&self, request: &Request, id: RequestId) -> Outcome {
+        let request = match keys::normalise(request, self.caller.table()) {
+            Ok(request) => request,
+            Err(outcome) => return outcome,
+        };
+        let Some(cache) = &self.cache else {
+            return self.caller.ask(&request, id).await.outcome;
+        };
+        let key = cache.key(&request);
+        let ask = || {
+            let (caller, request) = (Arc::clone(&self.caller), request.into_owned());
+            let usable = self.usable;
+            async move {
+                let fetched = caller.ask(&request, id).await;
+                // Before the cache sees it, so that what cannot be used is not stored.
+                Fetched {
+                    outcome: usable(fetched.outcome, &caller.table().endpoint, &request),
+                    ..fetched
+                }
+            }
+        };
+        cache.answer(&key, ask).await
+    }
+}
