@@ -57,7 +57,10 @@ pub(crate) fn part(
 }
 
 /// A folder of its own, removed at the end.
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    is_own: bool,
+}
 
 impl Folder {
     pub(crate) fn new() -> Self {
@@ -66,22 +69,32 @@ impl Folder {
         let name = format!("postgate-store-{}-{count}", process::id());
         let path = env::temp_dir().join(name);
         fs::create_dir(&path).expect("a folder");
-        Self(path)
+        Self { path, is_own: true }
+    }
+
+    /// The folder of another process.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            is_own: false,
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// The file of the store.
     pub(crate) fn file(&self) -> PathBuf {
-        self.0.join("limits.sqlite")
+        self.path.join("limits.sqlite")
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        if self.is_own {
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }
 
@@ -170,4 +183,22 @@ impl Log {
         let own = own.map(|(_, line)| line.replace(&folder, "").trim_start().to_owned());
         own.collect()
     }
+}
+
+/// Lets so much time pass for the store, which is asked again after a second.
+pub(crate) async fn pass_time(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// The names that are left in a folder.
+pub(crate) fn names(folder: &Folder) -> Vec<String> {
+    let entries = fs::read_dir(folder.path()).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = names.map(|n| n.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
 }

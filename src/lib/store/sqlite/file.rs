@@ -9,6 +9,7 @@
 //! `used` is for people, `state` is what counts (`format`), and times are seconds of the Unix
 //! epoch. Every transaction reads what it needs: another process may have changed it since.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::Access as fs_access;
 
 use super::rows::{Damage, Rows};
 use super::sweep::Sweep;
@@ -91,6 +93,8 @@ pub struct File {
     connection: Connection,
     path: PathBuf,
     identity: Identity,
+    /// Its log, which has the name of the file and `-wal`.
+    log: Option<Identity>,
     sweep: Sweep,
     damage: Damage,
 }
@@ -102,54 +106,60 @@ impl File {
             create(path).map_err(|error| unusable_file(path, access, &error))?;
         }
         let identity = identity(path).map_err(|error| unusable_file(path, access, &error))?;
+        // SQLite would open it for reading, with a log that nobody may write to.
+        let may = rustix::fs::access(path, fs_access::READ_OK | fs_access::WRITE_OK);
+        may.map_err(|error| unusable_file(path, access, &error.into()))?;
         let connection = connect(path, access);
         let connection = connection.map_err(|error| FileError::new(path, identity, &error))?;
-        let file = Self {
+        let mut file = Self {
             connection,
             path: path.to_owned(),
             identity,
+            log: None,
             sweep: Sweep::default(),
             damage: Damage::default(),
         };
         file.prepare(access)?;
-        match file.is_in_place() {
-            true => Ok(file),
-            false => Err(file.unusable("it was replaced while it was opened")),
+        if !file.is_in_place() {
+            return Err(file.unusable("it was replaced while it was opened"));
         }
+        keep_log(&file.connection, false);
+        file.log = self::identity(&beside(path, "-wal")).ok();
+        Ok(file)
     }
 
     /// Sets up the write-ahead log and the tables.
     fn prepare(&self, access: Access) -> Result<(), FileError> {
         let connection = &self.connection;
         let version = || connection.pragma_query_value(None, "user_version", |row| row.get(0));
-        let mut found: i64 = self.checked(version())?;
-        if access == Access::Service && [0, VERSION].contains(&found) {
-            let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
-            let mode: String = self.checked(mode)?;
-            if mode != "wal" {
-                return Err(self.unusable("SQLite cannot keep a write-ahead log there"));
+        let has_tables = || {
+            let any = "SELECT EXISTS (SELECT * FROM sqlite_schema)";
+            connection.query_row(any, [], |row| row.get::<_, bool>(0))
+        };
+        match (self.checked(version())?, access) {
+            (VERSION, Access::Beside) => return Ok(()),
+            (VERSION, Access::Service) => {}
+            (0, _) if self.checked(has_tables())? => {
+                return Err(self.unusable("it is the database of something else"));
             }
-        }
-        if found == 0 && access == Access::Service {
-            let made = self.in_transaction("BEGIN IMMEDIATE", || {
-                let tables = "SELECT count(*) FROM sqlite_schema";
-                // Another process may have made them meanwhile.
-                match connection.query_row(tables, [], |row| row.get(0))? {
-                    0_i64 => connection.execute_batch(SCHEMA),
-                    _ => Ok(()),
-                }
-            });
-            self.checked(made)?;
-            found = self.checked(version())?;
-        }
-        match (found, access) {
-            (VERSION, _) => Ok(()),
-            (0, Access::Service) => Err(self.unusable("it is the database of something else")),
+            (0, Access::Service) => {}
             (0, Access::Beside) => {
-                Err(self.unusable("it has no tables: the service makes them when it starts"))
+                let why = "it has no tables: the service makes them when it starts";
+                return Err(self.unusable(why));
             }
-            _ => Err(self.unusable(&format!("its version {found} is not known here"))),
+            (found, _) => return Err(self.unusable(&format!("its version {found} is unknown"))),
         }
+        let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        let mode: String = self.checked(mode)?;
+        if mode != "wal" {
+            return Err(self.unusable("SQLite cannot keep a write-ahead log there"));
+        }
+        let make = || match has_tables()? {
+            // Another process may have made them meanwhile.
+            true => Ok(()),
+            false => connection.execute_batch(SCHEMA),
+        };
+        self.checked(self.in_transaction("BEGIN IMMEDIATE", make))
     }
 
     /// Answers questions in one transaction: all of them, or none. The clock is read under the lock
@@ -215,10 +225,21 @@ impl File {
         identity(&self.path).is_ok_and(|identity| identity == self.identity)
     }
 
-    /// Closes the file and leaves its log as it is, for a file that is moved aside.
+    /// Closes a corrupt file and leaves its log as it is.
     pub fn abandon(self) {
-        let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-        let _ = self.connection.set_db_config(no_checkpoint, true);
+        keep_log(&self.connection, true);
+    }
+
+    /// Closes a file that is no longer at its path, and removes its log, which SQLite leaves there
+    /// and would take for that of the file which is there.
+    pub fn forsake(self) {
+        let Self { path, log, .. } = self;
+        drop(self.connection);
+        let log_path = beside(&path, "-wal");
+        if log.is_some() && identity(&log_path).ok() == log {
+            let _ = fs::remove_file(log_path);
+            let _ = fs::remove_file(beside(&path, "-shm"));
+        }
     }
 
     fn in_transaction<T>(
@@ -253,6 +274,9 @@ impl FileError {
             Some(ErrorCode::DatabaseBusy) => "it is locked by another process".to_owned(),
             Some(ErrorCode::DiskFull) => "the disk is full".to_owned(),
             Some(ErrorCode::ReadOnly) => "it may not be written to".to_owned(),
+            Some(ErrorCode::CannotOpen) => {
+                "it cannot be opened, or its folder not written to".to_owned()
+            }
             _ => error.to_string(),
         };
         let text = format!("{}: {why}", path.display());
@@ -286,9 +310,18 @@ fn create(path: &Path) -> io::Result<()> {
 fn connect(path: &Path, access: Access) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    // Until it is known to be one of ours.
+    keep_log(&connection, true);
     connection.busy_timeout(access.patience())?;
     connection.execute_batch(SETTINGS)?;
     Ok(connection)
+}
+
+/// Sets whether the log stays as it is when the last connection is closed.
+fn keep_log(connection: &Connection, keeps: bool) {
+    let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    // This fails for an unknown setting alone.
+    let _ = connection.set_db_config(no_checkpoint, keeps);
 }
 
 /// Returns the identity of the file at a path. It is not opened: closing it would drop the locks
@@ -296,6 +329,13 @@ fn connect(path: &Path, access: Access) -> rusqlite::Result<Connection> {
 pub fn identity(path: &Path) -> io::Result<Identity> {
     let metadata = fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Returns the path of a file that belongs to another.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = OsString::from(path);
+    path.push(suffix);
+    PathBuf::from(path)
 }
 
 /// Says why there is no file, and what would make it.

@@ -1,8 +1,7 @@
 //! The thread that owns the file. It takes all questions that wait, answers them in one
 //! transaction, and says the answers only once that is in the file.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -11,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::checkpoint::Checkpoints;
-use super::file::{Access, File, FileError, Identity, identity};
+use super::file::{Access, File, FileError, Identity, beside, identity};
 use crate::limits::{Decision, Question};
 use crate::store::clock::now_ms;
 use crate::store::error::StoreError;
@@ -137,12 +136,13 @@ impl Worker {
 
     /// Returns the file that is at the path.
     fn opened(&mut self) -> Result<&mut Open, FileError> {
-        if self.open.as_ref().is_some_and(|o| !o.file.is_in_place()) {
+        if let Some(open) = self.open.take_if(|open| !open.file.is_in_place()) {
             warn!(
                 "store: {}: it was deleted or replaced, and what is there counts",
                 self.path.display()
             );
-            self.open = None;
+            drop(open.checkpoints);
+            open.file.forsake();
         }
         let open = match self.open.take() {
             Some(open) => open,
@@ -169,15 +169,11 @@ impl Worker {
         if self.moved_at.is_some_and(|at| at.elapsed() < MOVE_EVERY) {
             return Err(FileError::Unusable(why.to_owned()));
         }
-        let beside = |suffix: &str| {
-            let mut path = OsString::from(&self.path);
-            path.push(suffix);
-            PathBuf::from(path)
-        };
-        let aside = format!(".corrupt-{}", now_ms() / 1000);
+        let aside = beside(&self.path, &format!(".corrupt-{}", now_ms() / 1000));
         // With an empty file SQLite drops a log that has been left, so the file goes first.
         for suffix in ["", "-wal", "-shm"] {
-            match fs::rename(beside(suffix), beside(&format!("{aside}{suffix}"))) {
+            let from = beside(&self.path, suffix);
+            match fs::rename(from, beside(&aside, suffix)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     let text = format!("{why}, and it cannot be moved aside: {error}");
                     return Err(FileError::Unusable(text));
@@ -186,7 +182,6 @@ impl Worker {
             }
         }
         self.moved_at = Some(Instant::now());
-        let aside = beside(&aside);
         warn!(
             "store: {why}: moved to {}, and the count begins anew",
             aside.display()
@@ -196,7 +191,7 @@ impl Worker {
 }
 
 impl Open {
-    fn new(path: &std::path::Path, access: Access) -> Result<Self, FileError> {
+    fn new(path: &Path, access: Access) -> Result<Self, FileError> {
         let file = File::open(path, access)?;
         let checkpoints = match access {
             Access::Service => Some(Checkpoints::start(path)),
