@@ -7,7 +7,7 @@ use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::body::{self, Body, Parameters};
-use super::counting;
+use super::counting::{self, Limits};
 use super::credentials::{self, Credential};
 use super::file::Section;
 use super::headers::{self, HeaderText};
@@ -88,23 +88,7 @@ pub(super) fn read(
     let rejected_before = report.rejected();
     let mut table = Reader::new(section, protocols, secret_policy, report);
     let reader = &mut table;
-    let how = reader.counting();
-    let call = how.and_then(|counting| counting.call.as_ref());
-    if let Some(call) = call {
-        reader.ask_as(std::slice::from_ref(call));
-    }
-    reader.extra_attributes = extra_attributes(reader);
-    let mut actions = actions::read(reader);
-    let limits = counting::read(reader, how, &actions.restriction_classes);
-    if call.is_some() {
-        // What such a table answers is the operator's.
-        actions.permit_actions = true;
-        // A limit that was rejected may have had a pointer.
-        let is_sure = reader.report.rejected() == rejected_before;
-        if !limits.makes_calls && (is_sure || reader.section.nearest(&["target"]).is_none()) {
-            reader.make_no_calls();
-        }
-    }
+    let (actions, limits) = actions_and_limits(reader);
     let targets = target::read(reader);
     let (method, query, body) = body::read(reader, &targets);
     // Before the credentials, because this drops those that a nearer one displaces.
@@ -144,6 +128,29 @@ pub(super) fn read(
     let is_whole = !endpoint.targets.is_empty() || !reader.makes_calls();
     table.section.finish(table.report);
     is_whole.then_some(endpoint)
+}
+
+/// Reads what decides the kind of the table, and so which other keys it has.
+fn actions_and_limits(reader: &mut Reader<'_, '_>) -> (PolicyActions, Limits) {
+    let rejected_before = reader.report.rejected();
+    let how = reader.counting();
+    let call = how.and_then(|counting| counting.call.as_ref());
+    if let Some(call) = call {
+        reader.ask_as(std::slice::from_ref(call));
+    }
+    reader.extra_attributes = extra_attributes(reader);
+    let mut actions = actions::read(reader);
+    let limits = counting::read(reader, how, &actions.restriction_classes);
+    if call.is_some() {
+        // What such a table answers is the operator's.
+        actions.permit_actions = true;
+        // A limit that was rejected may have had a pointer.
+        let is_sure = reader.report.rejected() == rejected_before;
+        if !limits.makes_calls && (is_sure || reader.section.nearest(&["target"]).is_none()) {
+            reader.make_no_calls();
+        }
+    }
+    (actions, limits)
 }
 
 /// Warns of limits that a proxy's 404 would switch off.

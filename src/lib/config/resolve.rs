@@ -55,6 +55,9 @@ pub struct Table {
 pub enum Mode {
     /// To run this protocol's program: every secret of its tables has to be readable.
     Serve(&'static Facts),
+    /// To look into the store of this program, perhaps outside the unit that has the credentials
+    /// of its tables: only the secret of the store has to be readable.
+    Store(&'static Facts),
     /// To check or show it, perhaps outside the unit that has the credentials.
     Check,
 }
@@ -64,7 +67,7 @@ impl Mode {
         match self {
             Self::Check => SecretPolicy::Warn,
             Self::Serve(serving) if program == Some(serving) => SecretPolicy::Required,
-            Self::Serve(_) => SecretPolicy::Ignore,
+            Self::Serve(_) | Self::Store(_) => SecretPolicy::Ignore,
         }
     }
 
@@ -73,7 +76,7 @@ impl Mode {
         let counts = |table: &&Table| !table.endpoint.limits.is_empty();
         match self {
             Self::Check => SecretPolicy::Warn,
-            Self::Serve(serving) => {
+            Self::Serve(serving) | Self::Store(serving) => {
                 let mut counting = tables.iter().filter(counts);
                 if counting.any(|table| table.protocol == serving) {
                     SecretPolicy::Required

@@ -28,7 +28,10 @@ impl Exit {
         (Self::Usage, "wrong usage"),
         (Self::Unavailable, "no usable socket"),
         (Self::Software, "internal error"),
-        (Self::Temporary, "of --query: temporary failure"),
+        (
+            Self::Temporary,
+            "of --query: temporary failure; of --limits and --reset: the store cannot be reached",
+        ),
         (Self::Permanent, "of --query: permanent failure"),
         (Self::Config, "configuration"),
     ];

@@ -1,12 +1,13 @@
 //! A program from its options to its exit status.
 //!
-//! `startup` reads the `options` and the configuration with its `tables`, and then runs a `query`
-//! or a `service`. A service listens, handles `signals` and notifies systemd (`notify`).
+//! `startup` reads the `options` and the configuration with its `tables`, and then runs a `query`,
+//! a command about `limits`, or a `service`. A service listens, handles `signals` and notifies systemd (`notify`).
 //! `descriptors` shares out the limit on open files, `messages` writes to the standard streams, and
 //! `exit` lists the exit statuses.
 
 mod descriptors;
 mod exit;
+mod limits;
 mod messages;
 mod notify;
 pub mod options;

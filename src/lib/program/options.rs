@@ -25,6 +25,20 @@ pub enum Command {
         /// The key of a lookup.
         key: Option<OsString>,
     },
+    /// Print what accounts have used.
+    Limits {
+        /// The table.
+        name: String,
+        /// One account; without it those that have used most.
+        account: Option<OsString>,
+    },
+    /// Forget what an account has used.
+    Reset {
+        /// The table.
+        name: String,
+        /// The account.
+        account: OsString,
+    },
     /// Print the usage.
     Help,
     /// Print the version.
@@ -74,6 +88,12 @@ impl Options {
                     };
                     query = Some((name, key));
                 }
+                Long("limits") if program.counting.is_some() => {
+                    commands.push(Command::limits(&mut parser)?);
+                }
+                Long("reset") if program.counting.is_some() => {
+                    commands.push(Command::reset(&mut parser)?);
+                }
                 Short('h') | Long("help") => return Ok(Self::at_once(Command::Help)),
                 Short('V') | Long("version") => return Ok(Self::at_once(Command::Version)),
                 Value(surplus) => return Err(format!("surplus argument {surplus:?}")),
@@ -90,7 +110,7 @@ impl Options {
             commands.push(Command::Serve(listen));
         }
         if commands.len() > 1 {
-            return Err("only one of --check, --show, --query and --listen at a time".to_owned());
+            return Err(only_one(program));
         }
         Ok(Self {
             config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()),
@@ -106,12 +126,45 @@ impl Options {
     }
 }
 
+impl Command {
+    fn limits(parser: &mut lexopt::Parser) -> Result<Self, String> {
+        let name = parser.value().and_then(ValueExt::string).map_err(text)?;
+        let account = account(parser);
+        Ok(Self::Limits { name, account })
+    }
+
+    fn reset(parser: &mut lexopt::Parser) -> Result<Self, String> {
+        let name = parser.value().and_then(ValueExt::string).map_err(text)?;
+        let account = key(parser).ok_or("--reset needs the name of a table and an account")?;
+        Ok(Self::Reset { name, account })
+    }
+}
+
+/// Returns the message for several commands at once.
+fn only_one(program: &'static Facts) -> String {
+    let limits = match program.counting {
+        Some(_) => " --limits, --reset,",
+        None => "",
+    };
+    format!("only one of --check, --show, --query,{limits} and --listen at a time")
+}
+
 /// Takes the key after the name of a table: the next argument, even if it begins with "-", since a
 /// sender chooses the key. A "--" before it is skipped.
 fn key(parser: &mut lexopt::Parser) -> Option<OsString> {
     let mut arguments = parser.try_raw_args()?;
     arguments.next_if(|argument| argument == "--");
     arguments.next()
+}
+
+/// Takes the account after the name of a table, if there is one. Options may follow the name, so an
+/// account that begins with "-" needs a "--" before it.
+fn account(parser: &mut lexopt::Parser) -> Option<OsString> {
+    let mut arguments = parser.try_raw_args()?;
+    if arguments.next_if(|argument| argument == "--").is_some() {
+        return arguments.next();
+    }
+    arguments.next_if(|argument| !argument.as_encoded_bytes().starts_with(b"-"))
 }
 
 fn text(error: lexopt::Error) -> String {
@@ -159,14 +212,8 @@ impl Usage {
 }
 
 fn options(program: &'static Facts) -> Vec<Explained> {
-    let option = |short, long, value, text: &str| Explained {
-        short,
-        long,
-        value,
-        text: text.to_owned(),
-    };
     let (query, asks) = program.query;
-    vec![
+    let mut options = vec![
         option(
             "-c",
             "--config",
@@ -198,13 +245,49 @@ fn options(program: &'static Facts) -> Vec<Explained> {
             query,
             &format!("ask {asks},\nand print what Postfix would get"),
         ),
+    ];
+    if program.counting.is_some() {
+        options.extend(options_of_limits());
+    }
+    options.extend([
         option("-h", "--help", "", "print this help"),
         option("-V", "--version", "", "print the version"),
+    ]);
+    options
+}
+
+fn options_of_limits() -> [Explained; 2] {
+    [
+        option(
+            "",
+            "--limits",
+            "NAME [ACCOUNT]",
+            "print what ACCOUNT has used of the limits of table NAME, or\n\
+             what those have used that have used most of their limits;\n\
+             write -- before an account that begins with -",
+        ),
+        option(
+            "",
+            "--reset",
+            "NAME ACCOUNT",
+            "forget what ACCOUNT has used of the limits of table NAME",
+        ),
     ]
+}
+
+fn option(short: &'static str, long: &'static str, value: &'static str, text: &str) -> Explained {
+    Explained {
+        short,
+        long,
+        value,
+        text: text.to_owned(),
+    }
 }
 
 /// Returns the text of `--help`.
 pub fn help(program: &'static Facts) -> String {
+    /// The column of the explanations.
+    const WIDTH: usize = 31;
     let usage = Usage::of(program);
     let mut text = format!(
         "Usage: {} [OPTIONS]\n\n{}, on sockets from systemd.\n\nOptions:\n",
@@ -216,8 +299,8 @@ pub fn help(program: &'static Facts) -> String {
             "{:>4}{comma} {} {}",
             option.short, option.long, option.value
         );
-        let explained = option.text.replace('\n', &format!("\n{:28}", ""));
-        text += &format!("{head:<28}{explained}\n");
+        let explained = option.text.replace('\n', &format!("\n{:WIDTH$}", ""));
+        text += &format!("{head:<WIDTH$}{explained}\n");
     }
     text += "\nExit status:\n";
     for (status, meaning) in usage.statuses {
@@ -244,6 +327,14 @@ mod tests {
         let query = |name: &str, key: Option<&str>| Command::Query {
             name: name.to_owned(),
             key: key.map(Into::into),
+        };
+        let limits = |name: &str, account: Option<&str>| Command::Limits {
+            name: name.to_owned(),
+            account: account.map(Into::into),
+        };
+        let reset = |name: &str, account: &str| Command::Reset {
+            name: name.to_owned(),
+            account: account.into(),
         };
         for (program, arguments, command) in [
             (Policy::FACTS, &["--check"][..], Command::Check),
@@ -275,6 +366,24 @@ mod tests {
                 query("a", Some("--")),
             ),
             (Policy::FACTS, &["--query", "a", "-cx"], query("a", None)),
+            (Policy::FACTS, &["--limits", "a", "-cx"], limits("a", None)),
+            (
+                Policy::FACTS,
+                &["--limits", "a", "b", "-cx"],
+                limits("a", Some("b")),
+            ),
+            (
+                Policy::FACTS,
+                &["--limits=a", "--", "-cx"],
+                limits("a", Some("-cx")),
+            ),
+            (Policy::FACTS, &["--limits", "a", "--"], limits("a", None)),
+            (Policy::FACTS, &["--reset", "a", "-b"], reset("a", "-b")),
+            (
+                Policy::FACTS,
+                &["--reset", "a", "--", "--"],
+                reset("a", "--"),
+            ),
             (Socketmap::FACTS, &["--check", "--help"], Command::Help),
             (Socketmap::FACTS, &["-V", "--nonsense"], Command::Version),
             (Socketmap::FACTS, &[], Command::Serve(Vec::new())),
@@ -318,6 +427,20 @@ mod tests {
                 &["--query", "a", "-c", "b", "c"],
                 "surplus argument \"b\"",
             ),
+            (Socketmap::FACTS, &["--limits", "a"], "'--limits'"),
+            (Socketmap::FACTS, &["--reset", "a", "b"], "'--reset'"),
+            (
+                Policy::FACTS,
+                &["--reset", "a"],
+                "needs the name of a table and an account",
+            ),
+            (
+                Policy::FACTS,
+                &["--limits", "a", "b", "c"],
+                "surplus argument \"c\"",
+            ),
+            (Policy::FACTS, &["--limits"], "missing argument"),
+            (Policy::FACTS, &["--limits", "a", "--check"], "--reset, and"),
             (Socketmap::FACTS, &["--config"], "missing argument"),
             (Socketmap::FACTS, &["--check", "--show"], "only one of"),
             (Socketmap::FACTS, &["--listen", "9001"], "is not an address"),

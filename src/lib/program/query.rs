@@ -11,6 +11,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::protocol::facts::PickedBy;
 use crate::protocol::{Facts, Protocol, Step, sayable};
 use crate::request::Request;
+use crate::store::StoreError;
 use crate::table::Rules;
 use crate::table::endpoint::Endpoint;
 use crate::table::routes::Routes;
@@ -53,6 +54,16 @@ where
         text: P::text(&outcome, rules),
         outcome,
     })
+}
+
+/// Returns why the store could not be asked, if the limits of this table needed it.
+pub(crate) async fn store_fault(routes: &Routes, name: &str) -> Option<StoreError> {
+    let counters = routes.named(name.as_bytes())?.counters()?;
+    if counters.store.is_up() {
+        return None;
+    }
+    // The answer came from memory, so the reason has to be asked for.
+    counters.store.usage("", None).await.err()
 }
 
 fn lookup(facts: &Facts, name: &str, key: &'static str, value: Option<&OsStr>) -> Request {

@@ -99,6 +99,9 @@ impl Service {
         };
         self.drain(stop, &shared.connections, listeners, stopping)
             .await;
+        if let Some(store) = self.live.routes().store() {
+            store.close().await;
+        }
         watchdog.abort();
         info!("stopped");
         ended

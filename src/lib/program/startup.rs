@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use super::descriptors::Descriptors;
 use super::exit::{Exit, Failure};
+use super::limits;
 use super::messages::{complain, plural, print, write_message};
 use super::options::{Command, Options, help};
 use super::query;
@@ -18,7 +19,7 @@ use super::signals::RunSignals;
 use super::tables::{
     METRICS_SOCKET, Program, load, routes, tables_without_socket, unmatched_sockets,
 };
-use crate::config::{self, Config, Mode, Report};
+use crate::config::{self, Config, Mode, Report, Severity};
 use crate::http::pool::ConnectionBudget;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
@@ -88,6 +89,16 @@ where
             let config = read(program, &options.config, Mode::Serve(program))?;
             return ask::<P>(&config, name, key.as_deref());
         }
+        Command::Limits { name, account } => {
+            let config = read(program, &options.config, Mode::Store(program))?;
+            let used = limits::show(&config, program, name, account.as_deref());
+            print(&runtime()?.block_on(used)?);
+        }
+        Command::Reset { name, account } => {
+            let config = read(program, &options.config, Mode::Store(program))?;
+            let reset = limits::reset(&config, program, name, account);
+            print(&runtime()?.block_on(reset)?);
+        }
         Command::Serve(addresses) => {
             return serve::<P>(&options.config, addresses);
         }
@@ -108,7 +119,7 @@ fn read(program: &'static Facts, path: &Path, mode: Mode) -> Result<Config, Fail
 fn summary(report: &Report, mode: Mode) -> String {
     let count = plural(report.errors(), "problem");
     match mode {
-        Mode::Check => count,
+        Mode::Check | Mode::Store(_) => count,
         Mode::Serve(_) => format!("{count}, not started"),
     }
 }
@@ -130,9 +141,14 @@ where
         &metrics,
         &ConnectionBudget::unlimited(),
     )?;
-    let answer = runtime()?
+    let runtime = runtime()?;
+    let answer = runtime
         .block_on(query::ask::<P>(&routes, name, key))
         .map_err(|text| (Exit::Usage, text))?;
+    if let Some(why) = runtime.block_on(query::store_fault(&routes, name)) {
+        let text = format!("store: {why}: the answer knows nothing of what was counted");
+        write_message(program, Severity::Warning, &text);
+    }
     if let Some(text) = &answer.text {
         print(&format!("{text}\n"));
     }

@@ -3,7 +3,6 @@
 use rustix::process::Signal;
 
 use super::{PASSED, data, dialog, end, launch, limit, recipient, request, serve, with_store};
-use crate::client::rcpt;
 use crate::support::replies::LATER;
 
 #[tokio::test]
@@ -374,31 +373,4 @@ async fn exactly_as_many_pass_as_may_over_any_number_of_connections() {
         passed += asked.await.expect("answers");
     }
     assert_eq!(passed, 50);
-}
-
-#[tokio::test]
-async fn a_query_tells_and_charges_nothing() {
-    let table = limit("login", "rates = { \"1h\" = 2 }");
-    for (count, exit, expected) in [("2", 0, PASSED), ("3", 0, "REJECT login: 0 of 2 in 1h")] {
-        let launch = launch(&table).argument("--query").argument("t");
-        let asked = launch.end_after(&data("1", "joe", count)).await;
-        asked.status(exit);
-        assert_eq!(asked.stdout, format!("{expected}\n"));
-        assert!(!asked.stderr.contains("joe"), "{asked:#?}");
-    }
-    let asked = launch(&table).argument("--query").argument("t");
-    let asked = asked
-        .end_after(b"protocol_state=DATA\ninstance=1\nsasl_username=joe\n")
-        .await;
-    asked
-        .status(75)
-        .says("request not understood: recipient_count is no number");
-    let none = rcpt(&[("protocol_state", "MAIL")]);
-    let asked = launch(&table)
-        .argument("--query")
-        .argument("t")
-        .end_after(&none)
-        .await;
-    asked.status(0);
-    assert_eq!(asked.stdout, "DUNNO\n");
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod charges;
+mod commands;
 mod numbers;
 mod watching;
 
