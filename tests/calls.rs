@@ -217,6 +217,29 @@ fn attributes_stand_in_paths_and_queries() {
     );
 }
 
+/// A part that an attribute does not have is empty, as an attribute that was not sent.
+#[test]
+fn parts_of_attributes_stand_where_attributes_do() {
+    let keys = "target = \"http://h/{sender.domain}?n={client_address.net}\"\n\
+                query = { l = \"{sender.local}\" }\n\
+                json = { d = \"{x.domain}\", r = \"{recipient.domain}\" }\n\
+                headers = { X-Own = \"{x.y.local}\" }\nextra-attributes = [\"x\", \"x.y\"]";
+    let table = table(Policy::FACTS, keys);
+    let request = policy(&[
+        ("sender", b"a/b@c.d/e"),
+        ("client_address", b"2001:db8::7"),
+        ("x", b"joe"),
+        ("x.y", b"f g@h"),
+    ]);
+    assert_eq!(
+        call(&table, &request),
+        "http://h/c.d%2Fe?n=2001%3Adb8%3A%3A%2F64&l=a%2Fb x-own: f%20g {\"d\":\"\",\"r\":\"\"}"
+    );
+    // An empty segment is sent to nobody.
+    let none = policy(&[("sender", b"joe")]);
+    assert_eq!(call(&table, &none), "temporary: key cannot be sent");
+}
+
 #[test]
 fn targets_stand_in_their_order() {
     let keys = r#"target = ["http://a/{key}", "http://b/x?y={key}", "http://c/{domain}"]"#;

@@ -16,7 +16,7 @@ use postgate::protocol::tcp_lookup::TcpLookup;
 const SECRETS: [&str; 2] = ["s3cret", "text-secret"];
 
 /// None of these puts a secret into a key that is known to hold none.
-const WORDS: [&str; 44] = [
+const WORDS: [&str; 50] = [
     "\n",
     "\"",
     "'",
@@ -61,6 +61,12 @@ const WORDS: [&str; 44] = [
     "json = { a = [{ b = \"{key}\" }] }\n",
     "status = { \"4xx\" = \"found\" }\n",
     "99999999999999999999",
+    "[[policy.x.limits]]\n",
+    "limits = []\n",
+    "rates = { \"1h\" = \"/a\", \"1d\" = 5 }\n",
+    "fallback = { \"2h\" = 5 }\n",
+    "by = [\"{sender.domain}\", \"all\"]\n",
+    "on-exceeded = \"450 {limit} {wait}\"\n",
 ];
 
 #[test]
