@@ -5,12 +5,15 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::{CONFIG, LOST, ask, connect, journal, messages, policy, show, until_said};
+use crate::client::{Binary, block};
 use crate::lab::{System, lab, on_each_system};
+use crate::peer::Peer;
 
 on_each_system! {
     the_journal_has_the_fields,
     at_debug_every_request_is_a_record,
     the_journal_finds_a_mail_by_its_queue_id,
+    the_journal_finds_an_account_that_has_reached_a_limit,
     no_flood_from_outside_fills_the_journal,
 }
 
@@ -159,6 +162,45 @@ fn the_journal_finds_a_mail_by_its_queue_id(system: System) {
         };
         assert_eq!(record["PRIORITY"], "6", "{event}");
     }
+}
+
+fn the_journal_finds_an_account_that_has_reached_a_limit(system: System) {
+    let config = format!(
+        "{CONFIG}[[policy.outgoing.limits]]\nname = \"login\"\nby = \"{{sasl_username}}\"\n\
+         rates = {{ \"1h\" = 1 }}\n"
+    );
+    let Some(lab) = lab(system, &config) else {
+        return;
+    };
+    lab.sh("systemctl start postgate-policy@outgoing.socket");
+    let socket = "postgate-policy-outgoing";
+    let mut postfix = Peer::connect(&lab, Binary::Policy, socket).expect("a connection");
+    for (instance, is_refused) in [("1", false), ("2", true), ("3", true)] {
+        let mail = [
+            ("request", "smtpd_access_policy"),
+            ("protocol_state", "DATA"),
+            ("instance", instance),
+            ("recipient_count", "1"),
+            ("sasl_username", "jane@lab.test"),
+        ];
+        postfix.send(block(mail)).expect("sent");
+        let reply = postfix.receive().expect("a reply");
+        assert_eq!(reply != "DUNNO", is_refused, "{reply}");
+    }
+    let found = "postgate-policy POSTGATE_ACCOUNT=jane@lab.test POSTGATE_LIMIT=login";
+    until_said(&lab, found, "has reached its limit");
+    let records = journal(&lab, "policy");
+    let about: Vec<_> = records
+        .iter()
+        .filter(|record| !record["POSTGATE_ACCOUNT"].is_null())
+        .collect();
+    let [record] = about.as_slice() else {
+        panic!("one warning, not {about:#?}")
+    };
+    assert_eq!(record["PRIORITY"], "4");
+    assert_eq!(record["POSTGATE_TABLE"], "outgoing");
+    assert_eq!(record["POSTGATE_LIMIT"], "login");
+    assert_eq!(messages(&lab, "policy").matches("jane").count(), 1);
 }
 
 fn no_flood_from_outside_fills_the_journal(system: System) {
