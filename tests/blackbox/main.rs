@@ -4,6 +4,9 @@
 #[path = "../client/mod.rs"]
 #[expect(dead_code, reason = "others ask for whole mails")]
 mod client;
+#[path = "../redis/server.rs"]
+#[expect(dead_code, reason = "others do more to a Redis")]
+mod redis_server;
 mod servers;
 mod support;
 
@@ -22,4 +25,5 @@ mod metrics;
 mod oauth;
 mod programs;
 mod requests;
+mod shared_cache;
 mod transport;

@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// Fetches a page; its status line, its headers and its text.
-async fn page(program: &Program, target: &str) -> (String, String) {
+pub(crate) async fn page(program: &Program, target: &str) -> (String, String) {
     let mut peer = program.peer_at(1).await;
     peer.send(format!(
         "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -36,7 +36,7 @@ async fn with_config(binary: Binary, config: String) -> Program {
         .await
 }
 
-fn value(page: &str, sample: &str) -> f64 {
+pub(crate) fn value(page: &str, sample: &str) -> f64 {
     let line = page
         .lines()
         .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))

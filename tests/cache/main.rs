@@ -31,6 +31,7 @@ fn settings() -> config::Cache {
         honour_http: false,
         max_entries: 10_000,
         max_bytes: 16 << 20,
+        is_shared: false,
         by: Vec::new(),
     }
 }

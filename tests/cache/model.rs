@@ -96,6 +96,7 @@ impl Tables {
             honour_http: rng.bool(),
             max_entries: 10_000,
             max_bytes: 16 << 20,
+            is_shared: false,
             by: Vec::new(),
         };
         Self {
@@ -236,7 +237,7 @@ impl Tables {
             0 => Duration::ZERO,
             _ => some_time(&mut self.rng, 40),
         };
-        (takes, Fetched { outcome, lifetime })
+        (takes, Fetched::new(outcome, lifetime))
     }
 
     fn note(&mut self, what: &'static str) {

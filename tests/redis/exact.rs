@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use postgate::limits::{Message, Mode, Part, Question, Rate, Units};
 use tokio::runtime::Builder;
 
-use crate::server::{Server, engine_at};
+use crate::engines::engine_at;
+use crate::server::Server;
 
 const HOSTS: u64 = 4;
 const QUESTIONS: u64 = 500;

@@ -6,7 +6,8 @@ use fastrand::Rng;
 use postgate::limits::memory::Memory;
 use postgate::limits::{Message, Mode, Part, Question, Rate, Units, Usage};
 
-use crate::server::{Clocked, Server, engine};
+use crate::engines::{Clocked, engine};
+use crate::server::Server;
 
 const TABLES: [&str; 2] = ["policy.outgoing", "sasl.a}b{c %7D:*"];
 const LIMITS: [&str; 3] = ["login", "net:[a-z]", "l%3A*"];

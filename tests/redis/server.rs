@@ -9,10 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{env, fs, process, thread};
 
-use postgate::config::RedisUrl;
-use postgate::limits::{Decision, Question, Usage};
-use postgate::store::StoreError;
-use postgate::store::redis::{LIMITS, Redis};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running server. It ends with this value.
@@ -128,6 +124,16 @@ impl Administrator {
         self.answer::<redis::Value>(command);
     }
 
+    /// Runs a command with arguments of any bytes.
+    pub(crate) fn bytes<T>(&mut self, command: &str, key: &str, arguments: &[&[u8]]) -> T
+    where
+        T: redis::FromRedisValue,
+    {
+        let mut packed = redis::cmd(command);
+        packed.arg(key).arg(arguments);
+        packed.query(&mut self.0).expect("an answer")
+    }
+
     pub(crate) fn answer<T: redis::FromRedisValue>(&mut self, command: &str) -> T {
         let mut words = command.split(' ');
         let mut packed = redis::cmd(words.next().expect("a command"));
@@ -164,69 +170,4 @@ fn program() -> Option<&'static Path> {
 pub(crate) fn free_port() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("a port").port().to_string()
-}
-
-/// An engine over a server.
-pub(crate) fn engine(server: &Server) -> Redis {
-    engine_at(&server.url(""))
-}
-
-/// An engine with this URL, and time enough for a slow machine.
-pub(crate) fn engine_at(url: &str) -> Redis {
-    let url = RedisUrl::parse(url).expect("an URL");
-    Redis::new(&url, "postgate:", Duration::from_secs(20), LIMITS).expect("an engine")
-}
-
-/// An engine whose script takes the time from the key "now" in the place of the clock.
-pub(crate) struct Clocked {
-    pub(crate) engine: Redis,
-    connection: redis::Connection,
-}
-
-impl Clocked {
-    pub(crate) fn new(server: &Server) -> Self {
-        /// Stands before the script, and hides its `redis`.
-        const CLOCK: &str = "
-            local real = redis
-            local redis = {
-              call = function(name, ...)
-                if name ~= 'TIME' then return real.call(name, ...) end
-                local now = tonumber(real.call('GET', 'now'))
-                return { string.format('%.0f', math.floor(now / 1000)), now % 1000 * 1000 }
-              end,
-            }
-        ";
-        let url = RedisUrl::parse(&server.url("")).expect("an URL");
-        let script = format!("{CLOCK}{LIMITS}");
-        Self {
-            engine: Redis::new(&url, "postgate:", Duration::from_secs(20), &script)
-                .expect("an engine"),
-            connection: server.connection("").0,
-        }
-    }
-
-    fn set(&mut self, now_ms: u64) {
-        let mut set = redis::cmd("SET");
-        set.arg("now").arg(now_ms);
-        set.exec(&mut self.connection).expect("the clock is set");
-    }
-
-    pub(crate) async fn decide(
-        &mut self,
-        question: &Question,
-        now_ms: u64,
-    ) -> Result<Decision, StoreError> {
-        self.set(now_ms);
-        self.engine.decide(question).await
-    }
-
-    pub(crate) async fn usage(
-        &mut self,
-        table: &str,
-        account: Option<&str>,
-        now_ms: u64,
-    ) -> Result<Vec<Usage>, StoreError> {
-        self.set(now_ms);
-        self.engine.usage(table, account).await
-    }
 }

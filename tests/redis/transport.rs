@@ -9,7 +9,8 @@ use postgate::limits::{Mode, Part, Question, Rate, Units, Usage};
 use postgate::store::redis::{LIMITS, Redis};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::server::{Server, engine_at, free_port};
+use crate::engines::engine_at;
+use crate::server::{Server, free_port};
 
 /// Charges one unit, and returns how many have been used since.
 async fn charge(engine: &Redis) -> u64 {

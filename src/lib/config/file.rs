@@ -23,6 +23,10 @@ impl Entry<'_> {
     fn is_false(&self) -> bool {
         matches!(self.value.get_ref(), DeValue::Boolean(false))
     }
+
+    pub(super) fn is_true(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::Boolean(true))
+    }
 }
 
 /// A table, and below it those from which it inherits.

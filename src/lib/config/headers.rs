@@ -131,7 +131,7 @@ pub(super) fn auth_token(reader: &mut Reader<'_, '_>) -> Option<HeaderSecret> {
 const CREDENTIAL_KEYS: [&str; 4] = ["auth-token", "bearer-token", "basic-auth", "oauth2"];
 
 /// Returns whether one of these keys sets the header of this name.
-fn is_credential(name: &str) -> bool {
+pub(super) fn is_credential(name: &str) -> bool {
     ["authorization", "x-auth-token"].contains(&name.to_ascii_lowercase().as_str())
 }
 

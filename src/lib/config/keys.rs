@@ -193,6 +193,7 @@ pub(super) const CACHE: &[Key] = &[
     key("honour-http"),
     key("max-entries"),
     key("max-bytes"),
+    key("shared"),
     key("by").of(Owner::Open),
 ];
 

@@ -24,6 +24,8 @@ pub struct Cache {
     pub max_entries: usize,
     /// The most bytes that the entries may take, approximately.
     pub max_bytes: usize,
+    /// Whether answers are kept in the store's Redis as well, for all hosts.
+    pub is_shared: bool,
     /// The attributes whose values make two policy requests equal.
     pub by: Vec<String>,
 }
@@ -53,10 +55,14 @@ pub(super) fn cache(reader: &mut Reader<'_, '_>) -> Option<Cache> {
     };
     let stale_if_error = duration("stale-if-error");
     let refresh_ahead = duration("refresh-ahead");
-    let honour_http = section
-        .take_bool("honour-http")
-        .and_then(|entry| values::boolean(&entry, reader.report))
-        .unwrap_or(false);
+    let mut flag = |name| {
+        let entry = section.take_bool(name);
+        entry
+            .and_then(|entry| values::boolean(&entry, reader.report))
+            .unwrap_or(false)
+    };
+    let honour_http = flag("honour-http");
+    let is_shared = flag("shared");
     let max_entries = section
         .take("max-entries")
         .and_then(|entry| values::count(&entry, 1..=100_000_000, reader.report))
@@ -74,6 +80,7 @@ pub(super) fn cache(reader: &mut Reader<'_, '_>) -> Option<Cache> {
         honour_http,
         max_entries,
         max_bytes,
+        is_shared,
         by,
     })
 }

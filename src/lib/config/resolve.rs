@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 use tracing::level_filters::LevelFilter;
 
 use super::endpoint::{self, Endpoint};
@@ -31,6 +31,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// Lets no table keep its answers for other hosts, or find those of others.
+    pub fn share_no_caches(&mut self) {
+        let caches = self
+            .tables
+            .iter_mut()
+            .filter_map(|table| table.endpoint.cache.as_mut());
+        caches.for_each(|cache| cache.is_shared = false);
+    }
+
     /// Returns the tables of one protocol.
     pub fn tables_of(&self, protocol: &'static Facts) -> impl Iterator<Item = &Table> {
         self.tables.iter().filter(move |t| t.protocol == protocol)
@@ -48,6 +57,19 @@ pub struct Table {
     pub socket: String,
     /// The endpoint that is asked.
     pub endpoint: Endpoint,
+}
+
+impl Table {
+    /// Returns whether the table needs the store.
+    pub fn uses_store(&self) -> bool {
+        !self.endpoint.limits.is_empty() || self.shares_cache()
+    }
+
+    /// Returns whether its answers are kept for all hosts.
+    pub fn shares_cache(&self) -> bool {
+        let cache = self.endpoint.cache.as_ref();
+        cache.is_some_and(|cache| cache.is_shared)
+    }
 }
 
 /// The purpose for which the configuration is read.
@@ -71,14 +93,15 @@ impl Mode {
         }
     }
 
-    /// Returns the policy for the secret of the store, which only a program with limits uses.
+    /// Returns the policy for the secret of the store, which only a program uses that has limits or
+    /// shares a cache.
     fn store_policy(self, tables: &[Table]) -> SecretPolicy {
-        let counts = |table: &&Table| !table.endpoint.limits.is_empty();
+        let uses_it = |table: &&Table| table.uses_store();
         match self {
             Self::Check => SecretPolicy::Warn,
             Self::Serve(serving) | Self::Store(serving) => {
-                let mut counting = tables.iter().filter(counts);
-                if counting.any(|table| table.protocol == serving) {
+                let mut using = tables.iter().filter(uses_it);
+                if using.any(|table| table.protocol == serving) {
                     SecretPolicy::Required
                 } else {
                     SecretPolicy::Ignore
@@ -138,6 +161,9 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
         .map_or_else(Store::default, |section| {
             store::read(section, store_policy, report)
         });
+    if matches!(store, Store::Sqlite { .. }) {
+        report_shared(root, report);
+    }
     file.finish(report);
     Some(Config {
         server,
@@ -145,6 +171,29 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
         store,
         tables: reader.found,
     })
+}
+
+/// Reports each cache of the file that is to be shared, where there is nothing to share it in.
+fn report_shared(root: &DeTable<'_>, report: &mut Report) {
+    let is_program = |entry: &&Entry<'_>| protocol::ALL.iter().any(|p| p.name == entry.key);
+    let all = entries("", root);
+    let tables = all.iter().filter(is_program).flat_map(members);
+    let http = all.iter().filter(|entry| entry.key == "http").cloned();
+    for entry in http.chain(tables) {
+        let caches = members(&entry).into_iter().filter(|e| e.key == "cache");
+        let shared = caches.flat_map(|cache| members(&cache));
+        for entry in shared.filter(|e| e.key == "shared" && e.is_true()) {
+            let text = "needs the key redis of [store], where all hosts keep their answers";
+            report.error(entry.value.span(), &entry.path, text);
+        }
+    }
+}
+
+fn members<'t>(entry: &Entry<'t>) -> Vec<Entry<'t>> {
+    match entry.value.get_ref() {
+        DeValue::Table(table) => entries(&entry.path, table),
+        _ => Vec::new(),
+    }
 }
 
 fn take_section<'t>(

@@ -394,6 +394,7 @@ fn cache(cache: &Cache) -> Pairs<'_> {
         ("honour-http", Some(Shape::Flag(cache.honour_http))),
         ("max-entries", Some(Shape::Number(cache.max_entries))),
         ("max-bytes", Some(Shape::Number(cache.max_bytes))),
+        ("shared", Some(Shape::Flag(cache.is_shared))),
         ("by", some_strings(&cache.by)),
     ];
     table(CACHE, Kind::Defaults, values)

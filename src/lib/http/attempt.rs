@@ -66,7 +66,7 @@ impl Attempt {
             }
             drain_in_background(response, &call.permits);
             return Self {
-                fetched: Fetched { outcome, lifetime },
+                fetched: Fetched::new(outcome, lifetime),
                 health: health(status, verdict),
                 try_next: verdict == Verdict::Temporary && status >= 500 && sender.is_repeatable(),
             };
@@ -79,7 +79,7 @@ impl Attempt {
             Err(failure) => Outcome::Temporary(failure),
         };
         Self {
-            fetched: Fetched { outcome, lifetime },
+            fetched: Fetched::new(outcome, lifetime),
             health: health(status, verdict),
             try_next: false,
         }

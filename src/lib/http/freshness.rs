@@ -11,14 +11,25 @@ pub struct Fetched {
     pub outcome: Outcome,
     /// How long the backend allows it to be cached.
     pub lifetime: Lifetime,
+    /// How old it is, if it was found in the cache of all hosts. Its lifetime is then what the host
+    /// that called the backend has decided.
+    pub shared_age: Option<Duration>,
+}
+
+impl Fetched {
+    /// Makes the result of a call to the backend.
+    pub fn new(outcome: Outcome, lifetime: Lifetime) -> Self {
+        Self {
+            outcome,
+            lifetime,
+            shared_age: None,
+        }
+    }
 }
 
 impl From<Outcome> for Fetched {
     fn from(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            lifetime: Lifetime::default(),
-        }
+        Self::new(outcome, Lifetime::default())
     }
 }
 

@@ -157,6 +157,8 @@ pub struct CacheState {
     pub hits: u64,
     /// Requests that made a call or joined one.
     pub misses: u64,
+    /// Requests answered from the cache of all hosts.
+    pub shared: u64,
     /// Requests answered with a stale entry in place of a failure.
     pub stale: u64,
 }
@@ -284,6 +286,7 @@ impl Metrics {
                 let kinds = [
                     ("hit", cache.hits),
                     ("miss", cache.misses),
+                    ("shared", cache.shared),
                     ("stale", cache.stale),
                 ];
                 for (kind, count) in kinds {
@@ -338,7 +341,7 @@ impl ByTable {
             )?,
             cache_answers: register.counters(
                 "cache_answers_total",
-                "Requests to a cache, by kind: hit, miss, or stale in place of a failure.",
+                "Requests to a cache, by kind: hit, miss, shared, or stale in place of a failure.",
                 &["table", "kind"],
             )?,
             limit_decisions: register.counters(

@@ -86,7 +86,9 @@ where
             print(&text);
         }
         Command::Query { name, key } => {
-            let config = read(program, &options.config, Mode::Serve(program))?;
+            let mut config = read(program, &options.config, Mode::Serve(program))?;
+            // It shows what the backend answers.
+            config.share_no_caches();
             return ask::<P>(&config, name, key.as_deref());
         }
         Command::Limits { name, account } => {

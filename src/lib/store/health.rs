@@ -38,6 +38,7 @@ impl Health {
     pub fn permit(&self) -> Option<Permit<'_>> {
         let mut state = self.0.lock();
         let changes = state.changes;
+        let is_try = state.down.is_some();
         if let Some(down) = &mut state.down {
             let now = Instant::now();
             if down.is_trying || now < down.next_try {
@@ -49,6 +50,7 @@ impl Health {
         Some(Permit {
             health: self,
             changes,
+            is_try,
         })
     }
 
@@ -64,9 +66,15 @@ impl Health {
 pub struct Permit<'h> {
     health: &'h Health,
     changes: u64,
+    is_try: bool,
 }
 
 impl Permit<'_> {
+    /// Returns whether the store is down, and this question finds out whether it is back.
+    pub fn is_try(&self) -> bool {
+        self.is_try
+    }
+
     /// Records an answer. Calls `forget` if the store is back: what was counted meanwhile is
     /// dropped.
     pub fn record_answer(self, forget: impl FnOnce()) {

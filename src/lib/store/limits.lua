@@ -10,7 +10,8 @@
 -- The answer is a list of integers. {number of the refusing part or 0, and of each part: 0, or 1,
 -- length, most, used, wait, news}; of a repetition {-1, number of the refusing part or 0, length,
 -- most, used, wait}. In the mode "usage", whose KEYS are accounts: for each the number of windows
--- in use, and of each window: length, used, most (or -1), wait.
+-- in use, and of each window: length, used, most (or -1), wait. In the mode "try", which only shows
+-- whether a question would be answered: nothing.
 --
 -- Numbers are doubles, which are exact up to 2^53. Times in milliseconds times 60 stay below that
 -- until the year 6700, and there a quotient that is rounded never reaches the next integer: with
@@ -109,9 +110,13 @@ end
 
 -- An account is a list of windows.
 local function unpacked(raw)
-  local account = cmsgpack.unpack(raw)
-  for _, window in ipairs(account) do
+  local account = {}
+  for _, window in ipairs(cmsgpack.unpack(raw)) do
     settle(window)
+    -- A window that a reload has removed would be kept for as long as the account sends.
+    if #window > FIRST or now < window[NEWS] + window[LENGTH] then
+      account[#account + 1] = window
+    end
   end
   return account
 end
@@ -170,6 +175,12 @@ local question = cmsgpack.unpack(ARGV[1])
 local mode, digest, parts = question[1], question[2], question[3]
 if mode == 'usage' then
   return usage()
+end
+if mode == 'try' then
+  redis.call('MGET', KEYS[1])
+  redis.call('SET', KEYS[1], '', 'PX', 1)
+  redis.call('SETRANGE', KEYS[1], 0, '')
+  return {}
 end
 local is_charging = mode == 'decide' or mode == 'charge'
 

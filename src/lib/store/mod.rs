@@ -4,10 +4,12 @@
 //! (`health`), this process counts in its own memory.
 
 mod clock;
+mod emptied;
 mod engine;
 pub mod error;
 pub mod health;
 pub mod redis;
+pub mod shared;
 pub mod sqlite;
 
 use std::cmp::Ordering;
@@ -21,8 +23,9 @@ use crate::limits::{Decision, Question, Usage};
 use crate::observe::metrics::StoreMeter;
 use crate::sync::Mutex;
 use clock::now_ms;
+use emptied::Emptied;
 use engine::Engine;
-use health::Health;
+use health::{Health, Permit};
 
 pub use error::StoreError;
 
@@ -34,6 +37,7 @@ pub struct Store {
     health: Health,
     memory: Mutex<Memory>,
     meter: Option<StoreMeter>,
+    emptied: Emptied,
 }
 
 impl Store {
@@ -75,6 +79,14 @@ impl Store {
     /// Asks the engine, unless it is down, and returns its answer, if there is one.
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
         let permit = self.health.permit()?;
+        self.ask_with(permit, answer).await
+    }
+
+    async fn ask_with<T>(
+        &self,
+        permit: Permit<'_>,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Option<T> {
         let began = Instant::now();
         let answer = answer.await;
         if let Some(meter) = &self.meter {

@@ -25,19 +25,39 @@ use crate::sync::Mutex;
 /// The key of an answer: two requests have equal keys only if they have the same answer.
 pub type CacheKey = Arc<[u8]>;
 
+/// Returns how long an answer may be used, by these settings, and after that in place of a failure
+/// where its headers say so; none if it may not be cached.
+pub fn lifetime_by(
+    settings: &config::Cache,
+    fetched: &Fetched,
+) -> Option<(Duration, Option<Duration>)> {
+    let default = match &fetched.outcome {
+        Outcome::Found(_) => settings.ttl,
+        Outcome::NotFound => settings.negative_ttl,
+        Outcome::Temporary(_) | Outcome::Permanent(_) => return None,
+    };
+    let by_headers = if settings.honour_http {
+        fetched.lifetime
+    } else {
+        Lifetime::default()
+    };
+    Some((by_headers.fresh.unwrap_or(default), by_headers.stale))
+}
+
 /// A call in flight, shared by all requests that wait for it.
 ///
 /// Only they hold it. When the last of them gives up, the call is aborted: its backend must
 /// not work for an answer that no request waits for.
 #[derive(Debug)]
 struct InFlight {
-    outcome: watch::Receiver<Option<Outcome>>,
+    /// The outcome, and whether it comes from the cache of all hosts.
+    outcome: watch::Receiver<Option<(Outcome, bool)>>,
     task: AbortHandle,
 }
 
 impl InFlight {
     /// Waits for the outcome of the call.
-    async fn result(self: Arc<Self>) -> Outcome {
+    async fn result(self: Arc<Self>) -> (Outcome, bool) {
         let mut outcome = self.outcome.clone();
         let result = outcome.wait_for(Option::is_some).await;
         result
@@ -64,9 +84,11 @@ pub struct Cache {
     /// Counts the times that the cache was emptied. A call that began before the last of them must
     /// not store its answer, so this changes and is compared under the lock of `calls`.
     generation: AtomicU64,
-    /// Requests answered from the store, by a call, and by a stale entry in place of a failure.
+    /// Requests answered from the store, by a call, from the cache of all hosts, and by a stale
+    /// entry in place of a failure.
     hits: AtomicU64,
     misses: AtomicU64,
+    shared: AtomicU64,
     stale: AtomicU64,
 }
 
@@ -152,6 +174,7 @@ impl Cache {
             generation: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            shared: AtomicU64::new(0),
             stale: AtomicU64::new(0),
         }
     }
@@ -162,6 +185,7 @@ impl Cache {
             entries: self.store.len(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
+            shared: self.shared.load(Ordering::Relaxed),
             stale: self.stale.load(Ordering::Relaxed),
         }
     }
@@ -213,11 +237,16 @@ impl Cache {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return entry.outcome.clone();
         }
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        let outcome = match self.join_or_start(key, ask) {
+        let (outcome, is_shared) = match self.join_or_start(key, ask) {
             Joined::InFlight(call) => call.result().await,
-            Joined::Finished(outcome) => outcome,
+            Joined::Finished(outcome) => (outcome, false),
         };
+        let counter = if is_shared {
+            &self.shared
+        } else {
+            &self.misses
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
         match entry {
             Some(entry)
                 if matches!(outcome, Outcome::Temporary(_))
@@ -297,7 +326,8 @@ impl Cache {
             // Before the waiting requests get the outcome: a request that is made after that must
             // start a call of its own, and not get the failure of a call that is over.
             drop(guard);
-            sender.send_replace(Some(fetched.outcome));
+            let is_shared = fetched.shared_age.is_some();
+            sender.send_replace(Some((fetched.outcome, is_shared)));
         });
         let call = Arc::new(InFlight {
             outcome,
@@ -322,40 +352,37 @@ impl InFlightGuard {
     /// have read its data as early as that.
     fn store(&self, fetched: &Fetched, started: Instant) {
         let settings = &self.cache.settings;
-        let default = match &fetched.outcome {
-            Outcome::Found(_) => settings.ttl,
-            Outcome::NotFound => settings.negative_ttl,
-            Outcome::Temporary(_) | Outcome::Permanent(_) => return,
+        let decided = match fetched.shared_age {
+            None => lifetime_by(settings, fetched),
+            Some(_) => fetched
+                .lifetime
+                .fresh
+                .map(|fresh| (fresh, fetched.lifetime.stale)),
         };
-        let by_headers = if settings.honour_http {
-            fetched.lifetime
-        } else {
-            Lifetime::default()
+        let Some((lifetime, stale)) = decided else {
+            return;
         };
-        let lifetime = by_headers.fresh.unwrap_or(default);
         // A failure is never answered as "not found", and a stale "not found" would do just that.
         let stale = match &fetched.outcome {
-            Outcome::Found(_) => by_headers
-                .stale
-                .or(settings.stale_if_error)
-                .unwrap_or_default(),
+            Outcome::Found(_) => stale.or(settings.stale_if_error).unwrap_or_default(),
             _ => Duration::ZERO,
         };
+        let left = lifetime.saturating_sub(fetched.shared_age.unwrap_or_default());
         // Held from the comparison to the insertion, so that `clear` comes before or after both.
         let _calls = self.cache.calls.lock();
         if self.generation != self.cache.generation.load(Ordering::Acquire) {
             return;
         }
-        if lifetime.is_zero() {
+        if left.is_zero() {
             // The backend's answer may not be cached, and supersedes the entry in the store.
             self.cache.store.remove(&self.key);
             return;
         }
-        let fresh_until = started + lifetime;
+        let fresh_until = started + left;
         let entry = Entry {
             outcome: fetched.outcome.clone(),
             renew_at: match settings.refresh_ahead {
-                Some(ahead) => started + lifetime.saturating_sub(ahead.min(lifetime / 2)),
+                Some(ahead) => started + left.saturating_sub(ahead.min(lifetime / 2)),
                 None => fresh_until,
             },
             fresh_until,

@@ -1,9 +1,11 @@
-//! The calls of one table: its keys, its cache and its backend, in this order.
+//! The calls of one table: its keys, its cache, the cache of all hosts and its backend, in this
+//! order.
 
 use std::sync::Arc;
 
 use super::cache::Cache;
 use super::keys;
+use super::shared_cache::SharedCache;
 use crate::config;
 use crate::http::caller::Caller;
 use crate::http::freshness::Fetched;
@@ -11,6 +13,7 @@ use crate::http::shared::Shared;
 use crate::observe::log::RequestId;
 use crate::outcome::Outcome;
 use crate::request::Request;
+use crate::store::Store;
 
 /// Returns the outcome of a call that can be used: a failure in place of a value that the protocol
 /// cannot express. A cache stores no failures, and so no such value.
@@ -23,21 +26,30 @@ pub struct Calls {
     pub caller: Arc<Caller>,
     /// The cache, if the table has one.
     pub cache: Option<Arc<Cache>>,
+    /// The part of the cache of all hosts that the table has, if it has one.
+    pub shared_cache: Option<Arc<SharedCache>>,
     usable: Usable,
 }
 
 impl Calls {
-    /// Makes the calls of a configured table.
-    pub fn new(table: config::Table, usable: Usable, shared: &mut Shared) -> Result<Self, String> {
+    /// Makes the calls of a configured table. One that shares its cache needs the store.
+    pub fn new(
+        table: config::Table,
+        usable: Usable,
+        store: Option<&Arc<Store>>,
+        shared: &mut Shared,
+    ) -> Result<Self, String> {
         let cache = table.endpoint.cache.clone();
+        let shared_cache = store.and_then(|store| SharedCache::new(&table, store));
         Ok(Self {
+            shared_cache: shared_cache.map(Arc::new),
             caller: Arc::new(Caller::new(table, shared)?),
             cache: cache.map(|settings| Arc::new(Cache::new(settings))),
             usable,
         })
     }
 
-    /// Answers a request, from the cache or by a call.
+    /// Answers a request, from a cache or by a call.
     pub async fn answer(&self, request: &Request, id: RequestId) -> Outcome {
         let request = match keys::normalise(request, self.caller.table()) {
             Ok(request) => request,
@@ -49,13 +61,21 @@ impl Calls {
         let key = cache.key(&request);
         let ask = || {
             let (caller, request) = (Arc::clone(&self.caller), request.into_owned());
+            let (shared_cache, key) = (self.shared_cache.clone(), Arc::clone(&key));
             let usable = self.usable;
             async move {
-                let fetched = caller.ask(&request, id).await;
-                // Before the cache sees it, so that what cannot be used is not stored.
-                Fetched {
-                    outcome: usable(fetched.outcome, &caller.table().endpoint, &request),
-                    ..fetched
+                let usable = |outcome| usable(outcome, &caller.table().endpoint, &request);
+                let call = async {
+                    let fetched = caller.ask(&request, id).await;
+                    // Before a cache sees it, so that what cannot be used is not stored.
+                    Fetched {
+                        outcome: usable(fetched.outcome),
+                        ..fetched
+                    }
+                };
+                match &shared_cache {
+                    Some(cache) => cache.answer(&key, usable, call).await,
+                    None => call.await,
                 }
             }
         };

@@ -16,6 +16,7 @@ use crate::observe::metrics::{Meter, State};
 use crate::outcome::Outcome;
 use crate::protocol::policy::rules::PolicyActions;
 use crate::request::Request;
+use crate::store::Store;
 
 /// The endpoint of one table.
 #[derive(Debug)]
@@ -28,7 +29,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Makes the endpoint of a configured table. One with limits needs the counters.
+    /// Makes the endpoint of a configured table. One with limits needs the counters, and one that
+    /// shares its cache needs their store.
     pub fn new(
         table: config::Table,
         usable: Usable,
@@ -38,11 +40,12 @@ impl Endpoint {
         let limits = counters.and_then(|counters| Limits::new(&table, counters, &shared.metrics));
         let authorities = shared.clients.authorities_of(&table.endpoint);
         let counting = table.protocol.counting.filter(|_| limits.is_some());
+        let store = counters.map(|counters| &counters.store);
         let calls = match counting.and_then(|counting| counting.call) {
-            None => Calls::new(table, usable, shared)?,
+            None => Calls::new(table, usable, store, shared)?,
             Some(protocol) => {
                 let table = config::Table { protocol, ..table };
-                Calls::new(table, numbers::check, shared)?
+                Calls::new(table, numbers::check, store, shared)?
             }
         };
         Ok(Self {
@@ -87,6 +90,13 @@ impl Endpoint {
         self.limits.as_ref().map(Limits::counters)
     }
 
+    /// Returns the store that it uses, if any.
+    pub fn store(&self) -> Option<&Arc<Store>> {
+        let shared = self.calls.shared_cache.as_ref();
+        let shared = shared.map(|cache| cache.store());
+        self.counters().map(|counters| &counters.store).or(shared)
+    }
+
     /// Answers a request as `answer` does, but charges nothing.
     pub async fn preview(&self, request: &Request, id: RequestId) -> Outcome {
         match &self.limits {
@@ -95,8 +105,13 @@ impl Endpoint {
         }
     }
 
-    /// Empties the cache and returns how many entries there were.
+    /// Empties the cache, and its part of the cache of all hosts, and returns how many entries the
+    /// former had.
     pub fn clear(&self) -> usize {
+        // First the one that answers for the other.
+        if let Some(shared) = &self.calls.shared_cache {
+            shared.clear();
+        }
         self.calls.cache.as_ref().map_or(0, |cache| cache.clear())
     }
 }

@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod keys;
 pub mod limits;
 pub mod routes;
+pub mod shared_cache;
 
 use std::sync::Arc;
 

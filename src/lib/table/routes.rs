@@ -24,7 +24,8 @@ use crate::sync::RwLock;
 pub struct Routes {
     protocol: &'static Facts,
     server: Server,
-    /// Where the use of limits is kept, and the settings of that; only if a table has limits.
+    /// Where the use of limits and shared answers are kept, and the settings of that; only if a
+    /// table has any.
     counters: Option<(config::Store, Arc<Counters>)>,
     by_name: HashMap<Box<[u8]>, Arc<Endpoint>>,
     /// Used where the socket picks the table.
@@ -51,7 +52,7 @@ impl Routes {
                     table,
                     before
                         .and_then(|routes| routes.unchanged(table, &mut authorities))
-                        .filter(|kept| counts_in(kept, counters.as_ref())),
+                        .filter(|kept| keeps_in(kept, counters.as_ref())),
                 )
             })
             .collect();
@@ -98,13 +99,13 @@ impl Routes {
         is_unchanged.then_some(endpoint)
     }
 
-    /// Returns where the use of limits is kept, if a table has limits.
+    /// Returns the store, if a table uses it.
     pub fn store(&self) -> Option<&Store> {
         let (_, counters) = self.counters.as_ref()?;
         Some(&counters.store)
     }
 
-    /// Returns whether these routes keep the use of limits where others do.
+    /// Returns whether these routes have the store of others.
     pub fn shares_store_with(&self, other: &Self) -> bool {
         match (&self.counters, &other.counters) {
             (Some((_, one)), Some((_, other))) => Arc::ptr_eq(one, other),
@@ -202,7 +203,7 @@ impl Routes {
     }
 }
 
-/// Returns the counters of a program whose tables have limits. They are taken over unless their
+/// Returns the counters of a program whose tables use the store. They are taken over unless their
 /// settings have changed.
 fn counters(
     protocol: &'static Facts,
@@ -211,7 +212,7 @@ fn counters(
     metrics: &Metrics,
 ) -> Result<Option<(config::Store, Arc<Counters>)>, String> {
     let mut tables = config.tables_of(protocol);
-    if tables.all(|table| table.endpoint.limits.is_empty()) {
+    if !tables.any(config::Table::uses_store) {
         return Ok(None);
     }
     let before = before.and_then(|routes| routes.counters.as_ref());
@@ -221,15 +222,15 @@ fn counters(
     let store = Store::new(&config.store, protocol.name)
         .map_err(|cause| format!("the store cannot be set up: {cause}"))?
         .with_meter(metrics.store_meter());
-    let counters = Arc::new(Counters::new(store));
+    let counters = Arc::new(Counters::new(Arc::new(store)));
     Ok(Some((config.store.clone(), counters)))
 }
 
-/// Returns whether a table has no limits, or keeps their use here.
-fn counts_in(endpoint: &Endpoint, counters: Option<&(config::Store, Arc<Counters>)>) -> bool {
-    match (endpoint.counters(), counters) {
+/// Returns whether a table uses no store, or the one of these counters.
+fn keeps_in(endpoint: &Endpoint, counters: Option<&(config::Store, Arc<Counters>)>) -> bool {
+    match (endpoint.store(), counters) {
         (None, _) => true,
-        (Some(own), Some((_, counters))) => Arc::ptr_eq(own, counters),
+        (Some(own), Some((_, counters))) => Arc::ptr_eq(own, &counters.store),
         (Some(_), None) => false,
     }
 }

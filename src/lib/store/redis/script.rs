@@ -67,9 +67,9 @@ impl Names {
         format!("{}limit:{}:{account}", self.table(table), escaped(limit))
     }
 
-    /// Returns the name of an account that nobody has.
-    pub(super) fn nobody(&self) -> String {
-        self.account("", "", "")
+    /// Returns what the names of all keys begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     fn message(&self, table: &str, id: &str) -> String {
@@ -257,6 +257,18 @@ pub(super) fn usage_arguments(keys: Vec<String>) -> Arguments {
     packed.text("usage");
     Arguments {
         keys,
+        value: packed.0,
+    }
+}
+
+/// Returns the key and the argument of a question that charges nobody, and needs every right that
+/// another needs.
+pub(super) fn trying_arguments(names: &Names) -> Arguments {
+    let mut packed = Packed::default();
+    packed.array(1);
+    packed.text("try");
+    Arguments {
+        keys: vec![format!("{}try", names.prefix)],
         value: packed.0,
     }
 }

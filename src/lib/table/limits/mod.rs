@@ -29,14 +29,14 @@ use numbers::Group;
 #[derive(Debug)]
 pub struct Counters {
     /// Where the use of limits is kept.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// The warnings about accounts that have reached a limit.
     reached: Throttle,
 }
 
 impl Counters {
     /// Makes the counters of a program that keeps them in this store.
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: Arc<Store>) -> Self {
         /// How many accounts a log names in ten seconds, so that many stolen ones do not fill it.
         const MOST: usize = 10;
         Self {
