@@ -78,9 +78,10 @@ impl Service {
         let RunSignals { reload, mut clear } = signals;
         let reloads = self.reload_at(reload, &shared.connections);
         pin!(reloads);
+        // Before the first request: what is counted without the store is forgotten once it is there.
+        open_store(&self.live.routes()).await;
         let mut listeners = self.listen::<P>(sockets, &shared)?;
         let mut pages = self.listen_for_pages(metrics_sockets, &shared)?;
-        open_store(&self.live.routes()).await;
         let watchdog = tokio::spawn(notify::watchdog(Arc::clone(&shared.workers)));
         info!("ready: {}", self.status());
         notify::ready(&self.status());

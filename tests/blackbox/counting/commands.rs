@@ -306,3 +306,16 @@ async fn what_was_counted_is_there_after_a_restart() {
     dialog(&mut to_third, rows).await;
     third.stop().await.says("stopped");
 }
+
+/// systemd starts the program at the first request, which waits in the socket meanwhile.
+#[tokio::test]
+async fn the_very_first_request_is_counted_in_the_store() {
+    let tables = limit("login", "rates = { \"1h\" = 3 }");
+    let program = super::launch(&tables).tcp4("t").start();
+    let mut early = program.peer().await;
+    dialog(&mut early, [(data("1", "joe", "2"), PASSED)]).await;
+    let text = printed(&program, &tables, &["--limits", "t"]).await;
+    assert_eq!(cells(&text)[1], ["login", "joe", "1h", "2", "3", "now"]);
+    let end = program.stop().await;
+    assert!(!end.stderr.contains("store:"), "{end:#?}");
+}
