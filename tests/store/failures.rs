@@ -15,7 +15,7 @@ use crate::support::{
     Folder, Log, SECOND, TABLE, asks, asks_of, beside, look_into, names, pass_time, passes, service,
 };
 
-const MEANWHILE: &str = "counting in the memory of this process until it is back";
+const MEANWHILE: &str = "until it is back, this process counts in its memory and shares no answers";
 const BACK: &str = "INFO store: it is back, and what it has counted holds again";
 
 fn down(why: &str) -> String {

@@ -3,10 +3,17 @@
 
 mod bounds;
 mod children;
+#[path = "../redis/engines.rs"]
+#[expect(dead_code, reason = "others use the engine without a clock")]
+mod engines;
 mod failures;
 mod formats;
 mod model;
 mod processes;
+mod redis;
+#[path = "../redis/server.rs"]
+#[expect(dead_code, reason = "others do more to a Redis")]
+mod server;
 mod service;
 mod support;
 mod together;

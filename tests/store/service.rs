@@ -26,7 +26,7 @@ async fn only_the_service_makes_the_file() {
     question.mode = Mode::Peek;
     assert!(passes(&store, question).await);
     assert!(!file.exists() && !store.is_up());
-    let meanwhile = "counting in the memory of this process until it is back";
+    let meanwhile = "until it is back, this process counts in its memory and shares no answers";
     assert_eq!(
         log.lines(&folder),
         [format!("WARN store: limits.sqlite: {why}: {meanwhile}")]

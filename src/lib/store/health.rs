@@ -109,7 +109,7 @@ impl Permit<'_> {
 
 /// Logs a change, under the lock of the state: so the lines come in the order of the changes.
 fn log(change: Option<Change>, error: Option<&StoreError>) {
-    let meanwhile = "counting in the memory of this process until it is back";
+    let meanwhile = "until it is back, this process counts in its memory and shares no answers";
     match (change, error) {
         (Some(Change::Down { suppressed: 0 }), Some(error)) => {
             warn!("store: {error}: {meanwhile}");

@@ -3,6 +3,7 @@
 mod accounts;
 mod charges;
 mod commands;
+mod hosts;
 mod numbers;
 mod watching;
 
