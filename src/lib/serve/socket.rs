@@ -192,9 +192,10 @@ impl AsFd for Socket {
     }
 }
 
-/// Keep-alive, so that a peer that has vanished is noticed after some minutes, and no delay: a
-/// reply is one small segment, which must not wait for another.
-fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
+/// Sets keep-alive, so that a peer that has vanished is noticed after some minutes and a firewall
+/// does not forget an idle connection, and no delay: a reply or a question is one small segment, which
+/// must not wait for another.
+pub fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;

@@ -61,6 +61,8 @@ impl Redis {
     /// Answers a question.
     pub async fn decide(&self, question: &Question) -> Result<Decision, StoreError> {
         if question.parts.is_empty() {
+            // An answer says that the store is up.
+            self.open().await?;
             return Ok(Decision {
                 parts: Vec::new(),
                 refusal: None,

@@ -20,6 +20,7 @@ use super::failure::Failure;
 use crate::config::{HttpVersion, RedisAddress, RedisUrl, Tls};
 use crate::http::resolver::Resolver;
 use crate::http::tls::{Authorities, client_config};
+use crate::serve::socket::tune;
 use crate::store::error::StoreError;
 
 /// Makes connections to a Redis.
@@ -106,7 +107,7 @@ impl Connector {
             RedisAddress::Tcp { host, port, .. } => {
                 let addresses = self.addresses(host, *port).await.map_err(failed)?;
                 let stream = any(addresses, self.patience).await.map_err(failed)?;
-                stream.set_nodelay(true).map_err(failed)?;
+                tune(&stream).map_err(failed)?;
                 match &self.tls {
                     None => self.log_in(stream).await,
                     Some((connector, name)) => {
@@ -175,5 +176,60 @@ async fn any(addresses: Vec<SocketAddr>, patience: Duration) -> io::Result<TcpSt
             Some(Ok(Err(failed))) => error = failed,
             Some(Err(failed)) => error = failed.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// An address that does not answer: its backlog is full.
+    async fn silent() -> (TcpListener, SocketAddr, JoinSet<()>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = JoinSet::new();
+        for _ in 0..8 {
+            waiting.spawn(async move {
+                let _stream = TcpStream::connect(address).await;
+                pending::<()>().await;
+            });
+        }
+        tokio::task::yield_now().await;
+        (listener, address, waiting)
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_answers_is_taken() {
+        let patience = Duration::from_millis(10);
+        let (_listener, good) = listener().await;
+        let (closed, refusing) = listener().await;
+        drop(closed);
+        let (_full, silent, _waiting) = silent().await;
+        for addresses in [
+            vec![good],
+            vec![good, silent],
+            vec![refusing, good],
+            vec![silent, good],
+            vec![silent, refusing, silent, good],
+        ] {
+            let stream = any(addresses.clone(), patience).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), good, "{addresses:?}");
+        }
+        let error = any(vec![refusing, refusing], patience).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let error = any(Vec::new(), patience).await.unwrap_err();
+        assert_eq!(error.to_string(), "the host has no address");
     }
 }

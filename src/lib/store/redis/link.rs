@@ -76,7 +76,7 @@ impl Link {
         let result = timeout_at(deadline, commands(Arc::clone(&live))).await;
         let result = result.unwrap_or_else(|_| Err(self.timed_out()));
         if result.is_err() {
-            self.forget(&live).await;
+            self.forget(&live);
         }
         result
     }
@@ -123,8 +123,11 @@ impl Link {
 
     /// Gives up a connection, unless it has been replaced already. Others that wait for an answer
     /// on it may still get one.
-    async fn forget(&self, live: &Arc<Live>) {
-        let mut slot = self.slots.local().lock().await;
+    fn forget(&self, live: &Arc<Live>) {
+        // Whoever holds the lock is replacing it.
+        let Ok(mut slot) = self.slots.local().try_lock() else {
+            return;
+        };
         if slot.live.as_ref().is_some_and(|is| Arc::ptr_eq(is, live)) {
             slot.live = None;
         }
