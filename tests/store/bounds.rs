@@ -9,8 +9,9 @@ use fastrand::Rng;
 use postgate::limits::decide::{Account, Window};
 use postgate::limits::frames::{FRAMES, Frames, frame_at};
 use postgate::limits::memory::Memory;
-use postgate::store::sqlite::file::{Access, File};
+use postgate::store::sqlite::file::File;
 use postgate::store::sqlite::format::{from_account, summary};
+use postgate::store::sqlite::place::Access;
 use rusqlite::params;
 
 use crate::children::{As, run};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use postgate::limits::memory::Memory;
 use postgate::limits::{Decision, Message, Mode, Question, Units, Usage};
-use postgate::store::sqlite::file::{Access, File};
+use postgate::store::sqlite::file::File;
+use postgate::store::sqlite::place::Access;
 
 use crate::support::{Folder, HOUR, MINUTE, TABLE, part, runs, seed};
 use crate::verdicts::Model;

@@ -1,9 +1,9 @@
 //! More than one process, and processes that are killed.
 
 use std::collections::HashMap;
-use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::sync::Arc;
+use std::{fs, iter};
 
 use rustix::fs::Mode;
 use rustix::process::umask as set_umask;
@@ -82,25 +82,36 @@ pub(crate) async fn teller(folder: &Folder) {
 #[test]
 fn two_services_over_one_file_let_pass_what_may_pass() {
     const MOST: usize = 50;
+    // On a busy machine one of them may have to wait for the other for so long that it counts in
+    // memory instead, which says nothing.
+    let passed = iter::repeat_with(|| contend(MOST)).take(5).flatten().next();
+    let expected = ["a", "b", "c", "d"].map(|account| (account.to_owned(), MOST));
+    let passed = passed.expect("a file that is not locked for a quarter of a second");
+    assert_eq!(passed, HashMap::from(expected));
+}
+
+/// Starts two services on a file that is not there yet, and returns how many pass of each account,
+/// if both could ask the file throughout.
+fn contend(most: usize) -> Option<HashMap<String, usize>> {
     let folder = Folder::new();
     let start = |_| Player::start("contender", &folder, As::Self_);
     let mut players = [0, 1].map(start);
-    let mut passed = HashMap::<String, usize>::new();
     for player in &mut players {
         assert_eq!(player.hear().as_deref(), Some("ready"));
     }
     for player in &mut players {
-        player.tell(&MOST.to_string());
+        player.tell(&most.to_string());
     }
+    let mut passed = HashMap::new();
     for player in &mut players {
-        while let Some(account) = player.hear()
-            && account != "done"
-        {
-            *passed.entry(account).or_default() += 1;
+        loop {
+            match player.hear()?.as_str() {
+                "done" => break,
+                account => *passed.entry(account.to_owned()).or_default() += 1,
+            }
         }
     }
-    let expected = ["a", "b", "c", "d"].map(|account| (account.to_owned(), MOST));
-    assert_eq!(passed, HashMap::from(expected));
+    Some(passed)
 }
 
 /// Asks more than may pass, and says what does.
@@ -122,8 +133,11 @@ pub(crate) async fn contender(folder: &Folder) {
     for asked in asking {
         asked.await.expect("answers");
     }
-    assert_eq!(log.lines(folder), [""; 0], "the file was asked throughout");
-    say("done");
+    match &log.lines(folder)[..] {
+        [] => say("done"),
+        [line] => assert!(line.contains("it is locked by another process"), "{line}"),
+        lines => panic!("{lines:?}"),
+    }
 }
 
 #[tokio::test]

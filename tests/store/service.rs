@@ -8,7 +8,8 @@ use postgate::limits::{Mode, Usage};
 use rusqlite::Connection;
 
 use crate::support::{
-    Folder, HOUR, Log, MINUTE, TABLE, asks, asks_of, beside, look_into, part, passes, service,
+    Folder, HOUR, Log, MINUTE, TABLE, asks, asks_of, beside, look_into, names, part, passes,
+    service, until,
 };
 use postgate::limits::Units;
 
@@ -51,10 +52,31 @@ async fn what_was_counted_is_kept() {
     assert!(passes(&store, asks_of("1.m", "a", 2)).await);
     assert!(!passes(&store, asks("a", 2)).await);
     drop(store);
+    // Its threads end by themselves, with everything in the file.
+    until(|| names(&folder) == ["limits.sqlite"]).await;
     let store = service(&folder.file()).await;
     assert!(!passes(&store, asks("a", 2)).await);
     assert!(passes(&store, asks_of("1.m", "a", 2)).await);
     assert!(!passes(&store, asks_of("2.m", "a", 2)).await);
+}
+
+/// A power cut leaves what has been written back, and no log.
+#[tokio::test]
+async fn the_log_is_written_back_while_the_file_is_in_use() {
+    let folder = Folder::new();
+    let store = service(&folder.file()).await;
+    let copy = folder.path().join("copy.sqlite");
+    let is_in_the_file = |account: &str| {
+        fs::copy(folder.file(), &copy).expect("a copy");
+        let count = "SELECT count(*) FROM usage WHERE account = ?1";
+        // A copy of a file that is being written may be anything.
+        look_into(&copy).query_row(count, [account], |row| row.get(0)) == Ok(1)
+    };
+    for account in ["a", "b"] {
+        assert!(passes(&store, asks(account, 2)).await);
+        assert!(!is_in_the_file(account));
+        until(|| is_in_the_file(account)).await;
+    }
 }
 
 #[tokio::test]

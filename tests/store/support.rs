@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, io, process};
 
 use postgate::config;
@@ -193,6 +193,18 @@ pub(crate) async fn pass_time(time: Duration) {
 }
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// Waits for what another thread does in a moment.
+pub(crate) async fn until(mut is_done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_done() {
+        assert!(
+            began.elapsed() < 60 * SECOND,
+            "it has not been done in a minute"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 /// The names that are left in a folder.
 pub(crate) fn names(folder: &Folder) -> Vec<String> {

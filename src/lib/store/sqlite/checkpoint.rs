@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::file::{Access, File, FileError};
+use super::error::FileError;
+use super::file::File;
+use super::place::Access;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 

@@ -9,83 +9,23 @@
 //! `used` is for people, `state` is what counts (`format`), and times are seconds of the Unix
 //! epoch. Every transaction reads what it needs: another process may have changed it since.
 
-use std::ffi::OsString;
-use std::fmt;
-use std::fs::{self, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::Instant;
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::Connection;
 use rustix::fs::Access as fs_access;
 
+use super::error::{FileError, Identity};
+use super::place::{
+    Access, PAUSE, VERSION, beside, connect, identity, keep_log, make, set_up, unusable, version,
+};
 use super::rows::{Damage, Rows};
 use super::sweep::Sweep;
 use crate::limits::decide::decide;
 use crate::limits::{Decision, Mode, Question, Usage};
-
-/// The version of the schema (`PRAGMA user_version`). 0 is a file that has just been made.
-const VERSION: i64 = 1;
-
-const SCHEMA: &str = r#"
-    CREATE TABLE usage (
-        tbl TEXT NOT NULL, "limit" TEXT NOT NULL, account TEXT NOT NULL,
-        used TEXT NOT NULL, expires INTEGER NOT NULL, state BLOB NOT NULL,
-        PRIMARY KEY (tbl, "limit", account)
-    ) WITHOUT ROWID;
-    CREATE TABLE messages (
-        tbl TEXT NOT NULL, instance TEXT NOT NULL,
-        seen INTEGER NOT NULL, state BLOB NOT NULL,
-        PRIMARY KEY (tbl, instance)
-    ) WITHOUT ROWID;
-    PRAGMA user_version = 1;
-"#;
-
-/// Settings of every connection. A checkpoint of the service takes a moment for so many pages at
-/// most; most of them are written back before, by the thread for it. SQLite's own memory stays
-/// below the cache, in KiB, whatever the number of accounts.
-const SETTINGS: &str = "
-    PRAGMA synchronous = NORMAL;
-    PRAGMA temp_store = MEMORY;
-    PRAGMA cache_size = -4096;
-    PRAGMA wal_autocheckpoint = 4000;
-    PRAGMA journal_size_limit = 33554432;
-";
-
-/// Who opens a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// The service: it makes the file, and keeps few waiting.
-    Service,
-    /// Anybody else, beside the service: the file has to be there. One that root made would be
-    /// closed to the service.
-    Beside,
-}
-
-impl Access {
-    /// Returns how long to wait for the lock of another process.
-    fn patience(self) -> Duration {
-        match self {
-            Self::Service => Duration::from_millis(250),
-            Self::Beside => Duration::from_secs(5),
-        }
-    }
-}
-
-/// The device and the number of a file: another one at the same path has others.
-pub type Identity = (u64, u64);
-
-/// Why a file cannot be used.
-#[derive(Debug)]
-pub enum FileError {
-    /// This one is damaged, or no database.
-    Corrupt(String, Identity),
-    /// Anything else. The file is left as it is.
-    Unusable(String),
-}
 
 /// An open file.
 #[derive(Debug)]
@@ -102,19 +42,32 @@ pub struct File {
 impl File {
     /// Opens a file, and makes it first if need be.
     pub fn open(path: &Path, access: Access) -> Result<Self, FileError> {
-        if access == Access::Service {
-            create(path).map_err(|error| unusable_file(path, access, &error))?;
+        let began = Instant::now();
+        loop {
+            // SQLite does not always wait for another process that opens the same file.
+            match Self::try_to_open(path, access) {
+                Err(FileError::Locked(_)) if began.elapsed() < access.patience() => {
+                    thread::sleep(PAUSE);
+                }
+                result => return result,
+            }
         }
-        let identity = identity(path).map_err(|error| unusable_file(path, access, &error))?;
+    }
+
+    fn try_to_open(path: &Path, access: Access) -> Result<Self, FileError> {
+        if access == Access::Service {
+            make(path)?;
+        }
+        let which = identity(path).map_err(|error| unusable(path, access, &error))?;
         // SQLite would open it for reading, with a log that nobody may write to.
         let may = rustix::fs::access(path, fs_access::READ_OK | fs_access::WRITE_OK);
-        may.map_err(|error| unusable_file(path, access, &error.into()))?;
+        may.map_err(|error| unusable(path, access, &error.into()))?;
         let connection = connect(path, access);
-        let connection = connection.map_err(|error| FileError::new(path, identity, &error))?;
+        let connection = connection.map_err(|error| FileError::new(path, which, &error))?;
         let mut file = Self {
             connection,
             path: path.to_owned(),
-            identity,
+            identity: which,
             log: None,
             sweep: Sweep::default(),
             damage: Damage::default(),
@@ -124,42 +77,33 @@ impl File {
             return Err(file.unusable("it was replaced while it was opened"));
         }
         keep_log(&file.connection, false);
-        file.log = self::identity(&beside(path, "-wal")).ok();
+        file.log = identity(&beside(path, "-wal")).ok();
         Ok(file)
     }
 
-    /// Sets up the write-ahead log and the tables.
+    /// Checks that it is one of ours, and sets up what the service needs.
     fn prepare(&self, access: Access) -> Result<(), FileError> {
-        let connection = &self.connection;
-        let version = || connection.pragma_query_value(None, "user_version", |row| row.get(0));
-        let has_tables = || {
-            let any = "SELECT EXISTS (SELECT * FROM sqlite_schema)";
-            connection.query_row(any, [], |row| row.get::<_, bool>(0))
-        };
-        match (self.checked(version())?, access) {
-            (VERSION, Access::Beside) => return Ok(()),
-            (VERSION, Access::Service) => {}
-            (0, _) if self.checked(has_tables())? => {
-                return Err(self.unusable("it is the database of something else"));
+        // In one transaction: another process may be making the tables.
+        let found = self.in_transaction("BEGIN", || {
+            let tables = "SELECT EXISTS (SELECT * FROM sqlite_schema)";
+            let has_tables = self.connection.query_row(tables, [], |row| row.get(0))?;
+            Ok((version(&self.connection)?, has_tables))
+        });
+        match (self.checked(found)?, access) {
+            ((VERSION, _), Access::Beside) => Ok(()),
+            ((VERSION, _) | (0, false), Access::Service) => {
+                let journal = self.checked(set_up(&self.connection))?;
+                match &*journal {
+                    "wal" => Ok(()),
+                    _ => Err(self.unusable("SQLite cannot keep a write-ahead log there")),
+                }
             }
-            (0, Access::Service) => {}
-            (0, Access::Beside) => {
-                let why = "it has no tables: the service makes them when it starts";
-                return Err(self.unusable(why));
+            ((0, false), Access::Beside) => {
+                Err(self.unusable("it has no tables: the service makes them when it starts"))
             }
-            (found, _) => return Err(self.unusable(&format!("its version {found} is unknown"))),
+            ((0, true), _) => Err(self.unusable("it is the database of something else")),
+            ((found, _), _) => Err(self.unusable(&format!("its version {found} is unknown"))),
         }
-        let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
-        let mode: String = self.checked(mode)?;
-        if mode != "wal" {
-            return Err(self.unusable("SQLite cannot keep a write-ahead log there"));
-        }
-        let make = || match has_tables()? {
-            // Another process may have made them meanwhile.
-            true => Ok(()),
-            false => connection.execute_batch(SCHEMA),
-        };
-        self.checked(self.in_transaction("BEGIN IMMEDIATE", make))
     }
 
     /// Answers questions in one transaction: all of them, or none. The clock is read under the lock
@@ -264,93 +208,4 @@ impl File {
     fn unusable(&self, why: &str) -> FileError {
         FileError::Unusable(format!("{}: {why}", self.path.display()))
     }
-}
-
-impl FileError {
-    fn new(path: &Path, identity: Identity, error: &rusqlite::Error) -> Self {
-        let why = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt) => "it is damaged".to_owned(),
-            Some(ErrorCode::NotADatabase) => "it is no database".to_owned(),
-            Some(ErrorCode::DatabaseBusy) => "it is locked by another process".to_owned(),
-            Some(ErrorCode::DiskFull) => "the disk is full".to_owned(),
-            Some(ErrorCode::ReadOnly) => "it may not be written to".to_owned(),
-            Some(ErrorCode::CannotOpen) => {
-                "it cannot be opened, or its folder not written to".to_owned()
-            }
-            _ => error.to_string(),
-        };
-        let text = format!("{}: {why}", path.display());
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Corrupt(text, identity)
-            }
-            _ => Self::Unusable(text),
-        }
-    }
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Corrupt(text, _) | Self::Unusable(text) => f.write_str(text),
-        }
-    }
-}
-
-/// Makes an empty file that only its owner may read, whatever the umask, unless there is one.
-fn create(path: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    match options.write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => file.set_permissions(Permissions::from_mode(0o600)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn connect(path: &Path, access: Access) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    // Until it is known to be one of ours.
-    keep_log(&connection, true);
-    connection.busy_timeout(access.patience())?;
-    connection.execute_batch(SETTINGS)?;
-    Ok(connection)
-}
-
-/// Sets whether the log stays as it is when the last connection is closed.
-fn keep_log(connection: &Connection, keeps: bool) {
-    let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-    // This fails for an unknown setting alone.
-    let _ = connection.set_db_config(no_checkpoint, keeps);
-}
-
-/// Returns the identity of the file at a path. It is not opened: closing it would drop the locks
-/// that this process has on it.
-pub fn identity(path: &Path) -> io::Result<Identity> {
-    let metadata = fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-/// Returns the path of a file that belongs to another.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = OsString::from(path);
-    path.push(suffix);
-    PathBuf::from(path)
-}
-
-/// Says why there is no file, and what would make it.
-fn unusable_file(path: &Path, access: Access, error: &io::Error) -> FileError {
-    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    let file = path.display();
-    let text = match (error.kind(), access) {
-        (io::ErrorKind::NotFound, Access::Service) => format!(
-            "{}: there is no such folder (StateDirectory= in the unit makes it)",
-            folder.display()
-        ),
-        (io::ErrorKind::NotFound, Access::Beside) => {
-            format!("{file}: there is no such file: the service makes it when it starts")
-        }
-        _ => format!("{file}: {error}"),
-    };
-    FileError::Unusable(text)
 }

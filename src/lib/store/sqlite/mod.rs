@@ -1,13 +1,15 @@
 //! An SQLite file as the engine of the store.
 //!
 //! `worker` is the thread that owns the file and answers what is asked of it; nothing of a thread
-//! that serves waits for a disk. `file` has the transactions, on the rows of `rows` in the formats
-//! of `format`; `sweep` deletes what has expired, and `checkpoint` is a thread that brings the log
-//! to the disk.
+//! that serves waits for a disk. `place` makes the file, and `error` says why it cannot be used;
+//! `file` has the transactions, on the rows of `rows` in the formats of `format`; `sweep` deletes
+//! what has expired, and `checkpoint` is a thread that brings the log to the disk.
 
 pub mod checkpoint;
+pub mod error;
 pub mod file;
 pub mod format;
+pub mod place;
 pub mod rows;
 pub mod sweep;
 pub mod worker;
@@ -23,7 +25,9 @@ use tokio::time::timeout;
 use super::clock::now_ms;
 use super::error::StoreError;
 use crate::limits::{Decision, Question, Usage};
-use file::{Access, File, FileError};
+use error::FileError;
+use file::File;
+use place::Access;
 use worker::Task;
 
 /// The time for a question. A disk that takes longer is as good as none.
@@ -119,5 +123,38 @@ impl Sqlite {
         let done = tokio::task::spawn_blocking(work).await;
         let done = done.map_err(|error| StoreError(format!("{}: {error}", self.path.display())))?;
         done.map_err(|error| StoreError(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Mode;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_is_not_waited_for_longer_than_two_seconds() {
+        let (tasks, waiting) = mpsc::channel(1);
+        let sqlite = Sqlite {
+            path: "/state/limits.sqlite".into(),
+            tasks,
+        };
+        let question = Arc::new(Question {
+            table: "policy.t".into(),
+            message: None,
+            parts: Vec::new(),
+            mode: Mode::Decide,
+        });
+        let hangs = Err(StoreError(
+            "/state/limits.sqlite: no answer within 2 s".to_owned(),
+        ));
+        // The first waits for its answer, the second for room to ask.
+        for _ in 0..2 {
+            let began = tokio::time::Instant::now();
+            assert_eq!(sqlite.decide(&question).await, hangs);
+            assert_eq!(began.elapsed(), DEADLINE);
+        }
+        drop(waiting);
+        let ended = StoreError("/state/limits.sqlite: its thread has ended".to_owned());
+        assert_eq!(sqlite.decide(&question).await, Err(ended));
     }
 }

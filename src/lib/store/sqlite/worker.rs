@@ -10,7 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::checkpoint::Checkpoints;
-use super::file::{Access, File, FileError, Identity, beside, identity};
+use super::error::{FileError, Identity};
+use super::file::File;
+use super::place::{Access, beside, identity};
 use crate::limits::{Decision, Question};
 use crate::store::clock::now_ms;
 use crate::store::error::StoreError;
@@ -201,5 +203,53 @@ impl Open {
         let checkpoints = checkpoints
             .map_err(|error| FileError::Unusable(format!("a thread cannot be started: {error}")))?;
         Ok(Self { checkpoints, file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{Mode, Part, Rate, Units};
+
+    #[test]
+    fn nobody_is_charged_for_a_question_that_nobody_waits_for() {
+        let name = format!("postgate-worker-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        let hour = Duration::from_secs(3600);
+        let question = Arc::new(Question {
+            table: "policy.t".into(),
+            message: None,
+            parts: vec![Part {
+                limit: "l".into(),
+                account: "a".to_owned(),
+                rates: vec![Rate {
+                    window: hour,
+                    most: Some(1),
+                }],
+                units: Units::Add(1),
+                charges_refused: false,
+                is_dry_run: false,
+            }],
+            mode: Mode::Decide,
+        });
+        let (tasks, waiting) = mpsc::channel(3);
+        let (opened, open) = oneshot::channel();
+        let (gone, waits_no_more) = oneshot::channel();
+        drop(waits_no_more);
+        let (reply, answer) = oneshot::channel();
+        for task in [
+            Task::Open(opened),
+            Task::Decide(Arc::clone(&question), gone),
+            Task::Decide(Arc::clone(&question), reply),
+        ] {
+            tasks.try_send(task).unwrap();
+        }
+        drop(tasks);
+        run(folder.join("limits.sqlite"), waiting);
+        assert_eq!(open.blocking_recv().unwrap(), Ok(()));
+        let answer = answer.blocking_recv().unwrap().unwrap();
+        assert_eq!((answer.parts, answer.refusal), (vec![Ok(())], None));
+        fs::remove_dir_all(&folder).unwrap();
     }
 }
