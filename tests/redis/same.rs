@@ -190,7 +190,7 @@ async fn play(server: &Server, mut rng: Rng, seed: u64, seen: &mut Seen) {
 fn next_question(rng: &mut Rng, scale: u64) -> Question {
     let message = (rng.u8(..5) > 0).then(|| Message {
         id: (*rng.choice(&MESSAGES).expect("one")).to_owned(),
-        repeat: (rng.u8(..3) > 0).then(|| u64::MAX - rng.u64(..3)),
+        repeat: (rng.u8(..3) > 0).then(|| u128::MAX - rng.u128(..3)),
     });
     let mut limits: Vec<_> = LIMITS.to_vec();
     rng.shuffle(&mut limits);

@@ -65,7 +65,7 @@ fn known(rng: &mut Rng) -> Known {
         seen_ms: any(rng),
         last: rng
             .bool()
-            .then(|| (any(rng), rng.bool().then(|| refusal(rng)))),
+            .then(|| (any(rng).into(), rng.bool().then(|| refusal(rng)))),
     }
 }
 
@@ -145,7 +145,7 @@ fn a_damaged_state_is_none_or_one_that_can_be_used() {
         question.parts[0].charges_refused = true;
         question.message = Some(Message {
             id: "m".to_owned(),
-            repeat: rng.bool().then(|| any(&mut rng)),
+            repeat: rng.bool().then(|| any(&mut rng).into()),
         });
         for mode in [Mode::Peek, Mode::Check, Mode::Decide, Mode::Charge] {
             question.mode = mode;

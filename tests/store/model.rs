@@ -162,7 +162,7 @@ impl History {
             }
             Message {
                 id,
-                repeat: rng.bool().then(|| rng.u64(..3)),
+                repeat: rng.bool().then(|| rng.u128(..3)),
             }
         });
         let units = match rng.u8(..3) {

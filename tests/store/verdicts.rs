@@ -33,7 +33,7 @@ struct Count {
 struct Sent {
     seen: u64,
     may_be_gone: bool,
-    last: Option<(u64, Option<String>)>,
+    last: Option<(u128, Option<String>)>,
     /// By limit and account: the units that passed, and those that were charged all the same.
     charges: HashMap<(String, String), (u64, u64)>,
 }

@@ -63,7 +63,7 @@ pub struct Known {
     /// When its last request came, in milliseconds since the Unix epoch.
     pub seen_ms: u64,
     /// The last request that may be repeated, and its refusal: the name of the limit, and why.
-    pub last: Option<(u64, Option<(String, Exceeded)>)>,
+    pub last: Option<(u128, Option<(String, Exceeded)>)>,
     /// What it has been charged.
     pub charges: Vec<Charge>,
 }

@@ -32,7 +32,7 @@ pub struct Message {
     pub id: String,
     /// A digest of the request, where the same request again is a repetition: it charges nothing
     /// and gets the same answer. The same on every host.
-    pub repeat: Option<u64>,
+    pub repeat: Option<u128>,
 }
 
 /// One limit, and what a request needs of it.

@@ -112,7 +112,7 @@ pub struct Message<'r> {
     pub id: &'r [u8],
     /// A digest of a request that counts once, however often it is repeated. The same on every host
     /// and in every version.
-    pub repeat: Option<u64>,
+    pub repeat: Option<u128>,
 }
 
 /// How the table of a request is picked.

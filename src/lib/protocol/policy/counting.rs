@@ -113,7 +113,7 @@ fn message(request: &Request) -> Option<Message<'_>> {
 
 /// Returns the digest of a request at RCPT. Postfix asks the same again after a broken connection;
 /// for another recipient, something of this differs.
-fn repeat(request: &Request) -> u64 {
+fn repeat(request: &Request) -> u128 {
     const PARTS: [&str; 6] = [
         "protocol_state",
         "recipient",

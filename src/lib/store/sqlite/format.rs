@@ -232,9 +232,9 @@ impl<'b> Reader<'b> {
         Some(taken)
     }
 
-    fn digest(&mut self) -> Option<u64> {
-        let bytes = self.take(8)?.try_into().ok()?;
-        Some(u64::from_le_bytes(bytes))
+    fn digest(&mut self) -> Option<u128> {
+        let bytes = self.take(16)?.try_into().ok()?;
+        Some(u128::from_le_bytes(bytes))
     }
 
     fn text(&mut self) -> Option<String> {
