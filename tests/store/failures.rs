@@ -272,6 +272,7 @@ pub(crate) async fn full(folder: &Folder) {
     let log = Log::new();
     let store = service(&folder.file()).await;
     assert_eq!(count(&store, "a", 1000, 3).await, 3);
+    assert_eq!(count(&store, "spent", 2, 4).await, 2);
     let fill = |name| {
         let filler = folder.path().join(name);
         fs::write(&filler, vec![1; 2 << 20]).expect_err("a full disk");
@@ -288,12 +289,17 @@ pub(crate) async fn full(folder: &Folder) {
     let more = fill("more");
     pass_time(SECOND).await;
     assert_eq!(count(&store, "a", 10, 20).await, 9);
+    // A refusal changes nothing, and must not make the store look as if it were back.
+    pass_time(SECOND).await;
+    assert_eq!(count(&store, "spent", 2, 1).await, 1);
+    assert!(!store.is_up());
     fs::remove_file(&filler).expect("a file");
     fs::remove_file(&more).expect("a file");
     pass_time(SECOND).await;
     assert_eq!(count(&store, "a", 1000, 1).await, 1);
     let usage = store.usage(TABLE, None).await.expect("usage");
-    assert_eq!(usage[0].used, counted as u64 + 1);
+    let usage = usage.iter().find(|usage| usage.account == "a");
+    assert_eq!(usage.expect("an account").used, counted as u64 + 1);
     let full = down("limits.sqlite: the disk is full");
     assert_eq!(log.lines(folder), [full, BACK.to_owned()]);
 }

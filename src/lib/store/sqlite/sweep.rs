@@ -18,6 +18,8 @@ const LEAST: usize = 64;
 /// The walks through both tables.
 #[derive(Debug)]
 pub struct Sweep {
+    /// Whether a transaction on this connection has written.
+    has_written: bool,
     owed: usize,
     usage: Walk<3>,
     messages: Walk<2>,
@@ -51,6 +53,7 @@ fn no_key<const N: usize>() -> [Text; N] {
 impl Default for Sweep {
     fn default() -> Self {
         Self {
+            has_written: false,
             owed: 0,
             usage: Walk {
                 select: r#"SELECT tbl, "limit", account, expires < ?4 FROM usage
@@ -70,13 +73,20 @@ impl Default for Sweep {
 }
 
 impl Sweep {
-    /// Goes on after so many decisions.
+    /// Goes on after so many decisions. With the first of them it writes in any case: an account
+    /// that is refused changes nothing, and on a full disk, too, such decisions would be said, so
+    /// that the store would look as if it were back.
     pub fn walk(
         &mut self,
         connection: &Connection,
         decisions: usize,
         now_ms: u64,
     ) -> rusqlite::Result<()> {
+        if !self.has_written {
+            // The version that the file has already.
+            connection.execute_batch("PRAGMA user_version = 1")?;
+            self.has_written = true;
+        }
         self.owed += ROWS * decisions;
         if self.owed < LEAST {
             return Ok(());
