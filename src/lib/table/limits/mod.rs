@@ -79,9 +79,11 @@ struct Known {
     /// The places of the limits whose numbers are known, and what the store is asked of each.
     places: Vec<usize>,
     parts: Vec<Part>,
-    /// The others: those that use their fallback, and those that are left out.
+    /// The others: those that use their fallback, those that are left out, and those of them that
+    /// refuse nobody.
     with_fallback: Unknown,
     uncounted: Unknown,
+    uncounted_dry: Unknown,
 }
 
 /// Limits whose numbers are unknown.
@@ -228,7 +230,11 @@ impl Limits {
                     rates
                 }
                 (Err(outcome), None) => {
-                    known.uncounted.add(at, outcome);
+                    let unknown = match limit.is_dry_run {
+                        true => &mut known.uncounted_dry,
+                        false => &mut known.uncounted,
+                    };
+                    unknown.add(at, outcome);
                     continue;
                 }
             };
@@ -371,14 +377,18 @@ impl Limits {
     /// Counts the limits that were left out, and logs that numbers are unknown, unless the record of
     /// the request says so.
     fn record_unknown(&self, known: &Known, outcome: &Outcome) {
-        for at in &known.uncounted.places {
+        let uncounted = [&known.uncounted, &known.uncounted_dry];
+        for at in uncounted.iter().flat_map(|unknown| &unknown.places) {
             self.meters[*at].1.uncounted.inc();
         }
         let fallback = &known.with_fallback;
-        let (cause, effect) = match (&known.uncounted.cause, &fallback.cause) {
-            (Some(cause), _) => (
-                cause,
-                format!("not counted: {}", self.names(&known.uncounted)),
+        let left_out = uncounted
+            .into_iter()
+            .find(|unknown| unknown.cause.is_some());
+        let (cause, effect) = match (left_out, &fallback.cause) {
+            (Some(unknown), _) => (
+                unknown.cause.as_ref().unwrap_or(&Outcome::NotFound),
+                format!("not counted: {}", self.names(unknown)),
             ),
             // An account that the backend does not know has these numbers for good.
             (None, Some(Outcome::NotFound) | None) => return,
