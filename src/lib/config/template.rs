@@ -98,7 +98,10 @@ impl Vocabulary<'_> {
         let mut facts = self.protocols.iter().filter(|facts| facts.has_parts);
         let has_part = match part {
             ValuePart::Net => facts.any(|facts| facts.addresses.contains(&value)),
-            ValuePart::Local | ValuePart::Domain => facts.any(|_| self.has_value(value)),
+            // An address has no @: a limit by its domain would never count.
+            ValuePart::Local | ValuePart::Domain => {
+                self.has_value(value) && facts.any(|facts| !facts.addresses.contains(&value))
+            }
         };
         has_part.then(|| Placeholder::Part(value.to_owned(), *part))
     }
