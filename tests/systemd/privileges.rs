@@ -181,10 +181,14 @@ fn it_writes_only_to_folders_of_its_own(system: System) {
     let Some(lab) = lab(system, CONFIG) else {
         return;
     };
-    for (program, socket) in [
-        ("tcp-lookup", "postgate-tcp-lookup@9001.socket"),
-        ("socketmap", "postgate-socketmap.socket"),
-        ("policy", "postgate-policy.socket"),
+    for (program, socket, state) in [
+        ("tcp-lookup", "postgate-tcp-lookup@9001.socket", ""),
+        ("socketmap", "postgate-socketmap.socket", ""),
+        (
+            "policy",
+            "postgate-policy.socket",
+            "/var/lib/postgate-policy\n",
+        ),
     ] {
         let writable = lab.sh(&format!(
             "systemctl start {socket}
@@ -194,7 +198,7 @@ fn it_writes_only_to_folders_of_its_own(system: System) {
             nsenter -t $pid -m -r setpriv $id --clear-groups \
                 find / -path /proc -prune -o -type d -writable -print 2>/dev/null | sort"
         ));
-        assert_eq!(writable, "/tmp\n/var/tmp\n", "{program}");
+        assert_eq!(writable, format!("/tmp\n{state}/var/tmp\n"), "{program}");
     }
 }
 
