@@ -34,8 +34,14 @@ smtpd_recipient_restrictions = check_recipient_access tcp:127.0.0.1:9002,
 ";
 
 /// Starts these sockets, and Postfix.
+#[allow(dead_code, reason = "not every test uses these tables")]
 pub(crate) fn start(lab: &Lab, sockets: &str) {
-    lab.write("/etc/postfix/main.cf", MAIN_CF);
+    start_with(lab, sockets, MAIN_CF);
+}
+
+/// Starts these sockets, and Postfix with this main.cf.
+pub(crate) fn start_with(lab: &Lab, sockets: &str, main_cf: &str) {
+    lab.write("/etc/postfix/main.cf", main_cf);
     lab.sh(&format!(
         "systemctl start {sockets}
         systemctl -q is-active postfix || {{
