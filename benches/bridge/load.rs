@@ -146,14 +146,15 @@ fn failure(ended: Result<io::Result<()>, tokio::task::JoinError>) -> io::Error {
 }
 
 async fn keep_asking(mut stream: TcpStream, tally: Rc<Tally>) -> io::Result<()> {
-    let mut reply = Vec::with_capacity(512);
+    let (mut request, mut reply) = (Vec::new(), Vec::with_capacity(512));
     while !tally.is_over.get() {
         let number = tally.asked.replace(tally.asked.get() + 1);
         let question = &tally.questions[number % tally.questions.len()];
-        let asked = Instant::now();
-        exchange(&mut stream, question, &mut reply).await?;
+        question.write(number, &mut request);
+        let asked_at = Instant::now();
+        exchange(&mut stream, &request, question, &mut reply).await?;
         if tally.is_measuring.get() {
-            tally.latencies.borrow_mut().push(asked.elapsed());
+            tally.latencies.borrow_mut().push(asked_at.elapsed());
         }
     }
     Ok(())
@@ -162,11 +163,12 @@ async fn keep_asking(mut stream: TcpStream, tally: Rc<Tally>) -> io::Result<()> 
 /// Sends one request. Anything but the right reply is an error.
 async fn exchange(
     stream: &mut TcpStream,
+    request: &[u8],
     question: &Question,
     reply: &mut Vec<u8>,
 ) -> io::Result<()> {
     reply.clear();
-    stream.write_all(&question.asked).await?;
+    stream.write_all(request).await?;
     while *reply != question.expected {
         if stream.read_buf(reply).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -174,7 +176,7 @@ async fn exchange(
         if !question.expected.starts_with(reply) {
             return Err(io::Error::other(format!(
                 "asked {:?}, expected {:?}, got {:?}",
-                String::from_utf8_lossy(&question.asked),
+                String::from_utf8_lossy(request),
                 String::from_utf8_lossy(&question.expected),
                 String::from_utf8_lossy(reply)
             )));
@@ -191,6 +193,11 @@ pub(crate) async fn first_answer(
 ) -> io::Result<Duration> {
     server.wait()?;
     let mut stream = TcpStream::connect(server.address).await?;
-    timeout(LONGEST, exchange(&mut stream, question, &mut Vec::new())).await??;
+    let (request, mut reply) = (&question.asked, Vec::new());
+    timeout(
+        LONGEST,
+        exchange(&mut stream, request, question, &mut reply),
+    )
+    .await??;
     Ok(server.started.elapsed())
 }

@@ -21,6 +21,7 @@ mod backend;
 #[path = "../../tests/client/mod.rs"]
 #[expect(dead_code, reason = "every reply is known before it comes")]
 mod client;
+mod counted;
 mod ideal;
 mod load;
 mod process;
@@ -39,6 +40,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use client::{ALL, Binary};
+use counted::{Redis, Store};
 use load::{Figures, Load, connect, first_answer};
 use process::Process;
 use wire::{Question, key};
@@ -164,6 +166,8 @@ enum Subject {
     Program(Binary),
     /// The program, with every answer in its cache.
     Cached(Binary),
+    /// The policy program, which counts in this store and makes no call.
+    Counted(Store),
 }
 
 impl Subject {
@@ -173,6 +177,7 @@ impl Subject {
             Self::Ideal(binary) | Self::Program(binary) | Self::Cached(binary) => {
                 Question::of(binary, table, key)
             }
+            Self::Counted(_) => Question::of_limit(key),
         }
     }
 
@@ -182,6 +187,7 @@ impl Subject {
             Self::Backend | Self::Ideal(_) => None,
             Self::Program(binary) => Some(Self::Ideal(binary)),
             Self::Cached(binary) => Some(Self::Program(binary)),
+            Self::Counted(_) => Some(Self::Program(Binary::Policy)),
         }
     }
 
@@ -195,15 +201,19 @@ impl Subject {
             Self::Ideal(binary) => format!("{}: ideal", binary.name()),
             Self::Program(binary) => format!("{}: postgate", binary.name()),
             Self::Cached(binary) => format!("{}: postgate, cached", binary.name()),
+            Self::Counted(store) => format!("policy: limits, {}", store.name()),
         }
     }
 }
 
 async fn bench(options: &Options) -> io::Result<()> {
     println!(
-        "{} rounds of {:?}; x: ratio to the ideal bridge, of cached answers to uncached ones",
+        "{} rounds of {:?}; x: ratio to the ideal bridge; of cached answers, and of limits, to \
+         uncached calls",
         options.rounds, options.measured
     );
+    let redis = Redis::start()?;
+    let stores = [Some(Store::Sqlite), redis.as_ref().map(|_| Store::Redis)];
     for latency in &options.latencies {
         let backend = Process::own(&["backend", &latency.to_string()])?;
         for connections in &options.connections {
@@ -221,11 +231,14 @@ async fn bench(options: &Options) -> io::Result<()> {
                     subjects.push(Subject::Cached(binary));
                 }
             }
+            if *latency == 0 {
+                subjects.extend(stores.iter().flatten().copied().map(Subject::Counted));
+            }
             let mut rounds = Vec::new();
             for _ in 0..options.rounds {
                 let mut round = Vec::new();
                 for subject in &subjects {
-                    let server = start(*subject, &backend, *latency)?;
+                    let server = start(*subject, &backend, *latency, redis.as_ref())?;
                     let load = load(*subject);
                     let figures = load.run(server.as_ref().unwrap_or(&backend)).await;
                     round.push((*subject, figures.map_err(|error| subject.named(&error))?));
@@ -237,7 +250,8 @@ async fn bench(options: &Options) -> io::Result<()> {
     }
     let backend = Process::own(&["backend", "0"])?;
     rest(options, &backend).await?;
-    grow(options, &backend).await
+    grow(options, &backend).await?;
+    counted::many_accounts(options).await
 }
 
 /// Returns the requests; made once, because they are the same for every run.
@@ -253,7 +267,12 @@ fn questions(subject: Subject, table: &str) -> &'static [Question] {
 }
 
 /// Starts the server, unless it is the backend itself.
-fn start(subject: Subject, backend: &Process, latency: u64) -> io::Result<Option<Process>> {
+fn start(
+    subject: Subject,
+    backend: &Process,
+    latency: u64,
+    redis: Option<&Redis>,
+) -> io::Result<Option<Process>> {
     let tables = &["bench".to_owned()];
     let limit = match latency {
         0 => "",
@@ -273,6 +292,7 @@ fn start(subject: Subject, backend: &Process, latency: u64) -> io::Result<Option
             let cache = format!("cache = {{ ttl = \"1h\"{by} }}");
             program(binary, backend, tables, &cache)?
         }
+        Subject::Counted(store) => counted::program(store, redis)?,
     }))
 }
 

@@ -2,6 +2,7 @@
 //! reply byte by byte.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::ops::Range;
 
 use crate::client::{Binary, framed, question, rcpt};
 
@@ -9,7 +10,12 @@ use crate::client::{Binary, framed, question, rcpt};
 pub(crate) struct Question {
     pub(crate) asked: Vec<u8>,
     pub(crate) expected: Vec<u8>,
+    /// Where the number of the request goes, if each has to differ from all others.
+    number: Option<Range<usize>>,
 }
+
+/// The place of a number that has not been written yet.
+const NUMBER: &str = "0123456789abcdef";
 
 impl Question {
     /// Makes the request to a program for a key, in a table of this name if the protocol names one.
@@ -26,6 +32,24 @@ impl Question {
         Self {
             asked,
             expected: framed(binary, said),
+            number: None,
+        }
+    }
+
+    /// Makes the request that a limit decides: one message, with one recipient.
+    pub(crate) fn of_limit(account: &str) -> Self {
+        let asked = rcpt(&[
+            ("protocol_state", "DATA"),
+            ("recipient_count", "1"),
+            ("instance", NUMBER),
+            ("sasl_username", account),
+        ]);
+        let mut places = asked.windows(NUMBER.len());
+        let number = places.position(|bytes| bytes == NUMBER.as_bytes());
+        Self {
+            asked,
+            expected: framed(Binary::Policy, "DUNNO"),
+            number: number.map(|at| at..at + NUMBER.len()),
         }
     }
 
@@ -34,6 +58,15 @@ impl Question {
         Self {
             asked: format!("GET /?key={key} HTTP/1.1\r\nHost: backend\r\n\r\n").into_bytes(),
             expected: json_answer(key.as_bytes()).into_bytes(),
+            number: None,
+        }
+    }
+
+    /// Writes the request with this number.
+    pub(crate) fn write(&self, number: usize, asked: &mut Vec<u8>) {
+        asked.clone_from(&self.asked);
+        if let Some(place) = &self.number {
+            asked[place.clone()].copy_from_slice(format!("{number:016x}").as_bytes());
         }
     }
 }
