@@ -226,7 +226,12 @@ async fn dashboard_and_alerts_name_what_there_is() {
         .await
         .ask(question(Binary::TcpLookup, "t", "k"))
         .await;
-    let there = names(&page(&program, "/metrics").await.1);
+    let mut there = names(&page(&program, "/metrics").await.1);
+    // Those of limits are there where a table has limits.
+    let config = "[store]\npath = \"/nowhere/limits.sqlite\"\n[[policy.t.limits]]\nname = \"l\"\n\
+                  by = \"{sasl_username}\"\nrates = { \"1h\" = 1 }\n";
+    let program = with_config(Binary::Policy, config.to_owned()).await;
+    there.extend(names(&page(&program, "/metrics").await.1));
     let mut named = BTreeSet::new();
     for paper in ["dashboard.json", "alerts.yml"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
