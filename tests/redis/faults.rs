@@ -338,14 +338,25 @@ async fn a_key_of_another_kind_and_foreign_bytes_count_as_nothing() {
         return;
     };
     let key = "postgate:{policy.outgoing}:limit:login:a@example.org";
-    for foreign in ["LPUSH", "SET", "HSET"] {
+    let foreign: [(&str, &[&[u8]]); 6] = [
+        ("LPUSH", &[b"foreign"]),
+        ("HSET", &[b"x", b"y"]),
+        ("SET", &[b"foreign"]),
+        // MessagePack: a window whose news is a text, one with half a frame, and no window.
+        ("SET", &[b"\x91\x95\xce\x00\x36\xee\x80\x04\xa1x\x00\x00"]),
+        (
+            "SET",
+            &[b"\x91\x96\xce\x00\x36\xee\x80\x04\x00\x00\x00\x00"],
+        ),
+        ("SET", &[b"\x91\x05"]),
+    ];
+    for (command, value) in foreign {
         server.command("FLUSHALL");
-        let rest = if foreign == "HSET" { "x y" } else { "foreign" };
-        server.command(&format!("{foreign} {key} {rest}"));
+        let _: redis::Value = server.connection("").bytes(command, key, value);
         let store = store(&server.url(""), LONG);
         for number in 0..MOST * 2 {
-            assert_eq!(passes(&store).await, number < MOST, "{foreign}");
-            assert!(store.is_up(), "{foreign}");
+            assert_eq!(passes(&store).await, number < MOST, "{value:?}");
+            assert!(store.is_up(), "{value:?}");
         }
     }
 }

@@ -108,10 +108,19 @@ local function wait(window, most, units)
   return length
 end
 
+-- Fails if values from this place on are of other types than these, again and again.
+local function check_types(values, from, types)
+  for i = from, #values do
+    assert(type(values[i]) == types[(i - from) % #types + 1])
+  end
+end
+
 -- An account is a list of windows.
 local function unpacked(raw)
   local account = {}
   for _, window in ipairs(cmsgpack.unpack(raw)) do
+    check_types(window, 1, { 'number' })
+    assert(#window >= FIRST and (#window - FIRST) % 2 == 0)
     settle(window)
     -- A window that a reload has removed would be kept for as long as the account sends.
     if #window > FIRST or now < window[NEWS] + window[LENGTH] then
@@ -195,6 +204,10 @@ local raw = redis.call('MGET', unpack(KEYS))
 
 local function known_message(raw)
   local message = cmsgpack.unpack(raw)
+  local state = { 'number', 'string', 'string', 'number', 'number', 'number', 'number' }
+  assert(#message >= #state and (#message - #state) % 4 == 0)
+  check_types({ unpack(message, 1, #state) }, 1, state)
+  check_types(message, CHARGES, { 'string', 'string', 'number', 'number' })
   return now - message[SEEN] <= MESSAGE_LIFETIME and message
 end
 
