@@ -203,6 +203,7 @@ fn layout(prefix: &str) -> BTreeMap<String, String> {
         "docs/coming-from-postfix-rest-connector.md",
         "docs/coming-from-userli-postfix-adapter.md",
         "docs/design.md",
+        "docs/limits.md",
         "docs/metrics.md",
         "docs/monitoring/alerts.yml",
         "docs/monitoring/dashboard.json",
