@@ -92,7 +92,9 @@ impl Store {
         if let Some(meter) = &self.meter {
             meter.question(began.elapsed());
         }
-        let forget = || *self.memory.lock() = Memory::default();
+        // A large memory is dropped after the lock of the health is free.
+        let mut forgotten = None;
+        let forget = || forgotten = Some(std::mem::take(&mut *self.memory.lock()));
         match answer {
             Ok(answer) => {
                 permit.record_answer(forget);

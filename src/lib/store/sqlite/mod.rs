@@ -91,7 +91,7 @@ impl Sqlite {
         let path = self.path.display();
         match timeout(DEADLINE, answer).await {
             Ok(Some(answer)) => answer,
-            Ok(None) => Err(StoreError(format!("{path}: its thread has ended"))),
+            Ok(None) => Err(StoreError(format!("{path}: an internal error"))),
             Err(_) => Err(StoreError(format!("{path}: no answer within 2 s"))),
         }
     }
@@ -154,7 +154,7 @@ mod tests {
             assert_eq!(began.elapsed(), DEADLINE);
         }
         drop(waiting);
-        let ended = StoreError("/state/limits.sqlite: its thread has ended".to_owned());
+        let ended = StoreError("/state/limits.sqlite: an internal error".to_owned());
         assert_eq!(sqlite.decide(&question).await, Err(ended));
     }
 }

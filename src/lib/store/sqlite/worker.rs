@@ -1,6 +1,7 @@
 //! The thread that owns the file. It takes all questions that wait, answers them in one
 //! transaction, and says the answers only once that is in the file.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +46,11 @@ pub fn run(path: PathBuf, mut tasks: mpsc::Receiver<Task>) {
     };
     let mut waiting = Vec::new();
     while tasks.blocking_recv_many(&mut waiting, BATCH) > 0 {
-        worker.work(waiting.drain(..));
+        // A panic is logged as one, and its questions have no answer. It must not end all others.
+        let work = AssertUnwindSafe(|| worker.work(waiting.drain(..)));
+        if catch_unwind(work).is_err() {
+            worker.open = None;
+        }
     }
 }
 
