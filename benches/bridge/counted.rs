@@ -35,26 +35,28 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// Starts the server, if this machine has one.
+    /// Starts the server that the tests use, too.
     pub(crate) fn start() -> io::Result<Option<Self>> {
         let socket = directory()?.join("redis.sock");
         // One of a run that was killed.
         let _ = std::fs::remove_file(&socket);
-        for server in ["redis-server", "valkey-server"] {
-            let child = Command::new(server)
-                .args(["--port", "0", "--save", "", "--appendonly", "no"])
-                .arg("--unixsocket")
-                .arg(&socket)
-                .stdout(Stdio::null())
-                .spawn();
-            match child {
-                Ok(child) => return Self { child, socket }.wait().map(Some),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+        let found = Command::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/redis/server.sh"
+        ))
+        .output()?;
+        let server = String::from_utf8_lossy(&found.stdout);
+        if !found.status.success() {
+            println!("no redis-server and no valkey-server: limits are measured with SQLite only");
+            return Ok(None);
         }
-        println!("no redis-server and no valkey-server: limits are measured with SQLite only");
-        Ok(None)
+        let child = Command::new(server.trim())
+            .args(["--port", "0", "--save", "", "--appendonly", "no"])
+            .arg("--unixsocket")
+            .arg(&socket)
+            .stdout(Stdio::null())
+            .spawn()?;
+        Self { child, socket }.wait().map(Some)
     }
 
     fn wait(self) -> io::Result<Self> {

@@ -15,6 +15,7 @@
 //! | `BENCH_ROUNDS` | `3` | how many rounds there are |
 //! | `BENCH_CONNECTIONS` | `1,100,1000` | connections at once |
 //! | `BENCH_LATENCY` | `0,30` | milliseconds that the backend takes |
+//! | `BENCH_PROTOCOLS` | all | the programs, as `policy,socketmap` |
 //! | `BENCH_PROGRAMS` | those that cargo built for the bench | the folder of the programs; `make bench` sets `target/release` |
 
 mod backend;
@@ -67,9 +68,7 @@ fn main() -> io::Result<()> {
                 backend::serve(listener().await?, latency).await
             }
             ["ideal", name, backend] => {
-                let binary = ALL.into_iter().find(|binary| binary.name() == *name);
-                let binary = binary.ok_or_else(|| io::Error::other("no such protocol"))?;
-                ideal::serve(listener().await?, binary, parsed(backend)?).await
+                ideal::serve(listener().await?, binary(name)?, parsed(backend)?).await
             }
             _ => {
                 let options = Options::read()?;
@@ -122,6 +121,7 @@ struct Options {
     rounds: usize,
     connections: Vec<usize>,
     latencies: Vec<u64>,
+    binaries: Vec<Binary>,
 }
 
 impl Options {
@@ -134,6 +134,8 @@ impl Options {
         };
         let connections: Vec<String> = list("BENCH_CONNECTIONS", "1,100,1000");
         let latencies: Vec<String> = list("BENCH_LATENCY", "0,30");
+        let every: Vec<_> = ALL.iter().map(|binary| binary.name()).collect();
+        let names: Vec<String> = list("BENCH_PROTOCOLS", &every.join(","));
         Ok(Self {
             measured: Duration::from_secs_f64(parsed(&variable("BENCH_SECONDS", "1"))?),
             rounds: parsed(&variable("BENCH_ROUNDS", "3"))?,
@@ -145,8 +147,17 @@ impl Options {
                 .iter()
                 .map(|n| parsed(n))
                 .collect::<Result<_, _>>()?,
+            binaries: names
+                .iter()
+                .map(|name| binary(name))
+                .collect::<io::Result<_>>()?,
         })
     }
+}
+
+fn binary(name: &str) -> io::Result<Binary> {
+    let binary = ALL.into_iter().find(|binary| binary.name() == name);
+    binary.ok_or_else(|| io::Error::other(format!("{name}: no such protocol")))
 }
 
 fn variable(name: &str, default: &str) -> String {
@@ -225,13 +236,13 @@ async fn bench(options: &Options) -> io::Result<()> {
                 is_repeated: matches!(subject, Subject::Cached(_)),
             };
             let mut subjects = vec![Subject::Backend];
-            for binary in ALL {
+            for binary in options.binaries.iter().copied() {
                 subjects.extend([Subject::Ideal(binary), Subject::Program(binary)]);
                 if *latency == 0 {
                     subjects.push(Subject::Cached(binary));
                 }
             }
-            if *latency == 0 {
+            if *latency == 0 && options.binaries.contains(&Binary::Policy) {
                 subjects.extend(stores.iter().flatten().copied().map(Subject::Counted));
             }
             let mut rounds = Vec::new();
@@ -251,7 +262,10 @@ async fn bench(options: &Options) -> io::Result<()> {
     let backend = Process::own(&["backend", "0"])?;
     rest(options, &backend).await?;
     grow(options, &backend).await?;
-    counted::many_accounts(options).await
+    if options.binaries.contains(&Binary::Policy) {
+        counted::many_accounts(options).await?;
+    }
+    Ok(())
 }
 
 /// Returns the requests; made once, because they are the same for every run.
@@ -390,7 +404,7 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
         "{:<28}{:>9}{:>9}{:>9}{:>14}{:>14}",
         "", "first ms", "idle MB", "held MB", "CPU us alone", "CPU us beside"
     );
-    for binary in ALL {
+    for binary in options.binaries.iter().copied() {
         let questions = questions(Subject::Program(binary), "bench");
         let load = Load {
             questions,
@@ -433,7 +447,7 @@ async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
         "{:<28}{:>14}{:>14}{:>7}",
         "", "CPU us of one", "CPU us of all", "x"
     );
-    for binary in ALL {
+    for binary in options.binaries.iter().copied() {
         let tables: Vec<_> = (0..TABLES).map(|n| format!("table{n}")).collect();
         let last = tables.last().map_or("", String::as_str);
         let load = Load {
