@@ -82,10 +82,12 @@ impl Ledger for Rows<'_> {
     }
 
     fn set_account(&mut self, key: &AccountKey<'_>, account: &Account) -> rusqlite::Result<()> {
-        let mut replace = self
-            .connection
-            .prepare_cached("REPLACE INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-        replace.execute(params![
+        // A REPLACE would delete the row first, which changes more pages.
+        let mut upsert = self.connection.prepare_cached(
+            "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE
+               SET used = excluded.used, expires = excluded.expires, state = excluded.state",
+        )?;
+        upsert.execute(params![
             key.table,
             key.limit,
             key.account,
@@ -107,10 +109,11 @@ impl Ledger for Rows<'_> {
     }
 
     fn set_message(&mut self, table: &str, id: &str, known: &Known) -> rusqlite::Result<()> {
-        let mut replace = self
-            .connection
-            .prepare_cached("REPLACE INTO messages VALUES (?1, ?2, ?3, ?4)")?;
-        replace.execute(params![
+        let mut upsert = self.connection.prepare_cached(
+            "INSERT INTO messages VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
+               SET seen = excluded.seen, state = excluded.state",
+        )?;
+        upsert.execute(params![
             table,
             key(id),
             seconds(known.seen_ms),
