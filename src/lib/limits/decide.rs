@@ -81,6 +81,17 @@ pub struct Charge {
     pub refused: u64,
 }
 
+impl Part {
+    /// Returns the name of its account.
+    fn key<'k>(&'k self, table: &'k str) -> AccountKey<'k> {
+        AccountKey {
+            table,
+            limit: &self.limit,
+            account: &self.account,
+        }
+    }
+}
+
 impl Window {
     /// Returns until when a refusal is no news.
     fn quiet_until(&self) -> u64 {
@@ -178,23 +189,14 @@ pub fn decide<L: Ledger>(
     for part in &question.parts {
         judged.push(Judged::new(ledger, table, part, &known, now_ms)?);
     }
-    let refusal = match question.mode {
-        Mode::Charge => None,
-        _ => judged
-            .iter()
-            .position(|j| !j.part.is_dry_run && j.exceeded.is_some()),
-    };
+    let refusal = refusal(&judged, question.mode);
     for one in &mut judged {
         one.conclude(question.mode, refusal.is_some(), now_ms);
         if one.has_changed {
-            let key = AccountKey {
-                table,
-                limit: &one.part.limit,
-                account: &one.part.account,
-            };
-            ledger.set_account(&key, &one.account)?;
+            ledger.set_account(&one.part.key(table), &one.account)?;
         }
     }
+    // To conclude may change whether a refusal is news.
     let refusal = refusal.and_then(|at| Some((at, judged[at].exceeded?)));
     if let Some(message) = &question.message
         && is_charging
@@ -236,6 +238,15 @@ fn repetition(known: &Known, message: &Message, parts: &[Part]) -> Option<Decisi
         parts: Vec::new(),
         refusal,
     })
+}
+
+/// Returns the first part that refuses the request.
+fn refusal(judged: &[Judged<'_>], mode: Mode) -> Option<usize> {
+    if mode == Mode::Charge {
+        return None;
+    }
+    let refuses = |one: &Judged<'_>| !one.part.is_dry_run && one.exceeded.is_some();
+    judged.iter().position(refuses)
 }
 
 /// A part, judged by itself.
@@ -282,13 +293,7 @@ impl<'p> Judged<'p> {
         };
         // A message that needs no more passes, even where the limit has been lowered since.
         if lacks > 0 {
-            let limit = &part.limit;
-            let key = AccountKey {
-                table,
-                limit,
-                account: &part.account,
-            };
-            judged.account = ledger.account(&key)?;
+            judged.account = ledger.account(&part.key(table))?;
             judged.account.settle(now_ms);
             judged.exceeded = judged.judge(now_ms);
         }
