@@ -63,7 +63,7 @@ pub(crate) async fn store_fault(routes: &Routes, name: &str) -> Option<StoreErro
         return None;
     }
     // The answer came from memory, so the reason has to be asked for.
-    counters.store.usage("", None).await.err()
+    counters.store.fault().await
 }
 
 fn lookup(facts: &Facts, name: &str, key: &'static str, value: Option<&OsStr>) -> Request {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::limits::memory::Memory;
-use crate::limits::{Decision, Question, Usage};
+use crate::limits::{Decision, Mode, Question, Usage};
 use crate::observe::metrics::StoreMeter;
 use crate::sync::Mutex;
 use clock::now_ms;
@@ -105,6 +105,17 @@ impl Store {
                 None
             }
         }
+    }
+
+    /// Asks the engine, whether it was down or not, and returns why it has no answer.
+    pub async fn fault(&self) -> Option<StoreError> {
+        let nothing = Arc::new(Question {
+            table: Arc::default(),
+            message: None,
+            parts: Vec::new(),
+            mode: Mode::Peek,
+        });
+        self.engine.as_ref()?.decide(&nothing).await.err()
     }
 
     /// Returns the use of the accounts of a table, or of one account, from the store itself: those
