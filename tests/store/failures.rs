@@ -189,6 +189,9 @@ async fn a_file_of_another_kind_is_left_as_it_is() {
     assert!(service(&folder.file()).await.is_up());
 }
 
+const REPLACED: &str =
+    "WARN store: limits.sqlite: it or its log was deleted or replaced, and what is there counts";
+
 #[tokio::test]
 async fn a_file_that_is_deleted_or_replaced_is_noticed_by_the_next_question() {
     let (folder, log) = (Folder::new(), Log::new());
@@ -206,8 +209,43 @@ async fn a_file_that_is_deleted_or_replaced_is_noticed_by_the_next_question() {
     fs::rename(&copy, &file).expect("a rename");
     assert_eq!(count(&store, "a", 3, 5).await, 1);
     assert!(store.is_up());
-    let line = "WARN store: limits.sqlite: it was deleted or replaced, and what is there counts";
-    assert_eq!(log.lines(&folder), [line, line]);
+    assert_eq!(log.lines(&folder), [REPLACED, REPLACED]);
+}
+
+#[tokio::test]
+async fn a_log_that_is_deleted_alone_loses_nothing() {
+    let (folder, log) = (Folder::new(), Log::new());
+    let store = service(&folder.file()).await;
+    assert_eq!(count(&store, "a", 3, 2).await, 2);
+    fs::remove_file(folder.path().join("limits.sqlite-wal")).expect("a log");
+    assert_eq!(count(&store, "a", 3, 2).await, 1);
+    // Another process sees all of it.
+    let usage = beside(&folder.file()).usage(TABLE, Some("a")).await;
+    assert_eq!(usage.expect("usage")[0].used, 3);
+    assert!(store.is_up());
+    assert_eq!(log.lines(&folder), [REPLACED]);
+}
+
+#[tokio::test]
+async fn a_symlink_is_followed_and_stays() {
+    let (folder, log) = (Folder::new(), Log::new());
+    let target = folder.path().join("real");
+    fs::write(&target, [b'x'; 8192]).expect("a corrupt file");
+    std::os::unix::fs::symlink(&target, folder.file()).expect("a symlink");
+    let store = service(&folder.file()).await;
+    assert_eq!(count(&store, "a", 3, 5).await, 3);
+    assert!(store.is_up());
+    let is_link = fs::symlink_metadata(folder.file())
+        .expect("the link")
+        .is_symlink();
+    assert!(is_link);
+    let moved = names(&folder);
+    let aside: Vec<_> = moved
+        .iter()
+        .filter(|name| name.starts_with("real.corrupt-"))
+        .collect();
+    assert_eq!(aside.len(), 1, "{moved:?}");
+    assert_eq!(log.lines(&folder).len(), 1);
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ use rustix::fs::Access as fs_access;
 
 use super::error::{FileError, Identity};
 use super::place::{
-    Access, PAUSE, VERSION, beside, connect, identity, keep_log, make, set_up, unusable, version,
+    Access, PAUSE, VERSION, beside, connect, identity, keep_log, make, real, set_up, unusable,
+    version,
 };
 use super::rows::{Damage, Rows};
 use super::sweep::Sweep;
@@ -33,8 +34,8 @@ pub struct File {
     connection: Connection,
     path: PathBuf,
     identity: Identity,
-    /// Its log, which has the name of the file and `-wal`.
-    log: Option<Identity>,
+    /// The path of its log, and which file was there.
+    log: (PathBuf, Option<Identity>),
     sweep: Sweep,
     damage: Damage,
 }
@@ -68,7 +69,7 @@ impl File {
             connection,
             path: path.to_owned(),
             identity: which,
-            log: None,
+            log: (beside(&real(path), "-wal"), None),
             sweep: Sweep::default(),
             damage: Damage::default(),
         };
@@ -77,7 +78,7 @@ impl File {
             return Err(file.unusable("it was replaced while it was opened"));
         }
         keep_log(&file.connection, false);
-        file.log = identity(&beside(path, "-wal")).ok();
+        file.log.1 = identity(&file.log.0).ok();
         Ok(file)
     }
 
@@ -164,9 +165,15 @@ impl File {
         self.connection.total_changes()
     }
 
-    /// Returns whether the open file is still the one at its path.
+    /// Returns whether the open file is still the one at its path, and its log is still there:
+    /// without it, no other process sees what is in it.
     pub fn is_in_place(&self) -> bool {
-        identity(&self.path).is_ok_and(|identity| identity == self.identity)
+        let is_there = identity(&self.path).is_ok_and(|identity| identity == self.identity);
+        is_there && (self.log.1.is_none() || self.has_log())
+    }
+
+    fn has_log(&self) -> bool {
+        identity(&self.log.0).ok() == self.log.1
     }
 
     /// Closes a corrupt file and leaves its log as it is.
@@ -175,14 +182,14 @@ impl File {
     }
 
     /// Closes a file that is no longer at its path, and removes its log, which SQLite leaves there
-    /// and would take for that of the file which is there.
+    /// and would take for that of the file which is there. A log that was deleted alone is written
+    /// back into the file first.
     pub fn forsake(self) {
         let Self { path, log, .. } = self;
         drop(self.connection);
-        let log_path = beside(&path, "-wal");
-        if log.is_some() && identity(&log_path).ok() == log {
-            let _ = fs::remove_file(log_path);
-            let _ = fs::remove_file(beside(&path, "-shm"));
+        if log.1.is_some() && identity(&log.0).ok() == log.1 {
+            let _ = fs::remove_file(log.0);
+            let _ = fs::remove_file(beside(&real(&path), "-shm"));
         }
     }
 

@@ -71,6 +71,7 @@ pub(super) fn make(path: &Path) -> Result<(), FileError> {
     if path.exists() {
         return Ok(());
     }
+    let path = &real(path);
     let new = beside(path, &format!(".new-{}-{}", process::id(), now_ms()));
     let made = create(&new).map_err(|error| unusable(path, Access::Service, &error));
     let made = made.and_then(|()| {
@@ -151,6 +152,15 @@ pub(super) fn keep_log(connection: &Connection, keeps: bool) {
 pub fn identity(path: &Path) -> io::Result<Identity> {
     let metadata = fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Returns the path that a symlink leads to. SQLite puts the files that belong to a file there.
+pub(super) fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| match fs::read_link(path) {
+        // There is no file yet, or no longer. An absolute target replaces the folder.
+        Ok(target) => path.with_file_name("").join(target),
+        Err(_) => path.to_owned(),
+    })
 }
 
 /// Returns the path of a file that belongs to another.

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::checkpoint::Checkpoints;
 use super::error::{FileError, Identity};
 use super::file::File;
-use super::place::{Access, beside, identity};
+use super::place::{Access, beside, identity, real};
 use crate::limits::{Decision, Question};
 use crate::store::clock::now_ms;
 use crate::store::error::StoreError;
@@ -145,7 +145,7 @@ impl Worker {
     fn opened(&mut self) -> Result<&mut Open, FileError> {
         if let Some(open) = self.open.take_if(|open| !open.file.is_in_place()) {
             warn!(
-                "store: {}: it was deleted or replaced, and what is there counts",
+                "store: {}: it or its log was deleted or replaced, and what is there counts",
                 self.path.display()
             );
             drop(open.checkpoints);
@@ -176,10 +176,11 @@ impl Worker {
         if self.moved_at.is_some_and(|at| at.elapsed() < MOVE_EVERY) {
             return Err(FileError::Unusable(why.to_owned()));
         }
-        let aside = beside(&self.path, &format!(".corrupt-{}", now_ms() / 1000));
+        let path = real(&self.path);
+        let aside = beside(&path, &format!(".corrupt-{}", now_ms() / 1000));
         // With an empty file SQLite drops a log that has been left, so the file goes first.
         for suffix in ["", "-wal", "-shm"] {
-            let from = beside(&self.path, suffix);
+            let from = beside(&path, suffix);
             match fs::rename(from, beside(&aside, suffix)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     let text = format!("{why}, and it cannot be moved aside: {error}");
