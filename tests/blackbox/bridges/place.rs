@@ -99,7 +99,13 @@ impl Place {
     ) -> Self {
         let backend = Backend::new(api);
         let secrets = Secrets::new(token);
-        let launch = Launch::new(binary).config(ready.asking(backend.address()));
+        let launch = Launch::new(binary);
+        let mut config = ready.asking(backend.address());
+        if config.contains(".limits]]") {
+            let file = launch.directory().join("limits.sqlite");
+            config += &format!("\n[store]\npath = \"{}\"\n", file.display());
+        }
+        let launch = launch.config(config);
         let launch = match binary {
             Binary::TcpLookup => launch.tcp4("9001"),
             Binary::Socketmap | Binary::Policy => launch.unix(binary.name()),

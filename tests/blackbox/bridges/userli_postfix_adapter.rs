@@ -238,3 +238,85 @@ async fn a_wrong_token_makes_mail_wait() {
         .await;
     place.left().await;
 }
+
+/// userli's API of numbers, as its documentation has it.
+fn quotas(request: &Request) -> Script {
+    let bearer = format!("Bearer {TOKEN}");
+    if request.header("authorization") != Some(&bearer) {
+        return typed(401, "application/json", "{\"error\":\"Unauthorized\"}");
+    }
+    let Some(account) = segment(request, "/api/postfix/smtp_quota/") else {
+        return typed(404, "text/html", "<html>No route found</html>");
+    };
+    let (per_hour, per_day) = match account.as_slice() {
+        b"hour@example.org" => (2, 1000),
+        b"day@example.org" => (0, 3),
+        b"free@example.org" => (0, 0),
+        b"failing@example.org" => return typed(500, "application/json", "{\"per_hour\":0}"),
+        _ => return typed(404, "application/json", "{\"error\":\"User not found\"}"),
+    };
+    backend::json(json!({ "per_hour": per_hour, "per_day": per_day }).to_string())
+}
+
+/// A message, as smtpd_end_of_data_restrictions asks about it.
+fn message(state: &str, number: usize, login: &str, sender: &str) -> String {
+    let attributes = [
+        ("request", "smtpd_access_policy"),
+        ("protocol_state", state),
+        ("instance", &format!("{number:x}.6569a1b2.3c4d5.0")),
+        ("sasl_username", login),
+        ("sender", sender),
+        ("recipient_count", "100"),
+        ("size", "1000000"),
+    ];
+    let lines = attributes.map(|(name, value)| format!("{name}={value}\n"));
+    lines.concat()
+}
+
+const EXCEEDED: &str = "REJECT Rate limit exceeded, please try again later";
+
+#[tokio::test]
+async fn messages_are_counted_for_each_account_with_the_numbers_of_the_api() {
+    let ready = Ready::numbered(BRIDGE, 1);
+    let mut place = Place::taken(Binary::Policy, ready, quotas).await;
+    let mut number = 0;
+    for (login, sender, passes) in [
+        ("hour@example.org", "hour@example.org", 2),
+        ("day@example.org", "alias@example.org", 3),
+        // Without a login the sender is the account, and 0 is no limit.
+        ("", "free@example.org", 60),
+        // While userli fails, and for whom it does not know, the fallback holds.
+        ("else@example.org", "", 50),
+        ("failing@example.org", "", 50),
+    ] {
+        for at in 0..passes + 2 {
+            number += 1;
+            let is_free = at < passes || sender == "free@example.org";
+            let action = if is_free { "DUNNO" } else { EXCEEDED };
+            let asked = message("END-OF-MESSAGE", number, login, sender);
+            place.decides(asked, action).await;
+        }
+    }
+    let hour = "HOUR@Example.org";
+    place
+        .decides(message("DATA", 1000, hour, ""), EXCEEDED)
+        .await;
+    // Nobody sends.
+    let bounce = message("END-OF-MESSAGE", 1001, "", "");
+    place.decides_itself(bounce, "DUNNO").await;
+    let first = &place.requests()[0];
+    assert_eq!((first.method.as_str(), first.body.len()), ("GET", 0));
+    place.left().await;
+}
+
+#[tokio::test]
+async fn a_wrong_token_leaves_the_fallback() {
+    let ready = Ready::numbered(BRIDGE, 1);
+    let mut place = Place::taken_with("another", Binary::Policy, ready, quotas).await;
+    for number in 0..51 {
+        let action = if number < 50 { "DUNNO" } else { EXCEEDED };
+        let asked = message("END-OF-MESSAGE", number, "hour@example.org", "");
+        place.decides(asked, action).await;
+    }
+    place.left().await;
+}
