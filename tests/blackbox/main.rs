@@ -9,6 +9,8 @@ mod client;
 mod redis_server;
 mod servers;
 mod support;
+#[path = "../tool/mod.rs"]
+mod tool;
 
 mod answers;
 mod breaker;
@@ -24,6 +26,7 @@ mod memory;
 mod metrics;
 mod oauth;
 mod programs;
+mod promtool;
 mod requests;
 mod shared_cache;
 mod transport;

@@ -219,14 +219,17 @@ fn names(text: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn dashboard_and_alerts_name_what_there_is() {
-    let backend = Backend::always(good(Binary::TcpLookup, "v"));
-    let program = serve(Binary::TcpLookup, &backend.url("/"), "cache = {}").await;
-    program
-        .peer()
-        .await
-        .ask(question(Binary::TcpLookup, "t", "k"))
-        .await;
-    let mut there = names(&page(&program, "/metrics").await.1);
+    let mut there = BTreeSet::new();
+    for binary in ALL {
+        let backend = Backend::always(good(binary, "DUNNO"));
+        let keys = match binary {
+            Binary::Policy => "cache = { by = [\"recipient\"] }",
+            Binary::TcpLookup | Binary::Socketmap => "cache = {}",
+        };
+        let program = serve(binary, &backend.url("/"), keys).await;
+        program.peer().await.ask(question(binary, "t", "k")).await;
+        there.extend(names(&page(&program, "/metrics").await.1));
+    }
     // Those of limits are there where a table has limits.
     let config = "[store]\npath = \"/nowhere/limits.sqlite\"\n[[policy.t.limits]]\nname = \"l\"\n\
                   by = \"{sasl_username}\"\nrates = { \"1h\" = 1 }\n";
