@@ -11,7 +11,7 @@ UNITS    = $(wildcard units/*.socket units/*.service)
 PAGES    = $(wildcard docs/man/*.5 docs/man/*.8)
 # The documents and the files that they link to, each where the links expect it.
 DOCS     = README.md CHANGELOG.md CONTRIBUTING.md LICENSE SECURITY.md config.toml.example \
-           examples/directory.rs $(wildcard docs/*.md docs/monitoring/*)
+           $(wildcard examples/directory.* docs/*.md docs/api/* docs/monitoring/*)
 
 libexec  = $(PREFIX)/libexec/postgate
 sbin     = $(PREFIX)/sbin
@@ -33,10 +33,10 @@ NO_DENY   = no cargo-deny, which checks the dependencies: cargo install cargo-de
 build:
 	$(CARGO) build --release --locked
 
-# With KEEP=1 everything keeps running until Ctrl-C.
+# With KEEP=1 everything keeps running until Ctrl-C. API=python or API=php takes another sample API.
 demo:
 	$(CARGO) build --release --locked --bins --examples
-	@$(CARGO) run --quiet --release --locked --example demo
+	@API="$(API)" $(CARGO) run --quiet --release --locked --example demo
 
 test:
 	$(CARGO) test --locked
@@ -123,7 +123,7 @@ endif
 	for m in $(PAGES); do rm -f "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}"; done
 	for d in $(DOCS); do rm -f "$(DESTDIR)$(docdir)/$$d"; done
 	rm -f "$(DESTDIR)$(sysusers)"
-	-for d in $(libexec) $(docdir)/docs/monitoring $(docdir)/docs $(docdir)/examples $(docdir); do \
+	-for d in $(libexec) $(docdir)/docs/api $(docdir)/docs/monitoring $(docdir)/docs $(docdir)/examples $(docdir); do \
 	  rmdir "$(DESTDIR)$$d"; done 2>/dev/null
 ifeq ($(DESTDIR),)
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi

@@ -1,14 +1,7 @@
-//! A sample HTTP backend: everything that an API has to do for Postgate.
+//! A sample API: all that an API has to do for Postgate.
 //!
-//! | request | answer |
-//! |---|---|
-//! | `GET /TABLE?key=KEY` or `GET /TABLE/KEY` | 200 with a JSON string or an array of strings; 404: no such entry |
-//! | `POST /policy`, the attributes of the mail as a form | 200 with one line of text, the action for Postfix |
-//! | any of them without the right `X-Auth-Token` | 401 |
-//! | anything else | 400 |
-//!
-//! The tables are in `directory.toml`. To try it, start
-//! `cargo run --example directory -- --listen 127.0.0.1:8080`, and send a request:
+//! `docs/api/openapi.yaml` describes every request and answer, `directory.json` has the data. To try
+//! it, start `cargo run --example directory -- --listen 127.0.0.1:8080`, and send a request:
 //! `curl -H 'X-Auth-Token: demo' 'http://127.0.0.1:8080/aliases?key=sales@example.org'`.
 
 use std::collections::HashMap;
@@ -19,14 +12,14 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 /// Far more than the attributes of one mail, and small enough for memory.
@@ -40,7 +33,6 @@ struct Directory {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
 struct Policy {
     blocked_senders: Vec<String>,
     greylisted_clients: Vec<String>,
@@ -68,7 +60,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(address: &str) -> Result<(), Box<dyn Error>> {
-    let directory: Arc<Directory> = Arc::new(toml::from_str(include_str!("directory.toml"))?);
+    let directory: Arc<Directory> = Arc::new(serde_json::from_str(include_str!("directory.json"))?);
     let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
     loop {
@@ -91,37 +83,40 @@ async fn answer(request: Request<Incoming>, directory: &Directory) -> Response<F
     let (head, body) = request.into_parts();
     let token = head.headers.get("x-auth-token");
     if token.is_none_or(|token| token != directory.token.as_str()) {
-        return text(StatusCode::UNAUTHORIZED, "X-Auth-Token is missing or wrong");
+        return failure(StatusCode::UNAUTHORIZED, "X-Auth-Token is missing or wrong");
     }
-    match (head.method, head.uri.path()) {
-        (Method::POST, "/policy") => match Limited::new(body, LONGEST_FORM).collect().await {
-            Ok(form) => decide(&form.to_bytes(), &directory.policy),
-            Err(_) => text(
+    // Split before it is decoded: a key may hold a slash.
+    let path: Vec<_> = head.uri.path().split('/').skip(1).map(decoded).collect();
+    let path: Vec<_> = path.iter().map(String::as_str).collect();
+    match (&head.method, &path[..]) {
+        (&Method::POST, ["policy"]) => match Limited::new(body, LONGEST_FORM).collect().await {
+            Ok(form) => {
+                let form = String::from_utf8_lossy(&form.to_bytes()).into_owned();
+                decide(&form, &directory.policy)
+            }
+            Err(_) => failure(
                 StatusCode::BAD_REQUEST,
                 "the form is too long or incomplete",
             ),
         },
-        (Method::GET, path) => {
-            let path = path.trim_start_matches('/');
-            let (table, key) = match path.split_once('/') {
-                Some((table, key)) => (table, Some(key.to_owned())),
-                None => (path, field(head.uri.query().unwrap_or_default(), "key")),
-            };
-            look_up(directory.tables.get(table), key)
+        (&Method::GET, [table]) => {
+            let key = field(head.uri.query().unwrap_or_default(), "key");
+            look_up(directory.tables.get(*table), &key.unwrap_or_default())
         }
+        (&Method::GET, [table, key]) => look_up(directory.tables.get(*table), key),
         // Not 404, which means "no such entry": a mistyped URL would bounce mail.
-        _ => text(StatusCode::BAD_REQUEST, "no such route"),
+        _ => failure(StatusCode::BAD_REQUEST, "no such route"),
     }
 }
 
-fn look_up(table: Option<&HashMap<String, Value>>, key: Option<String>) -> Response<Full<Bytes>> {
-    let (Some(table), Some(key)) = (table, key) else {
-        return text(StatusCode::BAD_REQUEST, "no such table, or no key");
+/// Answers a lookup: a string or a list of strings, or 404.
+fn look_up(table: Option<&HashMap<String, Value>>, key: &str) -> Response<Full<Bytes>> {
+    let Some(table) = table.filter(|_| !key.is_empty()) else {
+        return failure(StatusCode::BAD_REQUEST, "no such table, or no key");
     };
-    let spellings = decoded(&key).map(|key| spellings(&key));
-    match spellings.iter().flatten().find_map(|key| table.get(key)) {
-        Some(value) => reply(StatusCode::OK, "application/json", value.to_string()),
-        None => text(StatusCode::NOT_FOUND, "no such entry"),
+    match spellings(key).iter().find_map(|key| table.get(key)) {
+        Some(value) => reply(StatusCode::OK, value),
+        None => failure(StatusCode::NOT_FOUND, "no such entry"),
     }
 }
 
@@ -140,15 +135,11 @@ fn spellings(key: &str) -> Vec<String> {
     spellings
 }
 
-/// Returns the action for Postfix. `DUNNO` lets its other rules decide; `OK` would skip them.
-fn decide(form: &[u8], policy: &Policy) -> Response<Full<Bytes>> {
-    let Ok(form) = str::from_utf8(form) else {
-        return text(StatusCode::BAD_REQUEST, "the form is not UTF-8");
-    };
+/// Returns the action for Postfix. `DUNNO` lets its other rules decide; `OK` would skip them. A
+/// bounce has an empty sender.
+fn decide(form: &str, policy: &Policy) -> Response<Full<Bytes>> {
     let is_listed = |attribute, list: &[String]| {
-        field(form, attribute)
-            .and_then(|value| decoded(&value))
-            .is_some_and(|value| list.contains(&value.to_lowercase()))
+        field(form, attribute).is_some_and(|value| list.contains(&value.to_lowercase()))
     };
     let action = if is_listed("recipient", &policy.open_recipients) {
         "DUNNO"
@@ -159,32 +150,32 @@ fn decide(form: &[u8], policy: &Policy) -> Response<Full<Bytes>> {
     } else {
         "DUNNO"
     };
-    text(StatusCode::OK, action)
+    reply(StatusCode::OK, &json!({ "action": action }))
 }
 
-/// Returns a field of a query or form, still percent-encoded.
+/// Returns a field of a query or form.
 fn field(form: &str, name: &str) -> Option<String> {
     form.split('&')
         .filter_map(|pair| pair.split_once('='))
         .find(|(field, _)| *field == name)
-        .map(|(_, value)| value.replace('+', " "))
+        .map(|(_, value)| decoded(&value.replace('+', " ")))
 }
 
 /// Decodes `%XX`. No table here has keys that are not UTF-8.
-fn decoded(text: &str) -> Option<String> {
-    let text = percent_decode_str(text).decode_utf8().ok()?;
-    Some(text.into_owned())
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-fn text(status: StatusCode, line: &'static str) -> Response<Full<Bytes>> {
-    reply(status, "text/plain", line.to_owned())
+fn failure(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
+    reply(status, &json!({ "error": why }))
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+fn reply(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(value.to_string()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, content_type.parse().expect("a media type"));
+    let headers = response.headers_mut();
+    // For `require-header`: an answer without it comes from somebody else, such as a proxy.
+    headers.insert("x-directory", HeaderValue::from_static("1"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

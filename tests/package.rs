@@ -197,6 +197,7 @@ fn layout(prefix: &str) -> BTreeMap<String, String> {
         "SECURITY.md",
         "config.toml.example",
         "docs/README.md",
+        "docs/api/openapi.yaml",
         "docs/coming-from-pfxhttp.md",
         "docs/coming-from-podop.md",
         "docs/coming-from-postfix-rest-api-connector.md",
@@ -209,6 +210,9 @@ fn layout(prefix: &str) -> BTreeMap<String, String> {
         "docs/monitoring/dashboard.json",
         "docs/operating.md",
         "docs/threat-model.md",
+        "examples/directory.json",
+        "examples/directory.php",
+        "examples/directory.py",
         "examples/directory.rs",
     ] {
         put(format!("{prefix}/share/doc/postgate/{text}"), "644");

@@ -1,10 +1,11 @@
 //! `make demo`: the three programs, their sockets and a backend, with requests as Postfix sends them.
 //!
-//! Starts the sample backend (`directory.rs`) and the programs with `demo.toml`, and sends them
-//! some requests. Then it stops the backend, to show that a failure is never answered as "not
-//! found", and starts it again. It exits with 0 only if every answer was the expected one. It uses
-//! free ports and a temporary folder, needs no privileges, and leaves nothing behind. With `KEEP=1`
-//! in the environment it keeps serving until Ctrl-C, for requests of your own.
+//! Starts a sample backend and the programs with `demo.toml`, and sends them some requests. Then it
+//! stops the backend, to show that a failure is never answered as "not found", and starts it again.
+//! It exits with 0 only if every answer was the expected one. It uses free ports and a temporary
+//! folder, needs no privileges, and leaves nothing behind. With `KEEP=1` in the environment it keeps
+//! serving until Ctrl-C, for requests of your own. With `API=python` or `API=php` the backend is
+//! `directory.py` or `directory.php` in place of `directory.rs`.
 
 #[path = "../../tests/client/mod.rs"]
 #[expect(dead_code, reason = "the demo plays no program")]
@@ -63,6 +64,7 @@ async fn play(stage: &mut Stage) -> Result<Addresses, Box<dyn Error>> {
     stage.start_backend().await?;
     let at = stage.start_programs().await?;
     let asker = Asker::new(at.clone(), stage.folder())?;
+    println!("The backend is {}.", stage.backend());
     println!("The sockets come from {}.", stage.activator());
     println!("The lookups are made {asker}, the policy requests as smtpd makes them.");
 

@@ -5,7 +5,7 @@ use std::env;
 use std::error::Error;
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -16,12 +16,16 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
 const CONFIGURATION: &str = include_str!("../demo.toml");
+
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/directory.py");
+const PHP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/directory.php");
 
 /// The backend's address in demo.toml, which is replaced by the real one.
 const BACKEND_URL: &str = "http://127.0.0.1:8080";
@@ -62,12 +66,54 @@ pub(crate) struct Addresses {
     pub(crate) policy: Address,
 }
 
+/// The sample APIs, which all answer alike.
+#[derive(Clone, Copy, Debug)]
+enum Api {
+    Rust,
+    Python,
+    Php,
+}
+
+impl Api {
+    /// Returns the one that the environment names.
+    fn chosen() -> Result<Self> {
+        match env::var("API").as_deref() {
+            Ok("rust" | "") | Err(_) => Ok(Self::Rust),
+            Ok("python") => Ok(Self::Python),
+            Ok("php") => Ok(Self::Php),
+            Ok(other) => Err(format!("API={other}: rust, python or php").into()),
+        }
+    }
+
+    fn command(self, build: &Path, address: &str) -> Command {
+        let (program, arguments): (PathBuf, &[&str]) = match self {
+            Self::Rust => (build.join("examples/directory"), &["--listen", address]),
+            Self::Python => ("python3".into(), &[PYTHON, "--listen", address]),
+            Self::Php => ("php".into(), &["-S", address, PHP]),
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    }
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rust => "examples/directory.rs",
+            Self::Python => "examples/directory.py",
+            Self::Php => "examples/directory.php",
+        })
+    }
+}
+
 /// Everything that must be removed at the end. `end` stops it cleanly, `drop` kills it.
 pub(crate) struct Stage {
     /// Before the folder, so that they no longer write to it when it is removed.
     programs: Vec<(&'static str, Child)>,
     backend: Option<Child>,
     backend_address: Option<SocketAddr>,
+    api: Api,
     /// The folder of this build: `target/PROFILE`.
     build: PathBuf,
     activator: Option<PathBuf>,
@@ -85,6 +131,7 @@ impl Stage {
             programs: Vec::new(),
             backend: None,
             backend_address: None,
+            api: Api::chosen()?,
             build: build.to_owned(),
             activator: find_program("systemd-socket-activate"),
             folder: Folder::new()?,
@@ -93,6 +140,11 @@ impl Stage {
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder.0
+    }
+
+    /// Says which of the sample APIs is the backend.
+    pub(crate) fn backend(&self) -> impl fmt::Display {
+        self.api
     }
 
     /// Says which program passes the sockets.
@@ -106,31 +158,28 @@ impl Stage {
     /// Starts the backend on a free port, and later again on the same one.
     pub(crate) async fn start_backend(&mut self) -> Result<()> {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let address = self.backend_address.unwrap_or(any_port);
-        let mut command = Command::new(self.build.join("examples/directory"));
-        command.arg("--listen").arg(address.to_string());
+        let address = self.backend_address.unwrap_or(any_port).to_string();
+        let mut command = self.api.command(&self.build, &address);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(self.log("directory")?);
+            .stderr(Stdio::piped());
         let mut backend = spawn(&mut command)?;
 
-        let output = backend
-            .stdout
-            .take()
-            .ok_or("the backend has no standard output")?;
+        let (announce, mut announced) = mpsc::channel(1);
+        let outputs = (backend.stdout.take(), backend.stderr.take());
+        let (Some(output), Some(error)) = outputs else {
+            return Err("the backend has no standard output".into());
+        };
+        copy_lines(output, self.log("directory")?, announce.clone());
+        copy_lines(error, self.log("directory")?, announce);
         self.backend = Some(backend);
-        let mut lines = BufReader::new(output).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await??;
-        let url = line
-            .as_deref()
-            .and_then(|line| line.strip_prefix("listening on "));
-        let url = url.ok_or("the backend does not print its address")?;
-        let address = url.strip_prefix("http://").unwrap_or(url).parse()?;
+        let address = timeout(PATIENCE, announced.recv()).await?;
+        let address = address.ok_or("the backend does not print its address")?;
         self.backend_address = Some(address);
         fs::write(
             self.configuration(),
-            CONFIGURATION.replace(BACKEND_URL, url),
+            CONFIGURATION.replace(BACKEND_URL, &format!("http://{address}")),
         )?;
         Ok(())
     }
@@ -300,6 +349,35 @@ impl Drop for Folder {
             eprintln!("demo: {}: {error}", self.0.display());
         }
     }
+}
+
+/// Copies what a process prints to its log, and announces the first address in it.
+fn copy_lines(
+    output: impl AsyncRead + Send + Unpin + 'static,
+    mut log: File,
+    announce: mpsc::Sender<SocketAddr>,
+) {
+    let mut announce = Some(announce);
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(output).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Some(address) = address_in(&line)
+                && let Some(announce) = announce.take()
+            {
+                // The other output may have announced it.
+                let _ = announce.try_send(address);
+            }
+            if let Err(error) = writeln!(log, "{line}") {
+                eprintln!("demo: the log of the backend: {error}");
+            }
+        }
+    });
+}
+
+/// Finds the address in `listening on http://ADDRESS`, or in what `php -S` prints instead.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("http://")?;
+    rest.split(')').next()?.trim_end().parse().ok()
 }
 
 /// Returns the path of a program. Searches /usr/sbin as well, for postmap.

@@ -2,7 +2,7 @@
 //! and backends and token endpoints that can fail in every way HTTP allows.
 
 #[path = "../client/mod.rs"]
-#[expect(dead_code, reason = "others ask for whole mails")]
+#[expect(dead_code, reason = "others take replies apart")]
 mod client;
 #[path = "../redis/server.rs"]
 #[expect(dead_code, reason = "others do more to a Redis")]
@@ -13,6 +13,7 @@ mod support;
 mod tool;
 
 mod answers;
+mod api;
 mod breaker;
 mod bridges;
 mod cache;

@@ -1,0 +1,85 @@
+<?php
+/* A sample API, in PHP without any library: all that an API has to do for Postgate.
+ *
+ * docs/api/openapi.yaml describes every request and answer, directory.json has the data. To try it:
+ *
+ *     php -S 127.0.0.1:8080 examples/directory.php
+ *     curl -H 'X-Auth-Token: demo' 'http://127.0.0.1:8080/aliases?key=sales@example.org'
+ *
+ * php -S answers one request at a time; behind a web server the page is the same. */
+
+declare(strict_types=1);
+
+$directory = json_decode(file_get_contents(__DIR__ . '/directory.json'), true);
+
+/* A lookup: a string or a list of strings, or 404. */
+function look_up(?array $entries, ?string $key): array
+{
+    if ($entries === null || $key === null || $key === '') {
+        return [400, ['error' => 'no such table, or no key']];
+    }
+    foreach (spellings($key) as $spelling) {
+        if (isset($entries[$spelling])) {
+            return [200, $entries[$spelling]];
+        }
+    }
+    return [404, ['error' => 'no such entry']];
+}
+
+/* The keys to search for, the best first. Postfix sends only the address as it is in the mail, so the
+ * API handles capitals, user+extension and whole domains itself. (For capitals beyond ASCII there is
+ * mb_strtolower, in an extension.) */
+function spellings(string $key): array
+{
+    $key = strtolower($key);
+    $at = strrpos($key, '@');
+    if ($at === false) {
+        return [$key];
+    }
+    $domain = substr($key, $at);
+    return [$key, explode('+', substr($key, 0, $at))[0] . $domain, $domain];
+}
+
+/* The action for Postfix. DUNNO lets its other rules decide; OK would skip them. A bounce has an
+ * empty sender. */
+function decide(array $policy, array $mail): array
+{
+    $is_listed = fn(string $attribute, string $list): bool =>
+        in_array(strtolower($mail[$attribute] ?? ''), $policy[$list], true);
+    return [200, ['action' => match (true) {
+        $is_listed('recipient', 'open_recipients') => 'DUNNO',
+        $is_listed('sender', 'blocked_senders') => 'REJECT 5.7.1 Mail from this sender is not accepted',
+        $is_listed('client_address', 'greylisted_clients') =>
+            'DEFER_IF_PERMIT 4.7.1 Greylisted, please try again later',
+        default => 'DUNNO',
+    }]];
+}
+
+function answer(array $directory): array
+{
+    if (!hash_equals($directory['token'], $_SERVER['HTTP_X_AUTH_TOKEN'] ?? '')) {
+        return [401, ['error' => 'X-Auth-Token is missing or wrong']];
+    }
+    /* Split before it is decoded: a key may hold a slash. */
+    $path = explode('?', $_SERVER['REQUEST_URI'])[0];
+    $parts = array_map('rawurldecode', explode('/', substr($path, 1)));
+    return match ([$_SERVER['REQUEST_METHOD'], count($parts)]) {
+        ['POST', 1] => $parts[0] === 'policy' ? decide($directory['policy'], $_POST) : no_such_route(),
+        ['GET', 1] => look_up($directory['tables'][$parts[0]] ?? null, $_GET['key'] ?? null),
+        ['GET', 2] => look_up($directory['tables'][$parts[0]] ?? null, $parts[1]),
+        default => no_such_route(),
+    };
+}
+
+/* Not 404, which means "no such entry": a mistyped URL would bounce mail. */
+function no_such_route(): array
+{
+    return [400, ['error' => 'no such route']];
+}
+
+[$status, $value] = answer($directory);
+http_response_code($status);
+/* For require-header: an answer without it comes from somebody else, such as a proxy. */
+header('X-Directory: 1');
+header('Content-Type: application/json');
+echo json_encode($value);

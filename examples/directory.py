@@ -1,0 +1,120 @@
+"""A sample API, in Python's standard library: all that an API has to do for Postgate.
+
+docs/api/openapi.yaml describes every request and answer, directory.json has the data. To try it:
+
+    python3 examples/directory.py --listen 127.0.0.1:8080
+    curl -H 'X-Auth-Token: demo' 'http://127.0.0.1:8080/aliases?key=sales@example.org'
+"""
+
+import hmac
+import json
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+DIRECTORY = json.loads(Path(__file__).with_name("directory.json").read_text("utf-8"))
+POLICY = DIRECTORY["policy"]
+
+# Far more than the attributes of one mail, and small enough for memory.
+LONGEST_FORM = 128 * 1024
+
+
+def look_up(table, key):
+    """A lookup: a string or a list of strings, or 404."""
+    entries = DIRECTORY["tables"].get(table)
+    if entries is None or not key:
+        return 400, {"error": "no such table, or no key"}
+    for spelling in spellings(key.lower()):
+        if spelling in entries:
+            return 200, entries[spelling]
+    return 404, {"error": "no such entry"}
+
+
+def spellings(key):
+    """The keys to search for, the best first. Postfix sends only the address as it is in the mail,
+    so the API handles capitals, user+extension and whole domains itself."""
+    yield key
+    local, at, domain = key.rpartition("@")
+    if at:
+        yield local.split("+")[0] + at + domain
+        yield at + domain
+
+
+def decide(mail):
+    """The action for Postfix. DUNNO lets its other rules decide; OK would skip them. A bounce has
+    an empty sender."""
+    if mail.get("recipient", "").lower() in POLICY["open_recipients"]:
+        return 200, {"action": "DUNNO"}
+    if mail.get("sender", "").lower() in POLICY["blocked_senders"]:
+        return 200, {"action": "REJECT 5.7.1 Mail from this sender is not accepted"}
+    if mail.get("client_address") in POLICY["greylisted_clients"]:
+        return 200, {"action": "DEFER_IF_PERMIT 4.7.1 Greylisted, please try again later"}
+    return 200, {"action": "DUNNO"}
+
+
+class Api(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # keeps the connection for the next request
+    timeout = 60  # seconds until an idle connection is closed: more than Postgate's pool-idle
+    disable_nagle_algorithm = True
+
+    def do_GET(self):
+        url = urlsplit(self.path)
+        # Split before it is decoded: a key may hold a slash.
+        parts = [unquote(part) for part in url.path.split("/")[1:]]
+        if len(parts) == 1:
+            self.answer(look_up, parts[0], fields(url.query).get("key"))
+        elif len(parts) == 2:
+            self.answer(look_up, *parts)
+        else:
+            self.answer(no_such_route)
+
+    def do_POST(self):
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > LONGEST_FORM:
+            self.close_connection = True
+            self.reply(400, {"error": "the form is too long"})
+            return
+        # Unread, it would be taken for the next request.
+        body = self.rfile.read(length).decode("utf-8", "replace")
+        if self.path == "/policy":
+            self.answer(decide, fields(body))
+        else:
+            self.answer(no_such_route)
+
+    def answer(self, function, *arguments):
+        """Answers only those who know the token."""
+        token = self.headers.get("X-Auth-Token", "")
+        if hmac.compare_digest(token.encode(), DIRECTORY["token"].encode()):
+            self.reply(*function(*arguments))
+        else:
+            self.reply(401, {"error": "X-Auth-Token is missing or wrong"})
+
+    def reply(self, status, value):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        # For require-header: an answer without it comes from somebody else, such as a proxy.
+        self.send_header("X-Directory", "1")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def no_such_route():
+    """Not 404, which means "no such entry": a mistyped URL would bounce mail."""
+    return 400, {"error": "no such route"}
+
+
+def fields(form):
+    """The fields of a query or a form. Python leaves out empty ones unless told otherwise."""
+    return {name: values[0] for name, values in parse_qs(form, keep_blank_values=True).items()}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 1 and sys.argv[1:2] + sys.argv[3:] != ["--listen"]:
+        sys.exit("usage: directory.py [--listen 127.0.0.1:8080]")
+    host, _, port = (sys.argv[2:] or ["127.0.0.1:8080"])[0].rpartition(":")
+    server = ThreadingHTTPServer((host, int(port)), Api)
+    print(f"listening on http://{host}:{server.server_port}", flush=True)
+    server.serve_forever()
