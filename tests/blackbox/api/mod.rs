@@ -2,6 +2,7 @@
 
 mod document;
 mod paper;
+mod readme;
 mod samples;
 mod tap;
 
