@@ -1,5 +1,6 @@
 # Postgate: build, try, test, install. `make install` installs what `make build` made, so it needs no
-# cargo, and another user may run it. `make deb` builds a Debian package, `make man` the manual pages.
+# cargo, and another user may run it. `make deb` builds a Debian package, `make rpm` an RPM package,
+# and `make man` the manual pages.
 
 PREFIX   = /usr
 DESTDIR  =
@@ -21,14 +22,19 @@ docdir   = $(PREFIX)/share/doc/postgate
 mandir   = $(PREFIX)/share/man
 config   = /etc/postgate/config.toml
 
-# For `make deb`: more options for cargo-deb, and the version that is installed if there is none.
+# For `make deb` and `make rpm`: more options for cargo-deb and cargo-generate-rpm, the versions that are
+# installed if there is none, and whom the packages name, by default the authors of Cargo.toml.
 DEB_FLAGS =
+RPM_FLAGS =
+RPM_BUILD = build
 CARGO_DEB = 3.8.0
+CARGO_RPM = 0.21.1
 TOOLS     = target/tools
+MAINTAINER = $(shell sed -n 's/^authors = \["\(.*\)"\]$$/\1/p' Cargo.toml)
 
 NO_DENY   = no cargo-deny, which checks the dependencies: cargo install cargo-deny --locked
 
-.PHONY: build demo test bench fuzz check audit man deb install uninstall
+.PHONY: build demo test bench fuzz check audit man deb rpm install uninstall
 
 build:
 	$(CARGO) build --release --locked
@@ -78,11 +84,20 @@ man:
 	@mkdir -p docs/man
 	$(CARGO) run --quiet --locked --example man -- docs/man
 
+# $(call tool,NAME,VERSION): prints the path of a tool for cargo, which is installed if there is none.
+tool = command -v $(1) || { \
+  test -x $(TOOLS)/$(1)-$(2)/bin/$(1) || { \
+    echo 'no $(1): installing version $(2) in $(TOOLS)' >&2; \
+    $(CARGO) install $(1) --locked --version $(2) --root $(TOOLS)/$(1)-$(2) >&2; } && \
+  echo $(TOOLS)/$(1)-$(2)/bin/$(1); }
+
 deb:
-	@PATH="$$PATH:$(abspath $(TOOLS))/bin"; command -v cargo-deb >/dev/null || { \
-	  echo 'deb: no cargo-deb: installing version $(CARGO_DEB) in $(TOOLS)' >&2; \
-	  $(CARGO) install cargo-deb --locked --version $(CARGO_DEB) --root $(TOOLS); }
-	PATH="$$PATH:$(abspath $(TOOLS))/bin" cargo-deb --locked $(DEB_FLAGS)
+	tool=$$($(call tool,cargo-deb,$(CARGO_DEB))) && \
+	"$$tool" --locked --maintainer '$(MAINTAINER)' $(DEB_FLAGS)
+
+rpm: $(RPM_BUILD)
+	tool=$$($(call tool,cargo-generate-rpm,$(CARGO_RPM))) && \
+	"$$tool" --set-metadata 'vendor = "$(MAINTAINER)"' $(RPM_FLAGS)
 
 install:
 	@for p in $(PROGRAMS); do test -x "$(BUILD)/$$p" || \

@@ -1,13 +1,18 @@
-//! What is installed: by `make install`, as a Debian package through its whole life, the manual
-//! pages, and the programs in a container without systemd.
+//! What is installed: by `make install`, as a Debian package and as an RPM package through their
+//! whole lives, the manual pages, and the programs in a container without systemd.
 
 #[path = "client/mod.rs"]
 #[expect(dead_code, reason = "others speak to all programs")]
 mod client;
+#[path = "package/container.rs"]
+mod container;
 #[expect(dead_code, reason = "other tests ask more of the lab")]
 mod lab;
 #[path = "lab/peer.rs"]
 mod peer;
+#[path = "package/rpm.rs"]
+mod rpm;
+mod tool;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -280,41 +285,67 @@ fn make_install_goes_elsewhere_too() {
     }
 }
 
-/// Two packages of what cargo has built, the second of a higher version. None, said on stderr,
-/// where there is no cargo-deb; where `CI=true`, `make deb` fetches it.
+/// Where `make` finds and installs tools for cargo: beside what the lab keeps, if that can be, so
+/// that they outlive a working copy.
+fn tools() -> String {
+    let kept = env::var("LAB_CACHE").unwrap_or_else(|_| "/var/cache/lab".to_owned());
+    match rustix::process::getuid().is_root() {
+        true => format!("TOOLS={kept}"),
+        false => "TOOLS=target/tools".to_owned(),
+    }
+}
+
+/// Whether there is a tool for cargo. Where `CI=true`, `make` fetches it; elsewhere stderr says that
+/// there is none.
+fn has_for_cargo(name: &str) -> bool {
+    let tools = tools();
+    let folder = Path::new(REPO).join(tools.trim_start_matches("TOOLS="));
+    let is_here = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut is_here = is_here.map(|entry| entry.path().join("bin").join(name));
+    let found =
+        has(name) || is_here.any(|path| path.exists()) || env::var("CI").as_deref() == Ok("true");
+    if !found {
+        skipped(&format!("no {name}; with CI=true it is fetched"));
+    }
+    found
+}
+
+/// A target folder with programs as cargo builds them for a package: without what debuggers need.
+fn release() -> &'static Path {
+    static RELEASE: OnceLock<PathBuf> = OnceLock::new();
+    RELEASE.get_or_init(|| {
+        let target = folder("package");
+        let release = target.join("release");
+        fs::create_dir(&release).expect("a folder");
+        for program in PROGRAMS {
+            run(Command::new("strip")
+                .arg("-o")
+                .arg(release.join(program))
+                .arg(built().join(program)));
+        }
+        target
+    })
+}
+
+/// Two packages of what cargo has built, the second of a higher version.
 fn packages() -> Option<&'static [PathBuf; 2]> {
     static PACKAGES: OnceLock<[PathBuf; 2]> = OnceLock::new();
     if !has("dpkg-deb") {
         skipped("not on Debian");
         return None;
     }
-    let here = Path::new(REPO).join("target/tools/bin/cargo-deb").exists();
-    if !here && !has("cargo-deb") && env::var("CI").as_deref() != Ok("true") {
-        skipped("no cargo-deb; \"make deb\" fetches it");
-        return None;
-    }
-    Some(PACKAGES.get_or_init(pack))
+    has_for_cargo("cargo-deb").then(|| PACKAGES.get_or_init(pack))
 }
 
 fn pack() -> [PathBuf; 2] {
-    // cargo-deb wants a release build; these take its place, without what debuggers need.
-    let target = folder("package");
-    let release = target.join("release");
-    fs::create_dir(&release).expect("a folder");
-    for program in PROGRAMS {
-        run(Command::new("strip")
-            .arg("-o")
-            .arg(release.join(program))
-            .arg(built().join(program)));
-    }
     [1, 2].map(|revision| {
-        let package = target.join(format!("{revision}.deb"));
+        let package = release().join(format!("{revision}.deb"));
         let flags = format!(
             "DEB_FLAGS=--no-build --no-strip --fast -Z gz --compress-system --quiet \
              --deb-revision {revision} --output {}",
             package.display()
         );
-        run(make(&["deb", &flags]).env("CARGO_TARGET_DIR", &target));
+        run(make(&["deb", &flags, &tools()]).env("CARGO_TARGET_DIR", release()));
         package
     })
 }
@@ -373,6 +404,11 @@ fn the_package_is_like_make_install() {
     }
     assert!(files.remove("usr/share/doc/postgate/copyright").is_some());
     assert_eq!(files, layout("usr"));
+    let maintainer = run(Command::new("dpkg-deb")
+        .arg("-f")
+        .arg(package)
+        .arg("Maintainer"));
+    assert_eq!(maintainer.trim(), env!("CARGO_PKG_AUTHORS"));
 }
 
 /// Installs a package; returns what was said.
@@ -564,6 +600,7 @@ fn removed(lab: &Lab, package: &Path) {
     used(lab);
     let said = dpkg(lab, package);
     assert!(!said.contains("systemctl start"), "{said}");
+    lab.sh("systemctl start postgate-policy.service; test -d /var/lib/private/postgate-policy");
 }
 
 fn purged(lab: &Lab) {
@@ -573,6 +610,7 @@ fn purged(lab: &Lab) {
         ""
     );
     lab.sh("test ! -e /etc/postgate -a ! -e /usr/share/doc/postgate");
+    assert_eq!(lab.sh("find /var/lib -name 'postgate-*'"), "");
     assert_eq!(lab.sh("find /etc/systemd -name 'postgate-*'"), "");
     lab.sh("getent group postgate");
 }
