@@ -40,6 +40,13 @@ function spellings(string $key): array
     return [$key, explode('+', substr($key, 0, $at))[0] . $domain, $domain];
 }
 
+/* How much an account may send: the numbers that the rates of a limit point to. 0 and null are "no
+ * limit". */
+function quota(?array $quota): array
+{
+    return $quota === null ? [404, ['error' => 'no such account']] : [200, $quota];
+}
+
 /* The action for Postfix. DUNNO lets its other rules decide; OK would skip them. A bounce has an
  * empty sender. */
 function decide(array $policy, array $mail): array
@@ -63,10 +70,13 @@ function answer(array $directory): array
     /* Split before it is decoded: a key may hold a slash. */
     $path = explode('?', $_SERVER['REQUEST_URI'])[0];
     $parts = array_map('rawurldecode', explode('/', substr($path, 1)));
-    return match ([$_SERVER['REQUEST_METHOD'], count($parts)]) {
-        ['POST', 1] => $parts[0] === 'policy' ? decide($directory['policy'], $_POST) : no_such_route(),
-        ['GET', 1] => look_up($directory['tables'][$parts[0]] ?? null, $_GET['key'] ?? null),
-        ['GET', 2] => look_up($directory['tables'][$parts[0]] ?? null, $parts[1]),
+    [$first, $second] = $parts + [1 => null];
+    $table = $directory['tables'][$first] ?? null;
+    return match ([$_SERVER['REQUEST_METHOD'], $first, count($parts)]) {
+        ['POST', 'policy', 1] => decide($directory['policy'], $_POST),
+        ['GET', 'quota', 2] => quota($directory['quotas'][$second] ?? null),
+        ['GET', $first, 1] => look_up($table, $_GET['key'] ?? null),
+        ['GET', $first, 2] => look_up($table, $second),
         default => no_such_route(),
     };
 }

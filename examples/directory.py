@@ -41,6 +41,14 @@ def spellings(key):
         yield at + domain
 
 
+def quota(account):
+    """How much an account may send: the numbers that the rates of a limit point to. 0 and None are
+    "no limit"."""
+    if account in DIRECTORY["quotas"]:
+        return 200, DIRECTORY["quotas"][account]
+    return 404, {"error": "no such account"}
+
+
 def decide(mail):
     """The action for Postfix. DUNNO lets its other rules decide; OK would skip them. A bounce has
     an empty sender."""
@@ -64,6 +72,8 @@ class Api(BaseHTTPRequestHandler):
         parts = [unquote(part) for part in url.path.split("/")[1:]]
         if len(parts) == 1:
             self.answer(look_up, parts[0], fields(url.query).get("key"))
+        elif len(parts) == 2 and parts[0] == "quota":
+            self.answer(quota, parts[1])
         elif len(parts) == 2:
             self.answer(look_up, *parts)
         else:

@@ -30,6 +30,7 @@ struct Directory {
     token: String,
     tables: HashMap<String, HashMap<String, Value>>,
     policy: Policy,
+    quotas: HashMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +104,7 @@ async fn answer(request: Request<Incoming>, directory: &Directory) -> Response<F
             let key = field(head.uri.query().unwrap_or_default(), "key");
             look_up(directory.tables.get(*table), &key.unwrap_or_default())
         }
+        (&Method::GET, ["quota", account]) => quota(directory.quotas.get(*account)),
         (&Method::GET, [table, key]) => look_up(directory.tables.get(*table), key),
         // Not 404, which means "no such entry": a mistyped URL would bounce mail.
         _ => failure(StatusCode::BAD_REQUEST, "no such route"),
@@ -133,6 +135,15 @@ fn spellings(key: &str) -> Vec<String> {
     }
     spellings.push(format!("@{domain}"));
     spellings
+}
+
+/// Answers how much an account may send: the numbers that the rates of a limit point to. 0 and `null`
+/// are "no limit".
+fn quota(quota: Option<&Value>) -> Response<Full<Bytes>> {
+    match quota {
+        Some(quota) => reply(StatusCode::OK, quota),
+        None => failure(StatusCode::NOT_FOUND, "no such account"),
+    }
 }
 
 /// Returns the action for Postfix. `DUNNO` lets its other rules decide; `OK` would skip them. A

@@ -21,8 +21,8 @@ use tap::Tap;
 
 const DEMO: &str = include_str!("../../../examples/demo.toml");
 
-/// Besides those of the demo: the default request of tcp-lookup, a key of socketmap in the path, and
-/// a mistyped URL.
+/// Besides those of the demo: the default request of tcp-lookup, a key of socketmap in the path, a
+/// mistyped URL, and limits whose numbers the API has.
 const TABLES: &str = r#"
 [tcp-lookup.domains]
 target = "http://127.0.0.1:8080/domains"
@@ -30,6 +30,13 @@ target = "http://127.0.0.1:8080/domains"
 target = "http://127.0.0.1:8080/aliases/{key}"
 [socketmap.mistyped]
 target = "http://127.0.0.1:8080/alaises"
+[policy.outgoing]
+target = "http://127.0.0.1:8080/quota/{account}"
+[[policy.outgoing.limits]]
+name = "login"
+by = "{sasl_username}"
+rates = { "1h" = "/per_hour", "1d" = "/per_day" }
+on-exceeded = "DEFER_IF_PERMIT 4.7.1 Limit of {limit} in {window} reached"
 "#;
 
 /// A request of Postfix, and what the program says.
@@ -59,8 +66,18 @@ fn mail(attributes: &[(&str, &str)], said: &'static str) -> Row {
     }
 }
 
+/// A message of its own, with one recipient.
+fn sent(account: &str, instance: &str, said: &'static str) -> Row {
+    let attributes = [("sasl_username", account), ("instance", instance)];
+    Row {
+        table: "outgoing",
+        ..mail(&attributes, said)
+    }
+}
+
 fn rows() -> Vec<Row> {
     use Binary::{Socketmap, TcpLookup};
+    const FULL: &str = "DEFER_IF_PERMIT 4.7.1 Limit of 2 in 1h reached";
     const CATCH_ALL: &str = "OK jürgen@example.net";
     const MAIL: &str = "200 lmtp:inet:mail.example.org:24";
     const SPAMMER: &str = "REJECT 5.7.1 Mail from this sender is not accepted";
@@ -141,6 +158,11 @@ fn rows() -> Vec<Row> {
             ],
             "DUNNO",
         ),
+        sent("Jane@example.org", "1", "DUNNO"),
+        sent("jane@example.org", "2", "DUNNO"),
+        sent("jane@example.org", "3", FULL),
+        sent("joe@example.org", "4", "DUNNO"),
+        sent("nobody@example.org", "5", "DUNNO"),
     ]
 }
 
@@ -160,6 +182,7 @@ fn rows_without_token() -> Vec<Row> {
             KEY,
             "TEMP backend answered 401",
         ),
+        sent("jane@example.org", "1", LATER),
         mail(&[], LATER),
     ]
 }
