@@ -3,7 +3,8 @@
 use postgate::config::{Missing, Response, ResponseRules, Statuses, Verdict};
 use postgate::http::answer::{numbers, read, verdict, without_body};
 use postgate::outcome::{Outcome, Reason};
-use postgate::protocol::facts::{Content, Meaning, PickedBy};
+use postgate::protocol::dict::Dict;
+use postgate::protocol::facts::Content;
 use postgate::protocol::policy::Policy;
 use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::protocol::{Facts, Protocol as _};
@@ -35,6 +36,7 @@ fn policy() -> ResponseRules {
 fn short(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Found(value) => format!("found {value}"),
+        Outcome::Done => "done".to_owned(),
         Outcome::NotFound => "not found".to_owned(),
         Outcome::Temporary(failure) => format!("temporary: {}", failure.reason),
         Outcome::Permanent(failure) => format!("permanent: {}", failure.reason),
@@ -498,39 +500,23 @@ fn what_stands_in_the_way_of_an_error_flags_it_unless_it_may_hold_the_value() {
 
 /// The facts of a call that is read for its JSON.
 fn facts(content: Content) -> &'static Facts {
-    static TEXT: Facts = Facts {
-        name: "text",
-        serves: "",
-        query: ("", ""),
-        picked_by: PickedBy::Socket,
-        max_in_flight: 1,
-        is_repeatable: true,
-        values: &[],
-        constants: &[],
-        key: None,
-        shown: &[],
-        is_open: false,
-        has_actions: false,
-        method: "GET",
-        default_query: &[],
-        object_value: None,
-        empty: Meaning::NotFound,
-        status_404: Meaning::NotFound,
-        unfit: Meaning::NotFound,
-        content: Content::Text,
-        has_parts: false,
-        addresses: &[],
-        counting: None,
-    };
     match content {
         Content::Value => TcpLookup::FACTS,
-        Content::Text => &TEXT,
+        Content::Text => Dict::FACTS,
+        Content::Rows => operation("iterate"),
+        Content::Written => operation("set"),
         // The call for the numbers of an account.
         Content::Document => {
             let counting = Policy::FACTS.counting.expect("policies count");
             counting.call.expect("a call")
         }
     }
+}
+
+/// The facts of the calls for what a dict can do besides lookups.
+fn operation(name: &str) -> &'static Facts {
+    let mut operations = Dict::FACTS.operations.iter();
+    operations.find(|one| one.name == name).expect(name).call
 }
 
 #[test]
@@ -565,6 +551,19 @@ fn an_answer_may_be_read_for_its_json() {
             assert_eq!(short(&outcome), expected, "{content:?}: {body}");
         }
     }
+    for (body, expected) in [
+        ("{}", "found {}"),
+        (" [ ] ", "found [ ]"),
+        ("null", "not found"),
+        // No rows, and no list either, which is said by those who read them.
+        ("false", "found false"),
+        ("\"\"", "found \"\""),
+        ("", BAD),
+    ] {
+        let rules = rules(facts(Content::Rows), Response::Json);
+        let outcome = read("", body.as_bytes(), &rules);
+        assert_eq!(short(&outcome), expected, "{body}");
+    }
     let pointed = ResponseRules {
         value: Some("/data".to_owned()),
         error: Some("/error".to_owned()),
@@ -582,6 +581,109 @@ fn an_answer_may_be_read_for_its_json() {
     ] {
         let outcome = read("", body.as_bytes(), &pointed);
         assert_eq!(short(&outcome), expected, "{body}");
+    }
+}
+
+#[test]
+fn a_text_of_a_dict_is_the_whole_body() {
+    const NOT_UTF8: &str = "temporary: value cannot be sent";
+    for (content_type, body, expected) in [
+        ("", &b"keep;\r\n\n"[..], "found keep;\r\n\n"),
+        ("text/plain", b"  a, b  ", "found   a, b  "),
+        ("text/plain", b"", "found "),
+        ("text/html", b"no page", "found no page"),
+        ("text/plain", b"<3", "found <3"),
+        ("text/html; charset=utf-8", b"\n<b>502</b>", BAD),
+        ("text/plain", b"<!DOCTYPE html><p>", BAD),
+        ("", b"\xef\xbb\xbf <HTML>", BAD),
+        ("", b"\xff", NOT_UTF8),
+        ("application/json", b"\"a\"", "found \"a\""),
+    ] {
+        let rules = rules(Dict::FACTS, Response::Text);
+        let outcome = read(content_type, body, &rules);
+        assert_eq!(short(&outcome), expected, "{}", body.escape_ascii());
+    }
+    for (content_type, expected) in [("application/json", "found a"), ("", "found \"a\"")] {
+        let rules = rules(Dict::FACTS, Response::Auto);
+        let outcome = read(content_type, b"\"a\"", &rules);
+        assert_eq!(short(&outcome), expected, "{content_type}");
+    }
+}
+
+#[test]
+fn a_write_is_done_if_a_2xx_says_so() {
+    for name in ["set", "unset", "increment", "commit"] {
+        let mut rules = rules(operation(name), Response::Json);
+        // What the operator says of statuses is about lookups.
+        rules.status.classes = vec![
+            (2, Verdict::NotFound),
+            (4, Verdict::Found),
+            (5, Verdict::Found),
+        ];
+        rules.status.exact = vec![(404, Verdict::Found)];
+        for status in 100..=599 {
+            let expected = match status {
+                200..=299 => Verdict::Found,
+                404 if name == "unset" => Verdict::Done,
+                404 if name == "increment" => Verdict::NotFound,
+                401 | 403 | 407 | 408 | 425 | 429 => Verdict::Temporary,
+                300..=499 => Verdict::Permanent,
+                _ => Verdict::Temporary,
+            };
+            assert_eq!(verdict(status, &rules), expected, "{name}: {status}");
+        }
+    }
+    let reported = "temporary: backend reported an error";
+    for (response, content_type, error, body, expected) in [
+        (Response::Json, "", "", "", "done"),
+        (Response::Json, "", "", "null", "done"),
+        (Response::Json, "", "", "anything", "done"),
+        (Response::Json, "", "", "false", "done"),
+        (Response::Json, "text/html", "", "thank you", "done"),
+        (Response::Json, "text/html", "", "<h1>Welcome</h1>", BAD),
+        (Response::Text, "", "", "\n<!doctype HTML>", BAD),
+        (Response::Json, "", "/error", "", "done"),
+        (Response::Json, "", "/error", " \n", "done"),
+        (Response::Json, "", "/error", "{\"error\": null}", "done"),
+        (Response::Json, "", "/error", "{}", "done"),
+        (Response::Json, "", "/error", "[]", "done"),
+        (Response::Json, "", "/error", "5", "done"),
+        (
+            Response::Json,
+            "",
+            "/error",
+            "{\"error\": \"full\"}",
+            reported,
+        ),
+        (Response::Json, "", "/error", "OK", BAD),
+        (
+            Response::Text,
+            "",
+            "/error",
+            "{\"error\": \"full\"}",
+            "done",
+        ),
+        (Response::Auto, "text/plain", "/error", "OK", "done"),
+        (
+            Response::Auto,
+            "application/json",
+            "/error",
+            "{\"error\": 1}",
+            reported,
+        ),
+    ] {
+        let rules = ResponseRules {
+            // The value of a lookup is somewhere else.
+            value: Some("/data/value".to_owned()),
+            error: (!error.is_empty()).then(|| error.to_owned()),
+            ..rules(operation("set"), response)
+        };
+        let outcome = read(content_type, body.as_bytes(), &rules);
+        assert_eq!(
+            short(&outcome),
+            expected,
+            "{response:?} {content_type} {error} {body}"
+        );
     }
 }
 

@@ -35,8 +35,8 @@ fn policy(attributes: &[(&str, &[u8])]) -> Request {
     let pair =
         |(name, value): &(&str, &[u8])| (name.as_bytes().to_vec().into(), value.to_vec().into());
     Request {
-        table: None,
         values: attributes.iter().map(pair).collect(),
+        ..Request::default()
     }
 }
 

@@ -261,7 +261,8 @@ fn the_example_loads_and_its_settings_are_the_defaults() {
     let bare = load_text(
         "[socketmap.aliases]\ntarget = \"http://127.0.0.1:8080/aliases\"\n\
          [tcp-lookup.transport]\ntarget = \"http://127.0.0.1:8080/transport/{key}\"\nsocket = \"9001\"\n\
-         [policy.main]\ntarget = \"http://127.0.0.1:8080/policy\"\nsocket = \"policy\"\n",
+         [policy.main]\ntarget = \"http://127.0.0.1:8080/policy\"\nsocket = \"policy\"\n\
+         [dict.auth]\ntarget = \"http://127.0.0.1:8080/dovecot{/path*}{/user}\"\n",
     );
     assert_eq!(example, bare);
 }

@@ -6,8 +6,11 @@
 //! # what it shows
 //! W: permit               the operator allows permissive actions; "silent": says nothing on failure
 //! C: get k\n              sent; \n \r \t \0 \\ \xNN, and \{x*3} is xxx
-//! Q: k                    asked, as it was understood: "map key", "key" or "name=value name=value"
-//! B: found v              the backend's outcome: found, not-found, temporary or permanent (a reason)
+//! Q: k                    asked, as it was understood: "map key", "key" or "name=value name=value";
+//!                         lists and writes begin with that word
+//! R: key=value            a row of the list before its outcome
+//! B: found v              the backend's outcome: found, done, not-found, temporary, permanent or
+//!                         uncertain (a reason)
 //! S: 200 v\n              received
 //! X:                      we hang up, before the client does
 //! ```
@@ -17,19 +20,21 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postgate::observe::log::{Recorder, RequestId};
-use postgate::outcome::{Outcome, Reason};
+use postgate::observe::log::Recorder;
+use postgate::outcome::{Effect, Failure, Outcome, Reason, Row};
 use postgate::protocol::Protocol;
+use postgate::protocol::dict::Dict;
 use postgate::protocol::policy::Policy;
 use postgate::protocol::policy::rules::{FallbackAction, PolicyActions};
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
-use postgate::request::Request;
+use postgate::request::{Change, Kind, List, Request, Write};
 use postgate::serve::connections::Connections;
 use postgate::serve::peer::{End, Timeouts};
 use postgate::session::{Context, serve};
-use postgate::table::{Backend, Rules, Table};
+use postgate::table::{Asked, Backend, Rules, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 /// How the client's bytes are cut: whole, or into pieces of so many.
 const CUTS: [usize; 5] = [usize::MAX, 1, 2, 3, 7];
@@ -47,6 +52,11 @@ async fn socketmap() {
 #[tokio::test(start_paused = true)]
 async fn policy() {
     play_all::<Policy>("policy").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dict() {
+    play_all::<Dict>("dict").await;
 }
 
 async fn play_all<P: Protocol>(folder: &str)
@@ -74,7 +84,8 @@ struct Dialog {
     actions: PolicyActions,
     sent: Vec<u8>,
     asked: Vec<String>,
-    outcomes: VecDeque<Outcome>,
+    rows: Vec<Row>,
+    outcomes: VecDeque<(Vec<Row>, Outcome)>,
     received: Vec<u8>,
     hangs_up: bool,
 }
@@ -101,7 +112,17 @@ impl Dialog {
                 }
                 "C" => dialog.sent.extend(unescape(rest)),
                 "Q" => dialog.asked.push(rest.to_owned()),
-                "B" => dialog.outcomes.push_back(outcome(rest)),
+                "R" => {
+                    let (key, value) = rest.split_once('=').expect("a key and a value");
+                    dialog.rows.push(Row {
+                        key: unescape(key),
+                        value: String::from_utf8(unescape(value)).expect("text"),
+                    });
+                }
+                "B" => {
+                    let rows = std::mem::take(&mut dialog.rows);
+                    dialog.outcomes.push_back((rows, outcome(rest)));
+                }
                 "S" => dialog.received.extend(unescape(rest)),
                 "X" => dialog.hangs_up = true,
                 _ => panic!("{}: {line}", path.display()),
@@ -162,7 +183,7 @@ struct Scripted(Arc<Script>);
 
 struct Script {
     actions: PolicyActions,
-    outcomes: Mutex<VecDeque<Outcome>>,
+    outcomes: Mutex<VecDeque<(Vec<Row>, Outcome)>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -186,24 +207,97 @@ impl Table for Script {
         "scripted"
     }
 
-    async fn answer(&self, request: &Request, _: RequestId) -> Outcome {
+    async fn answer(&self, request: &Request, _: Asked) -> Outcome {
+        let (rows, outcome) = self.next(request).await;
+        assert!(rows.is_empty(), "rows of no list");
+        outcome
+    }
+
+    async fn list(&self, request: &Request, _: Asked, sender: mpsc::Sender<Row>) -> Outcome {
+        let (rows, outcome) = self.next(request).await;
+        for row in rows {
+            sender.send(row).await.expect("a client");
+        }
+        outcome
+    }
+}
+
+impl Script {
+    async fn next(&self, request: &Request) -> (Vec<Row>, Outcome) {
         // Long enough for the client's next pieces to arrive during the call.
         for _ in 0..5 {
             tokio::task::yield_now().await;
         }
-        let values = request.values.iter().map(|(name, value)| match &name[..] {
-            b"key" => show(value),
-            name => format!("{}={}", show(name), show(value)),
-        });
-        let table = request.table.as_deref().map(show);
-        let asked: Vec<_> = table.into_iter().chain(values).collect();
-        self.asked.lock().unwrap().push(asked.join(" "));
+        self.asked.lock().unwrap().push(asked(request));
         self.outcomes
             .lock()
             .unwrap()
             .pop_front()
             .expect("an outcome for every question")
     }
+}
+
+/// A request as a dialog has it.
+fn asked(request: &Request) -> String {
+    let values = request.values.iter().map(|(name, value)| match &name[..] {
+        b"key" => show(value),
+        name => format!("{}={}", show(name), show(value)),
+    });
+    let table = request.table.as_deref().map(show);
+    let words: Vec<_> = table.into_iter().chain(values).collect();
+    let needs = request
+        .needs
+        .map_or(String::new(), |name| format!(" needs {name}"));
+    let words = format!("{}{needs}", words.join(" "));
+    match &request.kind {
+        Kind::Lookup => words,
+        Kind::List(list) => format!("list {words}{}", asked_list(list)),
+        Kind::Write(write) => format!("write {words}{}", asked_write(write)),
+    }
+}
+
+fn asked_list(list: &List) -> String {
+    let flags = [
+        (list.is_recursive, " recursive"),
+        (list.is_exact, " exact"),
+        (!list.has_values, " names"),
+    ];
+    let flags: String = flags
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, word)| *word)
+        .collect();
+    let order = list
+        .order
+        .map_or(String::new(), |order| format!(" by {order:?}"));
+    let most = list
+        .most
+        .map_or(String::new(), |most| format!(" most {most}"));
+    let more = list
+        .more
+        .iter()
+        .map(|list| format!(" then {}", asked(list)));
+    let more: String = more.collect();
+    format!(" under {}{flags}{order}{most}{more}", show(&list.prefix))
+}
+
+fn asked_write(write: &Write) -> String {
+    let operations = write.operations.iter().map(|operation| {
+        let value = operation.request.value("value").expect("a value");
+        let needs = operation.request.needs.map_or("", |_| "*");
+        let (key, value) = (show(&operation.key), show(value));
+        match operation.change {
+            Change::Set => format!(" set {key}{needs}={value}"),
+            Change::Unset => format!(" unset {key}{needs}"),
+            Change::Increment => format!(" increment {key}{needs} by {value}"),
+        }
+    });
+    let hidden = if write.is_hidden { " hidden" } else { "" };
+    let expires = match write.expires {
+        0 => String::new(),
+        seconds => format!(" expires {seconds}"),
+    };
+    format!("{hidden}{expires}:{}", operations.collect::<String>())
 }
 
 impl Rules<()> for Script {
@@ -220,17 +314,24 @@ impl Rules<PolicyActions> for Script {
 
 fn outcome(text: &str) -> Outcome {
     let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
-    let reason = || match rest {
-        "backend timed out" => Reason::TimedOut.into(),
-        "backend busy" => Reason::Busy.into(),
-        "backend unreachable" => Reason::Unreachable.into(),
-        "backend answered 503" => Reason::Answered(503).into(),
-        "backend answered 301" => Reason::Answered(301).into(),
-        _ => panic!("no reason of these dialogs: {rest}"),
+    let reason = || -> Failure {
+        match rest {
+            "backend timed out" => Reason::TimedOut.into(),
+            "backend busy" => Reason::Busy.into(),
+            "backend unreachable" => Reason::Unreachable.into(),
+            "backend answered 503" => Reason::Answered(503).into(),
+            "backend answered 301" => Reason::Answered(301).into(),
+            _ => panic!("no reason of these dialogs: {rest}"),
+        }
     };
     match kind {
         "found" => Outcome::Found(String::from_utf8(unescape(rest)).expect("text")),
+        "done" => Outcome::Done,
         "not-found" => Outcome::NotFound,
+        "uncertain" => Outcome::Temporary(Failure {
+            effect: Effect::Unknown,
+            ..reason()
+        }),
         "temporary" => Outcome::Temporary(reason()),
         "permanent" => Outcome::Permanent(reason()),
         _ => panic!("no outcome: {text}"),

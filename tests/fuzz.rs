@@ -17,7 +17,8 @@ use std::path::Path;
 
 use bytes::BytesMut;
 use fastrand::Rng;
-use postgate::outcome::Outcome;
+use postgate::outcome::{Outcome, Row};
+use postgate::protocol::dict::Dict;
 use postgate::protocol::frame::{Frame, take_netstring};
 use postgate::protocol::policy::Policy;
 use postgate::protocol::socketmap::Socketmap;
@@ -54,6 +55,25 @@ fn policy() {
         "\0",
     ];
     fuzz_requests::<Policy>("policy", &words);
+}
+
+#[test]
+fn dict() {
+    let words = [
+        "H3\t2\t0\t\td\n",
+        "H2\t2\t0\tu\td\n",
+        "Lshared/k\tu\n",
+        "I1\t0\tpriv/a/\tu\n",
+        "B1\tu\n",
+        "S1\tshared/k\tv\n",
+        "A1\tshared/k\t-1\n",
+        "C1\n",
+        "\t",
+        "\x01",
+        "\r\n",
+        "\0",
+    ];
+    fuzz_requests::<Dict>("dict", &words);
 }
 
 #[test]
@@ -154,6 +174,23 @@ fn every_reply_is_one_whole_frame() {
             "{place}"
         );
 
+        assert_eq!(
+            fields_of_dict(&reply_of_dict(&outcome)),
+            [value.as_bytes()],
+            "{place}"
+        );
+        let mut rows = BytesMut::new();
+        let row = Row {
+            key: value.clone().into(),
+            value: value.clone(),
+        };
+        Dict::open().0.put_row(&row, &mut rows);
+        assert_eq!(
+            fields_of_dict(&rows),
+            [value.as_bytes(), value.as_bytes()],
+            "{place}"
+        );
+
         let text = reply_text(reply::<Policy>(&outcome));
         let action = text
             .strip_prefix("action=")
@@ -181,6 +218,45 @@ fn reply_of_socketmap(outcome: &Outcome) -> String {
     };
     assert!(reply.is_empty());
     reply_text(payload.to_vec())
+}
+
+/// The reply to a lookup of a dict.
+fn reply_of_dict(outcome: &Outcome) -> Vec<u8> {
+    let (mut dict, _) = Dict::open();
+    let mut input = BytesMut::from("H3\t2\t0\t\td\nLshared/k\t\n");
+    let Step::Ask(tag, _) = dict.next_step(&mut input) else {
+        panic!("no lookup");
+    };
+    match say(&mut dict, tag, outcome.clone(), &()) {
+        (_, Reply::Send(bytes)) => bytes.to_vec(),
+        (_, Reply::Close) => panic!("nothing said of {outcome:?}"),
+    }
+}
+
+/// The fields of a line that says "found", as Dovecot reads them.
+fn fields_of_dict(line: &[u8]) -> Vec<Vec<u8>> {
+    let line = line.strip_suffix(b"\n").expect("a line");
+    let fields = line.strip_prefix(b"O").expect("found");
+    let plain = |field: &[u8]| {
+        let mut plain = Vec::new();
+        let mut bytes = field.iter();
+        while let Some(&byte) = bytes.next() {
+            plain.push(match byte {
+                b'\n' | b'\r' | 0 => panic!("{} is not escaped", byte),
+                1 => match bytes.next() {
+                    Some(b'1') => 1,
+                    Some(b't') => b'\t',
+                    Some(b'n') => b'\n',
+                    Some(b'r') => b'\r',
+                    Some(b'0') => 0,
+                    other => panic!("no escape: {other:?}"),
+                },
+                byte => byte,
+            });
+        }
+        plain
+    };
+    fields.split(|byte| *byte == b'\t').map(plain).collect()
 }
 
 fn reply<P: Protocol>(outcome: &Outcome) -> Vec<u8> {
@@ -286,6 +362,7 @@ fn sent(dialog: &[u8]) -> Vec<u8> {
         .filter_map(|line| line.strip_prefix("C: "))
         .map(|line| {
             line.replace("\\n", "\n")
+                .replace("\\t", "\t")
                 .replace("\\r", "\r")
                 .replace("\\0", "\0")
         })

@@ -35,7 +35,12 @@ const FORBIDDEN: [(&str, &[&str]); 6] = [
 ];
 
 /// The protocols, each of which only its own folder and its binary know.
-const PROTOCOLS: [&str; 3] = ["socketmap::", "tcp_lookup::", "policy::Policy"];
+const PROTOCOLS: [&str; 4] = [
+    "socketmap::",
+    "tcp_lookup::",
+    "policy::Policy",
+    "dict::Dict",
+];
 
 /// The modules that know the HTTP client.
 const CLIENT: [&str; 2] = ["http", "config"];

@@ -7,24 +7,28 @@
 //! reply:     NUMBER SPACE value LF
 //! ping LF    is answered with "pong LF" in its turn, quit LF with "0 bye LF" and the end
 //! ```
+//!
+//! A key that begins with "+" is a write; one that ends in "/" is a list, with a line "key=value LF"
+//! for each row before its reply.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use postgate::observe::log::{Recorder, RequestId};
-use postgate::outcome::{Outcome, Reason};
+use postgate::observe::log::Recorder;
+use postgate::outcome::{Outcome, Reason, Row};
 use postgate::protocol::facts::{Content, Meaning, PickedBy};
-use postgate::protocol::{Facts, Protocol, Step, Tag, Unsayable};
+use postgate::protocol::{Facts, MAX_SECS, POSTFIX_WAITS_SECS, Protocol, Step, Tag, Unsayable};
 use postgate::reply::Reply;
-use postgate::request::Request;
+use postgate::request::{Kind, Request};
 use postgate::serve::connections::Connections;
 use postgate::serve::peer::{End, Timeouts};
 use postgate::session::{Context, serve};
-use postgate::table::{Backend, Rules, Table};
+use postgate::table::{Asked, Backend, Rules, Table};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -33,19 +37,28 @@ struct Numbered;
 impl Protocol for Numbered {
     const FACTS: &'static Facts = &Facts {
         name: "numbered",
+        client: "Postfix",
         serves: "numbered lookups",
         query: ("NAME KEY", "the value of KEY"),
         picked_by: PickedBy::Socket,
+        unknown: Reason::UnknownMap,
         max_in_flight: 4,
+        max_secs: MAX_SECS,
+        client_waits_secs: POSTFIX_WAITS_SECS,
         is_repeatable: true,
         values: &["key"],
         constants: &[],
+        expansions: &[],
         key: Some("key"),
         shown: &["key"],
         is_open: false,
+        has_whole_json: false,
+        raw_value: None,
         has_actions: false,
+        has_cache: true,
+        inherits_all: true,
         method: "GET",
-        default_query: &["key"],
+        default_query: &[("key", "key")],
         object_value: None,
         empty: Meaning::NotFound,
         status_404: Meaning::NotFound,
@@ -54,6 +67,7 @@ impl Protocol for Numbered {
         has_parts: false,
         addresses: &[],
         counting: None,
+        operations: &[],
     };
 
     type Rules = Suffix;
@@ -79,8 +93,23 @@ impl Protocol for Numbered {
         let tag = Tag(number.parse().expect("a number"));
         match key {
             "here" => Step::Answer(tag, Outcome::NotFound),
-            key => Step::Ask(tag, Request::of(None, "key", key.to_owned().into())),
+            key => {
+                let kind = if key.starts_with('+') {
+                    Kind::Write(Box::default())
+                } else if key.ends_with('/') {
+                    Kind::List(Box::default())
+                } else {
+                    Kind::Lookup
+                };
+                let request = Request::of(None, "key", key.to_owned().into());
+                Step::Ask(tag, Request { kind, ..request })
+            }
         }
+    }
+
+    fn put_row(&self, row: &Row, out: &mut BytesMut) {
+        out.extend_from_slice(&row.key);
+        out.extend_from_slice(format!("={}\n", row.value).as_bytes());
     }
 
     fn reply(&mut self, tag: Tag, outcome: &Outcome, rules: &Suffix) -> Result<Reply, Unsayable> {
@@ -90,6 +119,7 @@ impl Protocol for Numbered {
             }
             Outcome::Found(value) if value == "close" => return Ok(Reply::Close),
             Outcome::Found(value) => format!("{value}{}", rules.0),
+            Outcome::Done => "done".to_owned(),
             Outcome::NotFound => "-".to_owned(),
             Outcome::Temporary(failure) | Outcome::Permanent(failure) => failure.reason.to_string(),
         };
@@ -109,6 +139,8 @@ struct Calls {
     suffix: Suffix,
     /// The calls in flight, by key.
     open: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
+    /// Where the rows of a list go, by its key.
+    lists: Mutex<HashMap<String, mpsc::Sender<Row>>>,
     /// How many calls have begun, and how many have ended.
     begun: watch::Sender<usize>,
     ended: watch::Sender<usize>,
@@ -134,15 +166,31 @@ impl Table for Calls {
         "gated"
     }
 
-    async fn answer(&self, request: &Request, _: RequestId) -> Outcome {
-        let key = request.value("key").expect("a key");
-        let key = String::from_utf8(key.to_vec()).expect("text");
+    async fn answer(&self, request: &Request, _: Asked) -> Outcome {
+        let key = Self::key(request);
         let (say, said) = oneshot::channel();
         self.open.lock().unwrap().insert(key, say);
         self.begun.send_modify(|count| *count += 1);
         let outcome = said.await.expect("an outcome");
         self.ended.send_modify(|count| *count += 1);
         outcome
+    }
+
+    async fn list(&self, request: &Request, asked: Asked, rows: mpsc::Sender<Row>) -> Outcome {
+        self.lists.lock().unwrap().insert(Self::key(request), rows);
+        self.answer(request, asked).await
+    }
+}
+
+impl Calls {
+    fn end(&self, key: &str, outcome: Outcome) {
+        let call = self.open.lock().unwrap().remove(key).expect("a call");
+        call.send(outcome).expect("somebody who waits");
+    }
+
+    fn key(request: &Request) -> String {
+        let key = request.value("key").expect("a key");
+        String::from_utf8(key.to_vec()).expect("text")
     }
 }
 
@@ -165,6 +213,7 @@ impl Connected {
         let calls = Arc::new(Calls {
             suffix: Suffix("!"),
             open: Mutex::default(),
+            lists: Mutex::default(),
             begun: watch::Sender::new(0),
             ended: watch::Sender::new(0),
         });
@@ -222,8 +271,22 @@ impl Connected {
     }
 
     fn answer(&self, key: &str, outcome: Outcome) {
-        let call = self.calls.open.lock().unwrap().remove(key).expect("a call");
-        call.send(outcome).expect("somebody who waits");
+        self.calls.end(key, outcome);
+    }
+
+    /// Puts a row of a list; fails where the list has made as many as it may.
+    fn put_row(&self, list: &str, name: &str) -> Result<(), TrySendError<Row>> {
+        let lists = self.calls.lists.lock().unwrap();
+        lists[list].try_send(Row {
+            key: name.into(),
+            value: list.to_owned(),
+        })
+    }
+
+    /// The end of a list: no row comes after it.
+    fn end_list(&self, list: &str) {
+        self.calls.lists.lock().unwrap().remove(list);
+        self.answer(list, Outcome::Done);
     }
 
     fn find(&self, key: &str) {
@@ -262,6 +325,86 @@ async fn what_needs_no_call_waits_for_its_turn() {
     all.receives_nothing().await;
     all.find("a");
     all.receives("1 A!\npong\n2 -\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_waits_for_what_is_before_it_and_holds_what_is_after_it() {
+    let mut all = Connected::new().await;
+    all.sends("1 a\n2 b\n3 +c\n4 d\n5 +e\n6 f\n").await;
+    all.begun(2).await;
+    all.find("b");
+    all.receives_nothing().await;
+    assert_eq!(all.keys(), ["a"]);
+    all.find("a");
+    all.receives("1 A!\n2 B!\n").await;
+    all.begun(3).await;
+    all.receives_nothing().await;
+    assert_eq!(all.keys(), ["+c"]);
+    all.answer("+c", Outcome::Done);
+    all.receives("3 done\n").await;
+    all.begun(4).await;
+    all.receives_nothing().await;
+    assert_eq!(all.keys(), ["d"], "the next write waits for its own turn");
+    all.find("d");
+    all.receives("4 D!\n").await;
+    all.begun(5).await;
+    all.answer("+e", Outcome::Done);
+    all.receives("5 done\n").await;
+    all.begun(6).await;
+    all.find("f");
+    all.receives("6 F!\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_leaves_no_write_behind() {
+    let mut all = Connected::new().await;
+    all.sends("1 a\n2 +b\n3 +c\n").await;
+    all.begun(1).await;
+    let calls = Arc::clone(&all.calls);
+    drop(all.client);
+    calls.end("a", Outcome::NotFound);
+    assert!(matches!(all.serving.await.unwrap(), End::Broken(_)));
+    assert_eq!(*calls.begun.borrow(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_go_out_as_they_come_and_in_the_turn_of_their_list() {
+    let mut all = Connected::new().await;
+    all.sends("1 a/\n2 b/\n3 c\n").await;
+    all.begun(3).await;
+    all.find("c");
+    all.put_row("b/", "x").expect("room");
+    all.receives_nothing().await;
+    all.put_row("a/", "y").expect("room");
+    all.receives("y=a/\n").await;
+    all.put_row("a/", "z").expect("room");
+    all.put_row("a/", "zz").expect("room");
+    all.end_list("a/");
+    all.receives("z=a/\nzz=a/\n1 done\nx=b/\n").await;
+    all.receives_nothing().await;
+    all.end_list("b/");
+    all.receives("2 done\n3 C!\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_stops_while_its_rows_are_not_read() {
+    let mut all = Connected::new().await;
+    all.sends("1 a/\n").await;
+    all.begun(1).await;
+    let large = "x".repeat(1 << 18);
+    // The way to the client is 64 KiB wide.
+    let mut put = 0;
+    while all.put_row("a/", &large).is_ok() {
+        put += 1;
+        assert!(put < 100, "{put} rows of 256 KiB are kept");
+        tokio::task::yield_now().await;
+    }
+    let row = format!("{large}=a/\n");
+    for _ in 0..put {
+        all.receives(&row).await;
+    }
+    all.end_list("a/");
+    all.receives("1 done\n").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ use lab::{Lab, System, lab, on_each_system};
 use peer::Peer;
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
-const PROGRAMS: [&str; 3] = ["tcp-lookup", "socketmap", "policy"];
+const PROGRAMS: [&str; 4] = ["tcp-lookup", "socketmap", "policy", "dict"];
 const SOCKETMAP: &str = "/var/spool/postfix/private/postgate-socketmap";
 
 const CONFIG_PATH: &str = "/etc/postgate/config.toml";
@@ -41,6 +41,8 @@ target = "http://127.0.0.1:8080/echo"
 target = "http://127.0.0.1:8080/echo"
 [policy.policy]
 target = "http://127.0.0.1:8080/policy"
+[dict.echo]
+target = "http://127.0.0.1:8080/echo"
 "#;
 
 /// The folder of what cargo has built for this test.
@@ -209,6 +211,7 @@ fn layout(prefix: &str) -> BTreeMap<String, String> {
         "docs/coming-from-postfix-rest-connector.md",
         "docs/coming-from-userli-postfix-adapter.md",
         "docs/design.md",
+        "docs/dovecot.md",
         "docs/limits.md",
         "docs/metrics.md",
         "docs/monitoring/alerts.yml",
@@ -626,6 +629,7 @@ fn metrics_have_sockets_of_their_own(system: System) {
         ("tcp-lookup", 9464, "postgate-tcp-lookup@9001.socket"),
         ("socketmap", 9465, "postgate-socketmap.socket"),
         ("policy", 9466, "postgate-policy.socket"),
+        ("dict", 9467, "postgate-dict.socket"),
     ] {
         let metrics = format!("postgate-metrics-{program}.socket");
         let get = |page: &str| {

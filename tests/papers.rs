@@ -111,7 +111,7 @@ fn readme_and_design_have_the_same_tables_of_outcomes() {
     let [readme, design] = ["README.md", "docs/design.md"].map(read);
     for heading in [
         "| HTTP | lookups | policy |",
-        "| outcome | tcp-lookup | socketmap | policy |",
+        "| outcome | tcp-lookup | socketmap | policy | dict |",
     ] {
         assert_eq!(table(&readme, heading), table(&design, heading));
     }
@@ -153,6 +153,10 @@ fn the_design_lists_every_reason() {
         Reason::RequestNotUnderstood,
         Reason::RequestTooLong,
         Reason::UnknownMap,
+        Reason::UnknownDict,
+        Reason::ReadOnly,
+        Reason::CannotBeListed,
+        Reason::NoSuchKey,
     ];
     let real = reasons.map(|reason| format!("`{}`", reason.to_string().replace("503", "STATUS")));
     let documented: Vec<_> = table(&read("docs/design.md"), "| reason | cause |")

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{env, fs};
 
-use postgate::program::options::{Explained, Usage};
+use postgate::program::usage::{Explained, Usage};
 use postgate::protocol;
 
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
 /// The first part of SEE ALSO.
 const PAGES: &str = "postgate\\-tcp\\-lookup(8), postgate\\-socketmap(8), postgate\\-policy(8), \
-                     postgate.toml(5)";
+                     postgate\\-dict(8), postgate.toml(5)";
 
 fn main() -> ExitCode {
     let Some(folder) = env::args_os().nth(1).map(PathBuf::from) else {
@@ -75,21 +75,24 @@ fn of_program(usage: &Usage) -> String {
         );
     }
     page += ".SH DESCRIPTION\n";
+    let (file, setting) = text::used_by(usage.program);
     paragraph(
         &mut page,
         &format!(
             "{}, on sockets from systemd. A socket unit starts it at the first request. \
-             A line of main.cf that uses it:",
+             A line of {file} that uses it:",
             usage.purpose
         ),
     );
-    verbatim(&mut page, &[text::main_cf(usage.program)]);
+    verbatim(&mut page, &[setting]);
     paragraph(
         &mut page,
-        "A failure is never answered as \"not found\", and never lets a mail pass, unless the \
-         configuration says so. On a socket named metrics the program serves /metrics, /health and \
-         /ready over HTTP. Such a socket alone is not enough: without a socket for requests the \
-         program exits with 69.",
+        &format!(
+            "{} On a socket named metrics the program serves /metrics, /health and /ready over \
+             HTTP. Such a socket alone is not enough: without a socket for requests the program \
+             exits with 69.",
+            text::promise(usage.program)
+        ),
     );
     page += ".SH OPTIONS\n";
     for option in &usage.options {
@@ -102,8 +105,8 @@ fn of_program(usage: &Usage) -> String {
     terms(&mut page, "FILES", text::files(usage.program));
     let _ = writeln!(
         page,
-        ".SH SEE ALSO\n{PAGES}, postconf(5), postmap(1), tcp_table(5), socketmap_table(5), \
-         systemd.socket(5)"
+        ".SH SEE ALSO\n{PAGES}, {}",
+        text::see_also(usage.program)
     );
     page
 }

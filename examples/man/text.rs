@@ -2,12 +2,44 @@
 
 use postgate::protocol::Facts;
 
-/// A line of main.cf that uses a program.
-pub(crate) fn main_cf(program: &'static Facts) -> &'static str {
+/// A line of the client's configuration that uses a program, and where it stands.
+pub(crate) fn used_by(program: &'static Facts) -> (&'static str, &'static str) {
     match program.name {
-        "tcp-lookup" => "transport_maps = tcp:127.0.0.1:9001",
-        "socketmap" => "virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases",
-        _ => "check_policy_service unix:private/postgate-policy",
+        "tcp-lookup" => ("main.cf", "transport_maps = tcp:127.0.0.1:9001"),
+        "socketmap" => (
+            "main.cf",
+            "virtual_alias_maps = socketmap:unix:private/postgate-socketmap:aliases",
+        ),
+        "dict" => (
+            "Dovecot's configuration",
+            "last_login_dict = proxy:/run/postgate/dict:lastlogin",
+        ),
+        _ => (
+            "main.cf",
+            "check_policy_service unix:private/postgate-policy",
+        ),
+    }
+}
+
+/// What never happens, whatever fails.
+pub(crate) fn promise(program: &'static Facts) -> &'static str {
+    match program.name {
+        "dict" => {
+            "A failure is never answered as \"not found\", and a write is said to be done only if \
+             the API says so."
+        }
+        _ => {
+            "A failure is never answered as \"not found\", and never lets a mail pass, unless the \
+             configuration says so."
+        }
+    }
+}
+
+/// The pages of the programs that use it.
+pub(crate) fn see_also(program: &'static Facts) -> &'static str {
+    match program.name {
+        "dict" => "doveadm\\-dict(1), systemd.socket(5)",
+        _ => "postconf(5), postmap(1), tcp_table(5), socketmap_table(5), systemd.socket(5)",
     }
 }
 
@@ -78,6 +110,21 @@ pub(crate) fn files(program: &'static Facts) -> &'static [(&'static str, &'stati
             (
                 "postgate-metrics-socketmap.socket",
                 "the unit that listens on 127.0.0.1:9465 for metrics and health",
+            ),
+        ],
+        "dict" => &[
+            ("/etc/postgate/config.toml", "the configuration"),
+            (
+                "postgate-dict.socket",
+                "the unit that listens on /run/postgate/dict, for the group dovecot",
+            ),
+            (
+                "postgate-dict@NAME.socket",
+                "the unit that listens on /run/postgate/dict-NAME, for the group dovecot",
+            ),
+            (
+                "postgate-metrics-dict.socket",
+                "the unit that listens on 127.0.0.1:9467 for metrics and health",
             ),
         ],
         _ => &[

@@ -1,11 +1,12 @@
-//! Postgate: answers Postfix's table lookups and policy requests from an HTTP API.
+//! Postgate: answers Postfix's table lookups and policy requests, and Dovecot's dicts, from an HTTP
+//! API.
 //!
-//! This library holds everything; the three programs under `src/bin` call [`run`].
+//! This library holds everything; the programs under `src/bin` call [`run`].
 //!
 //! # The path of a request
 //!
 //! ```text
-//!   Postfix                                   HTTP service                              Postfix
+//!   client                                    HTTP service                               client
 //!      │                                         ▲    │                                    ▲
 //!      ▼                                         │    ▼                                    │
 //!   socket ──► frame ──► request ──► table ──► HTTP call ──► outcome ──► reply ──────► socket
@@ -18,7 +19,8 @@
 //! the facts of each; [`config`] makes the values that everything runs on; [`observe`] has the log,
 //! the metrics and their pages; [`serve`] has sockets, connections and threads; [`http`] the call,
 //! and the meaning of its answer; [`limits`] has the arithmetic of limits, and [`store`] keeps what
-//! they need; [`table`] chains keys, limits, cache and call; [`session`] serves one connection; [`program`] covers the way from the options to the exit status.
+//! they need; [`table`] chains keys, limits, cache and call, and has lists and writes; [`session`]
+//! serves one connection; [`program`] covers the way from the options to the exit status.
 //!
 //! Each of them imports only what stands before it in this list, and no two files import each
 //! other: `tests/layering.rs` reads the imports.
@@ -30,7 +32,7 @@
 //! - Two tables decide everything: HTTP → outcome in [`http::answer`], outcome → reply in the
 //!   `reply` of each protocol. Neither exists in a second place.
 //! - A failure is never answered as "not found" and never as a permissive action, unless the
-//!   operator wrote that down. An empty value or action is never sent.
+//!   operator wrote that down. An empty value or action is never sent to Postfix.
 //!
 //! # Logging
 //!

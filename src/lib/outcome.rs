@@ -6,8 +6,10 @@ use std::fmt;
 /// How one request ended. Once a request is understood, there are no errors besides these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The backend knows the key, and this is the value: never blank.
+    /// The backend knows the key, and this is the value.
     Found(String),
+    /// What was asked for is done, or listed to its end.
+    Done,
     /// The backend says that there is no such key.
     NotFound,
     /// There is no answer at the moment; ask again later.
@@ -18,7 +20,10 @@ pub enum Outcome {
 
 impl Outcome {
     /// The names of the outcomes in the log and the metrics.
-    pub const NAMES: [&'static str; 4] = ["found", "not-found", "temporary", "permanent"];
+    pub const NAMES: [&'static str; 5] = ["found", "done", "not-found", "temporary", "permanent"];
+
+    /// The names of those that a lookup may have.
+    pub const OF_LOOKUPS: [&'static str; 4] = ["found", "not-found", "temporary", "permanent"];
 
     /// Returns the name of this outcome.
     pub fn name(&self) -> &'static str {
@@ -29,16 +34,17 @@ impl Outcome {
     pub fn number(&self) -> usize {
         match self {
             Self::Found(_) => 0,
-            Self::NotFound => 1,
-            Self::Temporary(_) => 2,
-            Self::Permanent(_) => 3,
+            Self::Done => 1,
+            Self::NotFound => 2,
+            Self::Temporary(_) => 3,
+            Self::Permanent(_) => 4,
         }
     }
 
     /// Returns the failure, if there is one.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Found(_) | Self::NotFound => None,
+            Self::Found(_) | Self::Done | Self::NotFound => None,
             Self::Temporary(failure) | Self::Permanent(failure) => Some(failure),
         }
     }
@@ -57,6 +63,29 @@ pub struct Failure {
     pub reason: Reason,
     /// Details for the log alone, or empty. They hold no key, address or secret.
     pub detail: Cow<'static, str>,
+    /// What a write has changed all the same.
+    pub effect: Effect,
+}
+
+/// What a write that failed has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Some of what it was to change.
+    Part,
+    /// There is no knowing.
+    Unknown,
+}
+
+/// One row of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The whole key.
+    pub key: Vec<u8>,
+    /// Its value; empty where the list is to have none.
+    pub value: String,
 }
 
 impl Failure {
@@ -65,6 +94,7 @@ impl Failure {
         Self {
             reason,
             detail: detail.into(),
+            effect: Effect::Nothing,
         }
     }
 }
@@ -107,6 +137,14 @@ pub enum Reason {
     RequestTooLong,
     /// There is no table of that name.
     UnknownMap,
+    /// There is no table of that name, where the client calls it a dict.
+    UnknownDict,
+    /// The table cannot change anything, or not in this way.
+    ReadOnly,
+    /// The table has no lists.
+    CannotBeListed,
+    /// The key that a write needs is not there, and other parts of the write are done.
+    NoSuchKey,
 }
 
 impl fmt::Display for Reason {
@@ -126,6 +164,10 @@ impl fmt::Display for Reason {
             Self::RequestNotUnderstood => "request not understood",
             Self::RequestTooLong => "request too long",
             Self::UnknownMap => "unknown map",
+            Self::UnknownDict => "unknown dict",
+            Self::ReadOnly => "dict is read-only",
+            Self::CannotBeListed => "dict cannot be listed",
+            Self::NoSuchKey => "no such key",
         })
     }
 }

@@ -12,6 +12,97 @@ pub struct Request {
     pub table: Option<Bytes>,
     /// Names and values, in the order in which they came; without the quoting of the protocol.
     pub values: Vec<(Bytes, Bytes)>,
+    /// What is asked for.
+    pub kind: Kind,
+    /// The name of a value without which the answer would be that of another user: there is no call
+    /// if it is empty, or if the call does not carry it.
+    pub needs: Option<&'static str>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A value.
+    #[default]
+    Lookup,
+    /// A list of rows.
+    List(Box<List>),
+    /// Changes, in this order.
+    Write(Box<Write>),
+}
+
+/// A list that is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct List {
+    /// The name of the value that holds the path of the list; in a lookup it holds the key.
+    pub key: &'static str,
+    /// What stands before each name in the key of its row.
+    pub prefix: Bytes,
+    /// Whether names with a slash are part of the list.
+    pub is_recursive: bool,
+    /// Whether the list is the one row of the key itself.
+    pub is_exact: bool,
+    /// Whether the rows have values.
+    pub has_values: bool,
+    /// The order of the rows; if absent, that of the answer.
+    pub order: Option<Order>,
+    /// The most rows.
+    pub most: Option<usize>,
+    /// Lists whose rows follow those of this one.
+    pub more: Vec<Request>,
+}
+
+/// The order of the rows of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// By key.
+    Key,
+    /// By value.
+    Value,
+}
+
+/// Changes that belong together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Write {
+    /// Each change.
+    pub operations: Vec<Operation>,
+    /// After how many seconds the values expire; 0: never.
+    pub expires: u64,
+    /// Whether the log must not show what is changed.
+    pub is_hidden: bool,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Operation {
+    /// What it does.
+    pub change: Change,
+    /// The whole key.
+    pub key: Bytes,
+    /// The change alone, as a request.
+    pub request: Request,
+}
+
+/// What an operation does to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// Gives it a value.
+    Set,
+    /// Removes it.
+    Unset,
+    /// Adds to its number, which has to be there.
+    Increment,
+}
+
+impl Change {
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Unset => "unset",
+            Self::Increment => "increment",
+        }
+    }
 }
 
 impl Request {
@@ -21,6 +112,7 @@ impl Request {
         Self {
             table,
             values: vec![(name, value)],
+            ..Self::default()
         }
     }
 
@@ -30,6 +122,31 @@ impl Request {
             .iter()
             .find(|(n, _)| n == name.as_bytes())
             .map(|(_, value)| value.as_ref())
+    }
+
+    /// Returns whether the log must not show what the request is about.
+    pub fn is_hidden(&self) -> bool {
+        matches!(&self.kind, Kind::Write(write) if write.is_hidden)
+    }
+
+    /// Returns the request with another value for a name.
+    pub fn with(mut self, name: &str, value: Bytes) -> Self {
+        let mut values = self.values.iter_mut();
+        if let Some((_, old)) = values.find(|(n, _)| n == name.as_bytes()) {
+            *old = value;
+        }
+        self
+    }
+
+    /// Returns whether the request asks for a list, and not for the one row of a key.
+    pub fn is_list(&self) -> bool {
+        matches!(&self.kind, Kind::List(list) if !list.is_exact)
+    }
+
+    /// Returns whether the request changes anything. Such a request waits for those before it, and
+    /// those after it wait for its end.
+    pub fn is_write(&self) -> bool {
+        matches!(self.kind, Kind::Write(_))
     }
 }
 

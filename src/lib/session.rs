@@ -7,19 +7,20 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{self, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::observe::log::{Record, Recorder, RequestId};
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Outcome, Row};
 use crate::protocol::{Protocol, Step, Tag, say};
 use crate::reply::Reply;
-use crate::request::Request;
+use crate::request::{Kind, Request};
 use crate::serve::connections::ConnectionGuard;
 use crate::serve::peer::{End, Peer};
-use crate::table::{Backend, Rules, Table};
+use crate::table::{Asked, Backend, Rules, Table};
 
 /// What a connection shares with the rest of the program.
 #[derive(Debug)]
@@ -106,22 +107,29 @@ where
     /// Begins the call that answers a request.
     fn ask(&mut self, tag: Tag, request: Request) {
         self.peer.mark_asked();
-        let (id, started) = (RequestId::next(), Instant::now());
+        let asked = Asked::now();
         // Picked for each request, so that a reload takes effect on open connections.
         let table = self.backend.table(request.table.as_deref());
+        let is_barrier = request.is_write();
+        let mut rows = None;
         let answer = match table.clone() {
-            None => Answer::Ready(Outcome::Permanent(Reason::UnknownMap.into()), Some(request)),
-            Some(table) => Answer::InFlight(Box::pin(async move {
-                let outcome = table.answer(&request, id).await;
-                (outcome, request)
-            })),
+            None => Answer::Ready(Outcome::Permanent(P::FACTS.unknown.into()), Some(request)),
+            Some(table) => Answer::InFlight(if matches!(request.kind, Kind::List(_)) {
+                let (sender, receiver) = mpsc::channel(ROWS_AHEAD);
+                rows = Some(Rows::new(receiver));
+                Box::pin(async move { (table.list(&request, asked, sender).await, request) })
+            } else {
+                Box::pin(async move { (table.answer(&request, asked).await, request) })
+            }),
         };
         self.queue.push_back(Queued::Reply(Pending {
             tag,
             table,
-            id: Some(id),
-            started,
+            id: Some(asked.id),
+            started: asked.at,
             answer,
+            rows,
+            is_barrier,
             closes: false,
         }));
     }
@@ -148,6 +156,8 @@ where
             id: None,
             started: Instant::now(),
             answer: Answer::Ready(outcome, None),
+            rows: None,
+            is_barrier: false,
             closes: false,
         }
     }
@@ -161,11 +171,29 @@ where
             () = poll_fn(|cx| poll_first(queue, cx)) => {}
             read = self.peer.read_ahead() => return read,
         }
+        if let Some(bytes) = self.rows() {
+            return self.send(&bytes).await;
+        }
         match self.queue.pop_front() {
             Some(Queued::Reply(pending)) => self.reply(pending).await,
             Some(Queued::Bytes(bytes)) => self.send(&bytes).await,
             None => Ok(()),
         }
+    }
+
+    /// Takes the rows that the first in the queue has at this moment, if it is a list.
+    fn rows(&mut self) -> Option<Bytes> {
+        let Some(Queued::Reply(Pending {
+            rows: Some(rows), ..
+        })) = self.queue.front_mut()
+        else {
+            return None;
+        };
+        let mut bytes = BytesMut::new();
+        for row in rows.received.drain(..) {
+            self.protocol.put_row(&row, &mut bytes);
+        }
+        (!bytes.is_empty()).then(|| bytes.freeze())
     }
 
     async fn reply(&mut self, pending: Pending<B::Table>) -> Result<(), End> {
@@ -191,10 +219,11 @@ where
         let (name, meter) = (table.map(Table::name), table.and_then(Table::meter));
         // Before the reply is sent: a client that has its reply finds the request counted.
         self.recorder.record(name, meter, &outcome, &record);
-        let Reply::Send(bytes) = reply else {
-            return Err(End::Closed);
-        };
-        self.send(&bytes).await?;
+        match reply {
+            Reply::Send(bytes) => self.send(&bytes).await?,
+            Reply::Close if pending.closes => {}
+            Reply::Close => return Err(End::Closed),
+        }
         if pending.closes {
             // The bytes after a malformed request may be anything, even another sender's text, so
             // none of them is parsed.
@@ -210,8 +239,12 @@ where
         let queue = &mut self.queue;
         let mut sending = pin!(self.peer.send(bytes, self.backend.timeouts()));
         poll_fn(|cx| {
-            let _first = poll_first(queue, cx);
-            sending.as_mut().poll(cx)
+            // First: a write must not begin if the peer is gone, who could not learn its end.
+            let sent = sending.as_mut().poll(cx);
+            if sent.is_pending() {
+                let _first = poll_first(queue, cx);
+            }
+            sent
         })
         .await
     }
@@ -232,8 +265,44 @@ struct Pending<T> {
     /// When the request was complete.
     started: Instant,
     answer: Answer,
+    /// The rows that come before the answer to a list.
+    rows: Option<Rows>,
+    /// Whether this waits for all before it, and all after it wait for this.
+    is_barrier: bool,
     /// Whether the connection ends with the reply.
     closes: bool,
+}
+
+/// How many rows a list may have made that are not sent yet.
+const ROWS_AHEAD: usize = 8;
+
+/// The rows of a list.
+struct Rows {
+    receiver: mpsc::Receiver<Row>,
+    /// Those that are to be sent.
+    received: Vec<Row>,
+}
+
+impl Rows {
+    fn new(receiver: mpsc::Receiver<Row>) -> Self {
+        Self {
+            receiver,
+            received: Vec::new(),
+        }
+    }
+
+    /// Ready when there are rows to be sent. No more are taken before these have been sent, so that
+    /// a peer which does not read stops the list.
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let rows = &mut self.received;
+        if rows.is_empty() {
+            let count = task::ready!(self.receiver.poll_recv_many(cx, rows, ROWS_AHEAD));
+            if count == 0 {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
 }
 
 enum Answer {
@@ -247,18 +316,42 @@ impl<T> Queued<T> {
     fn closes(&self) -> bool {
         matches!(self, Self::Reply(pending) if pending.closes)
     }
+
+    fn is_barrier(&self) -> bool {
+        matches!(self, Self::Reply(pending) if pending.is_barrier)
+    }
+
+    fn poll_rows(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        match self {
+            Self::Reply(Pending {
+                rows: Some(rows), ..
+            }) => rows.poll(cx),
+            _ => Poll::Pending,
+        }
+    }
 }
 
-/// Drives all calls in the queue; ready when the first has its answer.
+/// Drives the calls in the queue, up to the next that has to wait for others; ready when the first
+/// has something to be sent.
 fn poll_first<T>(queue: &mut VecDeque<Queued<T>>, cx: &mut task::Context<'_>) -> Poll<()> {
     let mut is_ready = false;
-    // All of them, and not only the first: the others have deadlines of their own.
+    // Not only the first: the others have deadlines of their own.
     for (i, queued) in queue.iter_mut().enumerate() {
+        let is_barrier = queued.is_barrier();
+        if is_barrier && i > 0 {
+            break;
+        }
         let is_done = match queued {
             Queued::Bytes(_) => true,
             Queued::Reply(pending) => pending.answer.poll(cx).is_ready(),
         };
-        is_ready |= i == 0 && is_done;
+        if i == 0 {
+            let has_rows = queued.poll_rows(cx).is_ready();
+            is_ready = is_done || has_rows;
+        }
+        if is_barrier {
+            break;
+        }
     }
     if is_ready {
         Poll::Ready(())
@@ -314,7 +407,7 @@ mod tests {
             "slow"
         }
 
-        async fn answer(&self, _: &Request, _: RequestId) -> Outcome {
+        async fn answer(&self, _: &Request, _: Asked) -> Outcome {
             sleep(self.0).await;
             Outcome::NotFound
         }

@@ -87,8 +87,8 @@ fn questions_differ_where_anything_differs() {
     let policy = |attributes: &[(&'static str, &'static str)]| {
         let pairs = attributes.iter().map(|(n, v)| ((*n).into(), (*v).into()));
         cache.key(&Request {
-            table: None,
             values: pairs.collect(),
+            ..Request::default()
         })
     };
     let different = [

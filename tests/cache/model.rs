@@ -173,7 +173,7 @@ impl Tables {
         let default = match answered.outcome {
             Outcome::Found(_) => self.settings.ttl,
             Outcome::NotFound => self.settings.negative_ttl,
-            Outcome::Temporary(_) | Outcome::Permanent(_) => return,
+            Outcome::Done | Outcome::Temporary(_) | Outcome::Permanent(_) => return,
         };
         let said = if self.settings.honour_http {
             answered.lifetime

@@ -101,6 +101,7 @@ fn every_answer_is_read() {
                 assert!(has_word(value), "{}", place());
                 found += 1;
             }
+            Outcome::Done => panic!("{}: a lookup does nothing", place()),
             Outcome::NotFound => {
                 let may_be = is_lookup(&reading) || reading.missing == Missing::NotFound;
                 assert!(may_be, "{}", place());

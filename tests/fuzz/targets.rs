@@ -4,10 +4,14 @@
 use fastrand::Rng;
 use percent_encoding::percent_decode;
 use postgate::config::load;
-use postgate::config::{Mode, Parameters, Part, Placeholder, Table, Target, Template, Vocabulary};
+use postgate::config::{
+    Mode, Parameters, Part, Placeholder, Segment, Table, Target, Template, Vocabulary,
+};
 use postgate::http::call::compose;
 use postgate::outcome::Outcome;
 use postgate::protocol::Protocol as _;
+use postgate::protocol::dict::Dict;
+use postgate::protocol::facts::Expansion;
 use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::request::Request;
 use postgate::table::keys;
@@ -71,13 +75,25 @@ const KEYS: [&[u8]; 30] = [
     b"<>",
 ];
 
+/// The pieces that only targets of dicts have.
+const PIECES_OF_DICTS: [&str; 8] = [
+    "{/path*}",
+    "{/path*}",
+    "{/path*}/",
+    "{/user}",
+    "{user}",
+    "{scope}",
+    "{dict}",
+    "{/key}",
+];
+
 #[test]
 fn no_key_changes_the_shape_of_a_url() {
     let mut rng = Rng::with_seed(super::seed());
-    let mut table = table();
+    let mut table = table("[tcp-lookup.users]\ntarget = \"http://h/{key}\"\nspecial-keys = true\n");
     let mut composed = 0;
     for run in 0..super::runs() {
-        let text = text(&mut rng);
+        let text = text(&mut rng, &PIECES);
         let vocabulary = Vocabulary {
             protocols: &[TcpLookup::FACTS],
             extra: &[],
@@ -112,6 +128,100 @@ fn no_key_changes_the_shape_of_a_url() {
     assert!(composed > 1_000, "only {composed} calls");
 }
 
+#[test]
+fn no_key_or_user_changes_the_shape_of_a_url_of_a_dict() {
+    let mut rng = Rng::with_seed(super::seed());
+    let mut table = table("[dict.d]\ntarget = \"http://h/{key}\"\n");
+    let pieces = [&PIECES[..], &PIECES_OF_DICTS, &PIECES_OF_DICTS].concat();
+    let (mut composed, mut expanded) = (0, 0);
+    for run in 0..super::runs() {
+        let text = text(&mut rng, &pieces);
+        let vocabulary = Vocabulary {
+            protocols: &[Dict::FACTS],
+            ..Vocabulary::default()
+        };
+        let Ok(target) = Target::parse(&text, vocabulary) else {
+            continue;
+        };
+        for _ in 0..3 {
+            let mut any = |most| -> Vec<u8> {
+                (0..rng.usize(..most))
+                    .flat_map(|_| KEYS[rng.usize(..KEYS.len())])
+                    .copied()
+                    .collect()
+            };
+            let (key, user) = (any(5), any(3));
+            let scope = ["shared/", "priv/"][rng.usize(..2)];
+            let key = [scope.as_bytes(), &key].concat();
+            let place = || {
+                let (key, user) = (key.escape_ascii(), user.escape_ascii());
+                format!("run {run}: {text} and {key} of {user}")
+            };
+            let request = Dict::question(b"d", &[&key, &user]).expect("arguments");
+            let request = request.expect("a request");
+            table.endpoint.targets = vec![target.clone()];
+            let is_carried = request
+                .needs
+                .is_none_or(|name| !user.is_empty() && table.endpoint.carries(name));
+            match (compose(&table, &request), expected_of(&target, &request)) {
+                (Err(Outcome::Permanent(_)), _) if !is_carried => {}
+                (Ok(call), Some(expected)) => {
+                    composed += 1;
+                    expanded += usize::from(text.contains("{/"));
+                    compare(&call.urls[0], &target, &expected, &place);
+                }
+                (Err(Outcome::NotFound), None) => {}
+                (call, expected) => panic!("{}: {call:?}, not {expected:?}", place()),
+            }
+        }
+    }
+    assert!(composed > 1_000, "only {composed} calls");
+    assert!(
+        expanded > 200,
+        "only {expanded} with several segments at once"
+    );
+}
+
+/// What a URL of a dict has to say; nothing where none may be made.
+fn expected_of(target: &Target, request: &Request) -> Option<Shape> {
+    let plain = |template: &Template| {
+        let parts = template.parts.iter().map(|part| match part {
+            Part::Literal(literal) => percent_decode(literal.as_bytes()).collect(),
+            Part::Placeholder(Placeholder::Value(name)) => {
+                request.value(name).expect(name).to_vec()
+            }
+            Part::Placeholder(other) => panic!("{other:?} of a dict"),
+        });
+        parts.collect::<Vec<Vec<u8>>>().concat()
+    };
+    let value = |name: &str| request.value(name).expect(name).to_vec();
+    let mut segments = Vec::new();
+    for segment in &target.segments {
+        let (whole, is_free): (Vec<Vec<u8>>, _) = match segment {
+            Segment::Text(template) => (vec![plain(template)], !template.has_placeholder()),
+            Segment::Expansion(_, Expansion::Segments(name)) => {
+                let value = value(name);
+                let split = value.split(|byte| *byte == b'/');
+                (split.map(<[u8]>::to_vec).collect(), false)
+            }
+            Segment::Expansion(_, Expansion::Needed(name)) if request.needs == Some(name) => {
+                (vec![value(name)], false)
+            }
+            Segment::Expansion(_, Expansion::Needed(_)) => (Vec::new(), false),
+        };
+        let is_dots = |bytes: &Vec<u8>| [&b""[..], b".", b".."].contains(&bytes.as_slice());
+        if !is_free && whole.iter().any(is_dots) {
+            return None;
+        }
+        segments.extend(whole);
+    }
+    // A path of nothing is "/".
+    if segments.is_empty() {
+        segments.push(Vec::new());
+    }
+    Some((segments, target.query.as_ref().map(plain)))
+}
+
 /// What stands in a URL, as bytes: its segments, and its query if it has one.
 type Shape = (Vec<Vec<u8>>, Option<Vec<u8>>);
 
@@ -143,6 +253,9 @@ fn expected(target: &Target, key: &[u8]) -> Option<Shape> {
         .segments
         .iter()
         .map(|segment| {
+            let Segment::Text(segment) = segment else {
+                panic!("a lookup has no {segment:?}");
+            };
             let bytes = bytes(segment, key)?;
             let is_dots = [&b""[..], b".", b".."].contains(&bytes.as_slice());
             (!segment.has_placeholder() || !is_dots).then_some(bytes)
@@ -177,29 +290,29 @@ fn bytes(template: &Template, key: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn text(rng: &mut Rng) -> String {
+fn text(rng: &mut Rng, pieces: &[&str]) -> String {
     let origin = match rng.u8(..4) {
         0 => ORIGINS[rng.usize(..ORIGINS.len())],
         _ => ORIGINS[rng.usize(..5)],
     };
-    let pieces = (0..rng.usize(..8)).map(|_| PIECES[rng.usize(..PIECES.len())]);
-    format!("{origin}/{}", pieces.collect::<String>())
+    let slash = if rng.u8(..4) > 0 { "/" } else { "" };
+    let pieces = (0..rng.usize(..8)).map(|_| pieces[rng.usize(..pieces.len())]);
+    format!("{origin}{slash}{}", pieces.collect::<String>())
 }
 
-/// A table of which only the target matters.
-fn table() -> Table {
-    let name = format!("postgate-fuzz-target-{}.toml", std::process::id());
+/// The only table of a configuration; only its target matters.
+fn table(text: &str) -> Table {
+    let name = format!(
+        "postgate-fuzz-target-{}-{}.toml",
+        std::process::id(),
+        text.len()
+    );
     let path = std::env::temp_dir().join(name);
-    let text = "[tcp-lookup.users]\ntarget = \"http://h/{key}\"\nspecial-keys = true\n";
     std::fs::write(&path, text).expect("a file");
     let (config, report) = load(&path, Mode::Check);
     std::fs::remove_file(&path).expect("the file");
     let config = config.unwrap_or_else(|| panic!("{:?}", report.problems()));
-    let mut table = config
-        .tables_of(TcpLookup::FACTS)
-        .next()
-        .expect("a table")
-        .clone();
+    let mut table = config.tables.into_iter().next().expect("a table");
     table.endpoint.query = Parameters::None;
     table
 }

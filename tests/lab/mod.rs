@@ -11,7 +11,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{env, fs, io, process};
 
-const PACKAGES: &str = "systemd systemd-sysv dbus libnss-systemd procps iproute2 make postfix";
+const PACKAGES: &str = "systemd systemd-sysv dbus libnss-systemd procps iproute2 make postfix \
+    dovecot-core dovecot-imapd dovecot-lmtpd dovecot-sieve";
 const LAB_SH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/lab.sh");
 
 /// The contents of a machine: the host's own root, or the packages of another release.

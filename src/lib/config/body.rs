@@ -1,15 +1,18 @@
 //! The method, the query and the body of a call.
 
 use reqwest::Method;
+use reqwest::header::HeaderName;
 use serde_json::Number;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::file::{Entry, entries};
+use super::headers::HeaderText;
 use super::reader::Reader;
 use super::target::Target;
 use super::template::Template;
 use super::values;
+use crate::protocol::facts::Content;
 
 /// The parameters of a query or a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,14 @@ impl Parameters {
             Self::Each(pairs) => pairs.iter().any(|(_, value)| value.varies()),
         }
     }
+
+    pub(super) fn carries(&self, value: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Each(pairs) => pairs.iter().any(|(_, text)| text.carries(value)),
+        }
+    }
 }
 
 /// The body of a call.
@@ -41,6 +52,8 @@ pub enum Body {
     Form(Parameters),
     /// A JSON document.
     Json(Json),
+    /// The value of the request that has this name, as it is.
+    Value(&'static str),
 }
 
 impl Body {
@@ -49,6 +62,17 @@ impl Body {
             Self::None => false,
             Self::Form(form) => form.varies(),
             Self::Json(json) => json.varies(),
+            Self::Value(_) => true,
+        }
+    }
+
+    /// Returns whether the body has a value of the request.
+    pub(super) fn carries(&self, value: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Form(form) => form.carries(value),
+            Self::Json(json) => json.carries(value),
+            Self::Value(name) => *name == value,
         }
     }
 }
@@ -62,7 +86,7 @@ pub enum Json {
     Number(Number),
     /// A string.
     Text(Template),
-    /// The object of all attributes.
+    /// The object of all attributes, or of a whole transaction.
     All,
     /// A list.
     List(Vec<Self>),
@@ -80,6 +104,26 @@ impl Json {
             Self::Object(members) => members.iter().any(|(_, value)| value.varies()),
         }
     }
+
+    fn carries(&self, value: &str) -> bool {
+        match self {
+            Self::Flag(_) | Self::Number(_) => false,
+            Self::Text(text) => text.carries(value),
+            Self::All => true,
+            Self::List(list) => list.iter().any(|json| json.carries(value)),
+            Self::Object(members) => members.iter().any(|(_, json)| json.carries(value)),
+        }
+    }
+
+    /// Returns whether the object of all that a request has is in it.
+    pub(super) fn has_all(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Flag(_) | Self::Number(_) | Self::Text(_) => false,
+            Self::List(list) => list.iter().any(Self::has_all),
+            Self::Object(members) => members.iter().any(|(_, json)| json.has_all()),
+        }
+    }
 }
 
 type Found<'t, T> = Option<(Entry<'t>, T)>;
@@ -91,14 +135,46 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, targets: &[Target]) -> (Method, 
     let query = parameters(reader, "query");
     let form = parameters(reader, "form");
     let json = json(reader);
+    let raw = raw(reader);
     let has_content = form.is_some() || json.is_some();
     let query = match query {
         Some((_, query)) => query,
         None if has_content || targets.iter().any(Target::has_placeholder) => Parameters::None,
         None => default_query(reader),
     };
-    let body = body(reader, form, json, &method, &query);
+    let body = body(reader, form, json, raw, (&method, &query));
     (method, query, body)
+}
+
+/// Reads the body that is a value and nothing else.
+fn raw<'t>(reader: &mut Reader<'_, 't>) -> Found<'t, &'static str> {
+    let value = reader.facts().raw_value?;
+    let entry = reader.section.take("body")?;
+    let text = values::private_string(&entry, reader.report)?;
+    if text != format!("{{{value}}}") {
+        let text = format!(
+            "must be \"{{{value}}}\", without other text beside it; form and json can have more"
+        );
+        reader.error(entry.value.span(), &entry.path, text);
+        return None;
+    }
+    reader.report.layout().harmless.push(entry.value.span());
+    Some((entry, value))
+}
+
+/// Returns whether a call of these parts has a value of the request.
+pub(super) fn carries(
+    targets: &[Target],
+    query: &Parameters,
+    body: &Body,
+    headers: &[(HeaderName, HeaderText)],
+    value: &str,
+) -> bool {
+    let is_in = |text: &HeaderText| matches!(text, HeaderText::Filled(text) if text.carries(value));
+    !targets.is_empty() && targets.iter().all(|target| target.carries(value))
+        || query.carries(value)
+        || body.carries(value)
+        || headers.iter().any(|(_, text)| is_in(text))
 }
 
 /// Returns whether a call of this method has a body.
@@ -108,7 +184,12 @@ pub(super) fn has_body(method: &Method) -> bool {
 
 fn method(reader: &mut Reader<'_, '_>) -> Method {
     const METHODS: [&str; 4] = ["GET", "POST", "PUT", "PATCH"];
-    let words = METHODS.map(|name| (name, name));
+    const OF_WRITES: [&str; 4] = ["POST", "PUT", "PATCH", "DELETE"];
+    let methods = match reader.facts().content {
+        Content::Written => OF_WRITES,
+        _ => METHODS,
+    };
+    let words = methods.map(|name| (name, name));
     let word = reader.word("method", &words);
     // Each of these words is a method, so the last default is never used.
     Method::from_bytes(word.unwrap_or_else(|| reader.facts().method).as_bytes()).unwrap_or_default()
@@ -116,17 +197,17 @@ fn method(reader: &mut Reader<'_, '_>) -> Method {
 
 /// Returns the protocol's default query.
 fn default_query(reader: &Reader<'_, '_>) -> Parameters {
-    let names = reader.facts().default_query;
-    if names.is_empty() {
+    let pairs = reader.facts().default_query;
+    if pairs.is_empty() {
         return Parameters::None;
     }
-    let pair = |name: &&str| {
+    let pair = |(name, placeholder): &(&str, &str)| {
         let value = reader
-            .parse_template(&format!("{{{name}}}"))
+            .parse_template(&format!("{{{placeholder}}}"))
             .unwrap_or_default();
         ((*name).to_owned(), value)
     };
-    Parameters::Each(names.iter().map(pair).collect())
+    Parameters::Each(pairs.iter().map(pair).collect())
 }
 
 pub(super) fn parameters<'t>(
@@ -176,7 +257,9 @@ fn json_value<'t>(
             reader.report.layout().harmless.push(value.span());
             return Some(Json::Flag(*flag));
         }
-        DeValue::String(text) if text == "{*}" && reader.any(|facts| facts.is_open) => {
+        DeValue::String(text)
+            if text == "{*}" && reader.any(|facts| facts.is_open || facts.has_whole_json) =>
+        {
             reader.report.layout().harmless.push(value.span());
             return Some(Json::All);
         }
@@ -214,30 +297,42 @@ fn body<'t>(
     reader: &mut Reader<'_, 't>,
     form: Found<'t, Parameters>,
     json: Found<'t, Json>,
-    method: &Method,
-    query: &Parameters,
+    raw: Found<'t, &'static str>,
+    (method, query): (&Method, &Parameters),
 ) -> Body {
     // A table that inherits a body may have a method of its own.
     let has_body = has_body(method) || reader.is_default();
-    if let (Some(_), Some((entry, _))) = (&form, &json) {
-        let text = "form is set as well, and a call has only one body; remove one of them";
-        reader.error(entry.key_span.clone(), &entry.path, text);
+    let entries: [Option<Entry<'_>>; 3] = [
+        form.as_ref().map(|(entry, _)| entry.clone()),
+        json.as_ref().map(|(entry, _)| entry.clone()),
+        raw.as_ref().map(|(entry, _)| entry.clone()),
+    ];
+    let mut entries = entries.into_iter().flatten();
+    if let Some(first) = entries.next() {
+        for other in entries {
+            let text = format!(
+                "{} is set as well, and a call has only one body; remove one of them",
+                first.key
+            );
+            reader
+                .report
+                .error(other.key_span.clone(), &other.path, text);
+        }
+        if !has_body {
+            let text = "needs a method with a body: POST, PUT or PATCH";
+            reader.report.error(first.value.span(), &first.path, text);
+        }
     }
-    let place = match (&form, &json) {
-        (Some((entry, _)), _) | (_, Some((entry, _))) => Some(entry),
-        (None, None) => None,
-    };
-    if let (Some(entry), false) = (place, has_body) {
-        let text = "needs a method with a body: POST, PUT or PATCH";
-        reader.report.error(entry.value.span(), &entry.path, text);
-    }
-    match (form, json) {
-        (Some((_, form)), _) => Body::Form(form),
-        (None, Some((_, json))) => Body::Json(json),
+    match (form, json, raw) {
+        (Some((_, form)), ..) => Body::Form(form),
+        (None, Some((_, json)), _) => Body::Json(json),
+        (None, None, Some((_, value))) => Body::Value(value),
+        (None, None, None) if !has_body => Body::None,
+        (None, None, None) if reader.any(|facts| facts.has_whole_json) => Body::Json(Json::All),
         // A constant query carries nothing of the request.
-        (None, None) if reader.any(|facts| facts.is_open) && has_body && !query.varies() => {
+        (None, None, None) if reader.any(|facts| facts.is_open) && !query.varies() => {
             Body::Form(Parameters::All)
         }
-        (None, None) => Body::None,
+        (None, None, None) => Body::None,
     }
 }

@@ -1,5 +1,6 @@
 //! An endpoint: all keys of a table, each read once.
 
+use std::iter;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -13,15 +14,17 @@ use super::file::Section;
 use super::headers::{self, HeaderText};
 use super::limits::Limit;
 use super::normalise::{self, Normalise};
+use super::operations::{self, Operations, Own};
 use super::problem::Report;
 use super::reader::Reader;
 use super::resilience::{self, Breaker, Cache};
-use super::response::{self, ResponseRules};
+use super::response::{self, Response, ResponseRules};
 use super::secret::{HeaderSecret, SecretPolicy};
 use super::target::{self, Target};
 use super::transport::{self, Transport};
 use super::{actions, values};
 use crate::protocol::Facts;
+use crate::protocol::facts::Content;
 use crate::protocol::policy::rules::PolicyActions;
 
 /// An HTTP endpoint: how a request is sent to it, and how its answer is read.
@@ -56,6 +59,8 @@ pub struct Endpoint {
     pub actions: PolicyActions,
     /// How much an account may use; a table with limits counts, and its calls fetch numbers.
     pub limits: Vec<Limit>,
+    /// What the table can do besides lookups.
+    pub operations: Operations<Self>,
     /// How connections are made.
     pub transport: Transport,
     /// Whether redirects to the same origin are followed.
@@ -74,9 +79,6 @@ pub struct Endpoint {
     pub breaker: Option<Breaker>,
 }
 
-/// Postfix gives up after 100 s (`smtpd_policy_service_timeout`, and the clients of both tables).
-const LONGEST_REQUEST: Duration = Duration::from_secs(90);
-
 /// Reads the endpoint of a table. For more than one protocol it reads the defaults in `[http]`, and
 /// only reports problems.
 pub(super) fn read(
@@ -89,12 +91,13 @@ pub(super) fn read(
     let mut table = Reader::new(section, protocols, secret_policy, report);
     let reader = &mut table;
     let (actions, limits) = actions_and_limits(reader);
+    let operations = operations::take(reader);
     let targets = target::read(reader);
     let (method, query, body) = body::read(reader, &targets);
     // Before the credentials, because this drops those that a nearer one displaces.
     let headers = headers::read(reader);
     let transport = transport::read(reader);
-    let endpoint = Endpoint {
+    let mut endpoint = Endpoint {
         targets,
         method,
         query,
@@ -109,6 +112,7 @@ pub(super) fn read(
         response_rules: response::read(reader, &actions),
         actions,
         limits: limits.limits,
+        operations: Operations::default(),
         transport,
         follows_redirects: transport::follows_redirects(reader),
         retries: reader.count("retries", 0..=10, 1),
@@ -124,6 +128,11 @@ pub(super) fn read(
     }
     if endpoint.response_rules.require_header.is_empty() {
         warn_of_strangers(reader, limits.without_fallback);
+    }
+    for own in operations::read(operations, secret_policy, reader.report) {
+        let operation = own.of;
+        let call = endpoint.beside(own);
+        endpoint.operations.put(operation, call);
     }
     let is_whole = !endpoint.targets.is_empty() || !reader.makes_calls();
     table.section.finish(table.report);
@@ -164,6 +173,47 @@ fn warn_of_strangers(reader: &mut Reader<'_, '_>, without_fallback: Vec<(Range<u
 }
 
 impl Endpoint {
+    /// Returns this endpoint, and those for what the table can do besides lookups.
+    pub fn with_operations(&self) -> impl Iterator<Item = &Self> {
+        let operations = self.operations.named().into_iter();
+        iter::once(self).chain(operations.filter_map(|(_, endpoint)| endpoint))
+    }
+
+    /// Returns whether the call has a value of the request.
+    pub fn carries(&self, value: &str) -> bool {
+        body::carries(&self.targets, &self.query, &self.body, &self.headers, value)
+    }
+
+    /// Returns the endpoint of a sub-table, which has a request of its own and everything else of
+    /// this one.
+    fn beside(&self, own: Own) -> Self {
+        let inherited = self.headers.iter().filter(|(name, text)| {
+            matches!(text, HeaderText::Fixed(_)) && !own.replaced.contains(name)
+        });
+        let mut headers: Vec<_> = inherited.cloned().chain(own.headers).collect();
+        headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        let rules = self.response_rules.clone();
+        let response_rules = ResponseRules {
+            protocol: own.of.call,
+            response: match own.of.call.content {
+                Content::Rows => Response::Json,
+                _ => rules.response,
+            },
+            value: own.value.or(rules.value),
+            ..rules
+        };
+        Self {
+            targets: own.targets,
+            method: own.method,
+            query: own.query,
+            body: own.body,
+            headers,
+            response_rules,
+            operations: Operations::default(),
+            ..self.clone()
+        }
+    }
+
     /// Returns whether the call differs between the requests of one table.
     fn varies(&self) -> bool {
         let mut headers = self.headers.iter();
@@ -200,9 +250,14 @@ fn report_constant(reader: &mut Reader<'_, '_>, method: &Method) {
          form, json or headers"
             .to_owned()
     } else if !reader.facts().is_open {
+        let facts = reader.facts();
+        let values = facts.values.iter().copied();
+        let values: Vec<_> = values
+            .filter(|value| !facts.constants.contains(value))
+            .collect();
         format!(
             "the call is always the same; write {{{}}} in target, query, form, json or headers",
-            reader.facts().values.join("}, {")
+            values.join("}, {")
         )
     } else if body::has_body(method) {
         "the call is the same for every request; write a placeholder such as {sender}, or \"{*}\", \
@@ -220,12 +275,22 @@ fn report_constant(reader: &mut Reader<'_, '_>, method: &Method) {
 
 fn request_timeout(reader: &mut Reader<'_, '_>) -> Duration {
     let default = Duration::from_secs(5);
+    let nearest = reader.section.nearest(&["request-timeout"]);
+    let is_inherited = nearest.is_some_and(|(below, _)| below > 0);
     let Some(entry) = reader.section.take("request-timeout") else {
         return default;
     };
     let timeout = values::duration(&entry, reader.report).unwrap_or(default);
-    if timeout > LONGEST_REQUEST {
-        let text = "must be at most \"90s\"; Postfix gives up after 100 s";
+    let facts = reader.facts();
+    let most = Duration::from_secs(facts.max_secs);
+    if is_inherited {
+        return timeout.min(most);
+    }
+    if timeout > most {
+        let text = format!(
+            "must be at most \"{}s\"; {} gives up after {} s",
+            facts.max_secs, facts.client, facts.client_waits_secs
+        );
         reader.error(entry.value.span(), &entry.path, text);
     }
     timeout

@@ -82,6 +82,21 @@ impl<'t> Section<'t> {
         self
     }
 
+    /// Returns the entry of a key in the table itself.
+    pub(super) fn own(&self, name: &str) -> Option<&Entry<'t>> {
+        let own = self.layers.last()?;
+        own.iter().find(|entry| entry.key == name)
+    }
+
+    /// Inherits only what says nothing of requests and answers.
+    pub(super) fn inherit_general_keys(&mut self) {
+        let own = self.layers.len().saturating_sub(1);
+        for layer in self.layers.iter_mut().take(own) {
+            let key = |name: &str| self.keys.iter().find(|key| key.name == name);
+            layer.retain(|entry| key(entry.key).is_some_and(|key| key.is_general));
+        }
+    }
+
     /// Takes the entry of a key; `false` removes an inherited one.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Entry<'t>> {
         let (_, entry) = self.take_all(name).into_iter().next_back()?;

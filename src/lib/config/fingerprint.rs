@@ -14,6 +14,7 @@ use super::headers::{HeaderText, is_credential};
 use super::resolve::Table;
 use super::response::ResponseRules;
 use super::secret::{HeaderSecret, Source};
+use super::target::Segment;
 use super::template::{Part, Template};
 use super::transport::Transport;
 
@@ -65,9 +66,13 @@ impl Parts {
             self.text(&target.origin);
             self.text(target.base.as_str());
             self.debug(&target.segments.len());
-            for segment in target.segments.iter().chain(&target.query) {
-                self.template(segment);
+            for segment in &target.segments {
+                match segment {
+                    Segment::Text(template) => self.template(template),
+                    Segment::Expansion(name, _) => self.text(name),
+                }
             }
+            target.query.iter().for_each(|query| self.template(query));
         }
         self.text(endpoint.method.as_str());
         self.parameters(&endpoint.query);
@@ -75,6 +80,7 @@ impl Parts {
             Body::None => self.text("none"),
             Body::Form(form) => self.parameters(form),
             Body::Json(json) => self.json(json),
+            Body::Value(name) => self.text(name),
         }
         let headers = endpoint.headers.iter();
         let headers: Vec<_> = headers

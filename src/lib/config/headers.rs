@@ -21,9 +21,43 @@ pub enum HeaderText {
 
 pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<(HeaderName, HeaderText)> {
     let section = reader.section.take_members("headers", reader.report);
-    let entries = section.map_or_else(Vec::new, Section::rest);
+    let mut entries = section.map_or_else(Vec::new, Section::rest);
+    if !reader.is_default() && !reader.facts().inherits_all {
+        // Those with placeholders are about requests, and others than these.
+        entries.retain(|(below, entry)| *below == 0 || is_constant(entry));
+    }
     let nearest = nearest_credential(reader, &entries);
     reader.section.keep_nearest(nearest, &CREDENTIAL_KEYS);
+    headers(reader, entries, nearest)
+}
+
+/// Reads the headers of a call whose credentials are those of its table.
+pub(super) fn read_own(reader: &mut Reader<'_, '_>) -> Vec<(HeaderName, HeaderText)> {
+    let section = reader.section.take_members("headers", reader.report);
+    let (credentials, entries): (Vec<_>, Vec<_>) = section
+        .map_or_else(Vec::new, Section::rest)
+        .into_iter()
+        .partition(|(_, entry)| is_credential(entry.key));
+    for (_, entry) in credentials {
+        let text = "is a credential, and those are of the whole table; write it there";
+        reader.error(entry.key_span, &entry.path, text);
+    }
+    headers(reader, entries, 0)
+}
+
+/// Returns whether a header has no placeholder.
+fn is_constant(entry: &Entry<'_>) -> bool {
+    match entry.value.get_ref() {
+        DeValue::String(text) => !text.replace("{{", "").contains('{'),
+        _ => true,
+    }
+}
+
+fn headers(
+    reader: &mut Reader<'_, '_>,
+    entries: Vec<(usize, Entry<'_>)>,
+    nearest: usize,
+) -> Vec<(HeaderName, HeaderText)> {
     let mut headers = Vec::new();
     for (below, entry) in entries {
         let Ok(name) = HeaderName::try_from(entry.key) else {

@@ -14,6 +14,8 @@ use crate::protocol::facts::{Content, PickedBy};
 pub(super) struct Key {
     pub(super) name: &'static str,
     owner: Owner,
+    /// Whether it says nothing of requests and answers, so that every table inherits it.
+    pub(super) is_general: bool,
     /// The keys inside, where the value is a table with keys of its own.
     pub(super) members: &'static [Self],
 }
@@ -51,6 +53,14 @@ enum Owner {
     Values,
     /// The tables whose requests can be counted.
     Counted,
+    /// The tables whose answers can be cached.
+    Cached,
+    /// The tables that can do this besides lookups, and not `[http]`.
+    Operation,
+    /// The calls that can send a value by itself.
+    Raw,
+    /// The calls for lists.
+    Listed,
 }
 
 /// The tables of the file.
@@ -103,12 +113,12 @@ pub(super) const ENDPOINT: &[Key] = &[
     key("form"),
     key("json"),
     key("extra-attributes").of(Owner::Actions),
-    key("headers"),
-    key("user-agent"),
-    key("auth-token").with(SECRET),
-    key("bearer-token").with(SECRET),
-    key("basic-auth").with(BASIC_AUTH),
-    key("oauth2").with(OAUTH2),
+    key("headers").general(),
+    key("user-agent").general(),
+    key("auth-token").with(SECRET).general(),
+    key("bearer-token").with(SECRET).general(),
+    key("basic-auth").with(BASIC_AUTH).general(),
+    key("oauth2").with(OAUTH2).general(),
     key("normalise").with(NORMALISE).of(Owner::Keyed),
     key("special-keys").of(Owner::Keyed),
     // The answer.
@@ -128,20 +138,38 @@ pub(super) const ENDPOINT: &[Key] = &[
     key("restriction-classes").of(Owner::Actions),
     key("limits").with(LIMIT).of(Owner::Counted),
     // Time and transport.
-    key("request-timeout"),
-    key("connect-timeout"),
-    key("retries"),
-    key("pool-idle"),
-    key("max-response"),
-    key("max-in-flight"),
-    key("tls").with(TLS),
-    key("http-version"),
-    key("proxy"),
-    key("redirects"),
-    key("compression"),
-    key("unix-socket"),
-    key("cache").with(CACHE),
-    key("breaker").with(BREAKER),
+    key("request-timeout").general(),
+    key("connect-timeout").general(),
+    key("retries").general(),
+    key("pool-idle").general(),
+    key("max-response").general(),
+    key("max-in-flight").general(),
+    key("tls").with(TLS).general(),
+    key("http-version").general(),
+    key("proxy").general(),
+    key("redirects").general(),
+    key("compression").general(),
+    key("unix-socket").general(),
+    key("cache").with(CACHE).of(Owner::Cached),
+    key("breaker").with(BREAKER).general(),
+    // What else a table can do.
+    key("iterate").with(OPERATION).of(Owner::Operation),
+    key("set").with(OPERATION).of(Owner::Operation),
+    key("unset").with(OPERATION).of(Owner::Operation),
+    key("increment").with(OPERATION).of(Owner::Operation),
+    key("commit").with(OPERATION).of(Owner::Operation),
+];
+
+/// The keys of what a table can do besides lookups: those of a request.
+pub(super) const OPERATION: &[Key] = &[
+    key("target"),
+    key("method"),
+    key("query"),
+    key("form"),
+    key("json"),
+    key("body").of(Owner::Raw),
+    key("headers"),
+    key("value").of(Owner::Listed),
 ];
 
 /// The keys of a limit.
@@ -203,6 +231,7 @@ const fn key(name: &'static str) -> Key {
     Key {
         name,
         owner: Owner::All,
+        is_general: false,
         members: &[],
     }
 }
@@ -216,13 +245,20 @@ impl Key {
         Self { owner, ..self }
     }
 
+    const fn general(self) -> Self {
+        Self {
+            is_general: true,
+            ..self
+        }
+    }
+
     /// Returns whether tables of a kind have this key.
     pub(super) fn is_of(&self, kind: Kind) -> bool {
         let (facts, makes_calls) = match kind {
             Kind::Defaults => {
                 let is_own = matches!(
                     self.owner,
-                    Owner::Single | Owner::PickedBySocket | Owner::Counted
+                    Owner::Single | Owner::PickedBySocket | Owner::Counted | Owner::Operation
                 );
                 return !is_own;
             }
@@ -236,6 +272,10 @@ impl Key {
             Owner::Actions => facts.has_actions,
             Owner::Open => makes_calls && facts.is_open,
             Owner::Formats => makes_calls && facts.content != Content::Document,
+            Owner::Cached => makes_calls && facts.has_cache,
+            Owner::Operation => facts.operations.iter().any(|one| one.name == self.name),
+            Owner::Raw => facts.raw_value.is_some(),
+            Owner::Listed => facts.content == Content::Rows,
             Owner::Values => makes_calls && facts.content == Content::Value,
             Owner::Counted => facts.counting.is_some(),
         }
@@ -252,6 +292,9 @@ impl Key {
             }
             Kind::Asking(facts) => facts,
         };
+        if matches!(self.owner, Owner::Raw | Owner::Listed) {
+            return "this call does not have this key; remove it here".to_owned();
+        }
         let owners = protocol::ALL
             .iter()
             .filter(|facts| self.is_of(Kind::Asking(facts)));
@@ -304,7 +347,7 @@ mod tests {
             key.filter(|key| !key.is_of(kind))
                 .map(|key| key.refusal(kind))
         };
-        let [tcp_lookup, socketmap, policy] = protocol::ALL.map(Kind::Asking);
+        let [tcp_lookup, socketmap, policy, dict] = protocol::ALL.map(Kind::Asking);
         let numbers = protocol::ALL[2].counting.and_then(|counting| counting.call);
         let numbers = Kind::Asking(numbers.expect("a call"));
         let counting = Kind::Counting(protocol::ALL[2]);
@@ -331,6 +374,17 @@ mod tests {
             ("extra-attributes", counting, None),
             ("limits", counting, None),
             ("socket", counting, None),
+            ("socket", dict, Some("only tcp-lookup and policy")),
+            ("normalise", dict, Some("only tcp-lookup and socketmap")),
+            ("cache", dict, Some("only tcp-lookup, socketmap and policy")),
+            (
+                "list-separator",
+                dict,
+                Some("only tcp-lookup, socketmap and policy"),
+            ),
+            ("set", dict, None),
+            ("set", socketmap, Some("only dict tables")),
+            ("set", Kind::Defaults, Some("cannot be inherited")),
         ] {
             let refusal = refusal(name, kind);
             let is_right = match (&refusal, expected) {

@@ -130,7 +130,9 @@ pub(super) fn resolve(text: &str, mode: Mode, report: &mut Report) -> Option<Con
         .and_then(|e| Some((e.clone(), table(&e, report)?)));
     if let Some((entry, http)) = &http {
         let section = Section::new("http", entry.key_span.clone(), http, ENDPOINT);
-        endpoint::read(section, &protocol::ALL, mode.secret_policy(None), report);
+        let inheriting = protocol::ALL.into_iter().filter(|facts| facts.inherits_all);
+        let inheriting: Vec<_> = inheriting.collect();
+        endpoint::read(section, &inheriting, mode.secret_policy(None), report);
     }
     let server = take_section(&mut file, "server", SERVER, report)
         .map_or_else(Server::default, |section| server(section, report));
@@ -230,6 +232,9 @@ impl<'t> Tables<'t> {
         let mut section = Section::new(&entry.path, entry.key_span.clone(), own, ENDPOINT)
             .of(Kind::Asking(protocol))
             .over(self.base);
+        if !protocol.inherits_all {
+            section.inherit_general_keys();
+        }
         let socket = self.socket(protocol, &mut section, entry, report);
         let Some(endpoint) = endpoint::read(
             section,
@@ -264,7 +269,13 @@ impl<'t> Tables<'t> {
             let text = "the name of a table must not be empty or contain a colon or a blank";
             report.error(entry.key_span.clone(), &entry.path, text);
         } else if protocol.picked_by == PickedBy::Socket && entry.key == "*" {
-            let text = "only socketmap has a table \"*\" for every other name; choose another name";
+            let others = protocol::ALL.iter();
+            let others = others.filter(|facts| facts.picked_by == PickedBy::Request);
+            let others: Vec<_> = others.map(|facts| facts.name).collect();
+            let text = format!(
+                "only {} can have a table \"*\" for every other name; choose another name",
+                others.join(" and ")
+            );
             report.error(entry.key_span.clone(), &entry.path, text);
         }
     }

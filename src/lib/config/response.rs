@@ -78,6 +78,8 @@ pub enum Verdict {
     Found,
     /// There is no such key.
     NotFound,
+    /// What was asked for is done; no status of the operator's means it.
+    Done,
     /// Ask again later.
     Temporary,
     /// An operator has to change a setting.

@@ -8,7 +8,7 @@ use super::file::Section;
 use super::problem::Report;
 use super::values;
 
-/// The limits of connections from Postfix.
+/// The limits of connections from the mail server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     /// The most open connections of one program.

@@ -12,7 +12,8 @@ use super::credentials::Credential;
 use super::endpoint::Endpoint;
 use super::headers::HeaderText;
 use super::keys::{
-    BASIC_AUTH, BREAKER, CACHE, ENDPOINT, Kind, LIMIT, LOG, NORMALISE, OAUTH2, SERVER, STORE, TLS,
+    BASIC_AUTH, BREAKER, CACHE, ENDPOINT, Kind, LIMIT, LOG, NORMALISE, OAUTH2, OPERATION, SERVER,
+    STORE, TLS,
 };
 use super::limits::{Limit, RateSource, window_text};
 use super::normalise::Normalise;
@@ -93,6 +94,7 @@ fn endpoint(of: &Table) -> Pairs<'_> {
         actions(&endpoint.actions),
         bounds(endpoint),
         vec![("limits", limits(of))],
+        operations(endpoint),
         transport(&endpoint.transport),
     ];
     let values = kinds.into_iter().flatten().collect();
@@ -114,10 +116,11 @@ fn kind(of: &Table) -> Kind {
 }
 
 fn call(endpoint: &Endpoint) -> Values<'_> {
-    let (form, json) = match &endpoint.body {
-        Body::None => (None, None),
-        Body::Form(form) => (parameters(form), None),
-        Body::Json(value) => (None, Some(json(value))),
+    let (form, json, body) = match &endpoint.body {
+        Body::None => (None, None, None),
+        Body::Form(form) => (parameters(form), None, None),
+        Body::Json(value) => (None, Some(json(value)), None),
+        Body::Value(name) => (None, None, Some(text(format!("{{{name}}}")))),
     };
     let headers = endpoint.headers.iter();
     let headers = headers.map(|(name, value)| (name.as_str(), header(value)));
@@ -127,12 +130,26 @@ fn call(endpoint: &Endpoint) -> Values<'_> {
         ("query", parameters(&endpoint.query)),
         ("form", form),
         ("json", json),
+        ("body", body),
         ("headers", some_table(headers.collect())),
         ("user-agent", Some(header_value(&endpoint.user_agent))),
         ("extra-attributes", some_strings(&endpoint.extra_attributes)),
         ("special-keys", Some(Shape::Flag(endpoint.special_keys))),
         ("normalise", some_table(normalise(&endpoint.normalise))),
     ]
+}
+
+/// Shows what a table can do besides lookups.
+fn operations(endpoint: &Endpoint) -> Values<'_> {
+    let named = endpoint.operations.named().into_iter();
+    named.map(|(name, of)| (name, of.map(operation))).collect()
+}
+
+fn operation(of: &Endpoint) -> Shape<'_> {
+    let value = of.response_rules.value.as_ref().map(text);
+    let values = call(of).into_iter().chain([("value", value)]).collect();
+    let kind = Kind::Asking(of.response_rules.protocol);
+    Shape::Table(table(OPERATION, kind, values))
 }
 
 fn targets(targets: &[Target]) -> Option<Shape<'static>> {

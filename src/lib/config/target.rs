@@ -8,6 +8,7 @@ use toml::de::DeValue;
 
 use super::reader::Reader;
 use super::template::{Part, Template, Vocabulary};
+use crate::protocol::facts::Expansion;
 
 /// A URL with placeholders in its path and query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,10 +17,38 @@ pub struct Target {
     pub origin: String,
     /// The same as a URL, with the path if that is constant: no call has to parse it again.
     pub base: Url,
-    /// The path, with a template for each segment.
-    pub segments: Vec<Template>,
+    /// The path.
+    pub segments: Vec<Segment>,
     /// The query.
     pub query: Option<Template>,
+}
+
+/// A part of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// One segment.
+    Text(Template),
+    /// A placeholder for whole segments, under its name.
+    Expansion(&'static str, Expansion),
+}
+
+impl Segment {
+    /// Returns whether it depends on the request.
+    pub fn has_placeholder(&self) -> bool {
+        match self {
+            Self::Text(template) => template.has_placeholder(),
+            Self::Expansion(..) => true,
+        }
+    }
+
+    fn carries(&self, value: &str) -> bool {
+        match self {
+            Self::Text(template) => template.carries(value),
+            Self::Expansion(_, Expansion::Segments(name) | Expansion::Needed(name)) => {
+                *name == value
+            }
+        }
+    }
 }
 
 /// What is wrong with a target.
@@ -35,6 +64,10 @@ impl Target {
     pub fn parse(text: &str, vocabulary: Vocabulary<'_>) -> Result<Self, Fault> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let authority = match authority.strip_suffix('{') {
+            Some(authority) if vocabulary.has_expansions() => authority,
+            _ => authority,
+        };
         // A password can contain any character, so that an "@" anywhere may end one.
         let is_secret = text.contains('@');
         let fault = |text: String| Fault { text, is_secret };
@@ -62,20 +95,31 @@ impl Target {
             template(piece, vocabulary)
                 .map_err(|text| fault(if is_secret { UNSHOWN.to_owned() } else { text }))
         };
-        let segments = path
-            .strip_prefix('/')
-            .unwrap_or(path)
-            .split('/')
-            .map(read)
-            .collect::<Result<Vec<_>, _>>()?;
-        if let Some(segment) = segments.iter().find(|s| is_dots(s)) {
+        let mut segments = Vec::new();
+        for piece in pieces(path, vocabulary).map_err(fault)? {
+            match piece {
+                Piece::Expansion(name, expansion) => {
+                    segments.push(Segment::Expansion(name, expansion));
+                }
+                Piece::Text(text) => {
+                    for segment in text.strip_prefix('/').unwrap_or(text).split('/') {
+                        segments.push(Segment::Text(read(segment)?));
+                    }
+                }
+            }
+        }
+        if let Some(segment) = segments.iter().find_map(dots) {
             return Err(unsound(&format!(
                 "has the path segment \"{segment}\", which is never sent; remove it"
             )));
         }
         let query = query.map(read).transpose()?;
-        if !segments.iter().any(Template::has_placeholder) {
-            let path: Vec<_> = segments.iter().map(Template::literal).collect();
+        if !segments.iter().any(Segment::has_placeholder) {
+            let literal = |segment: &Segment| match segment {
+                Segment::Text(template) => template.literal(),
+                Segment::Expansion(..) => String::new(),
+            };
+            let path: Vec<_> = segments.iter().map(literal).collect();
             base.set_path(&format!("/{}", path.join("/")));
         }
         Ok(Self {
@@ -88,18 +132,26 @@ impl Target {
 
     /// Returns whether the URL has a placeholder.
     pub fn has_placeholder(&self) -> bool {
-        self.segments
-            .iter()
-            .chain(&self.query)
-            .any(Template::has_placeholder)
+        self.segments.iter().any(Segment::has_placeholder)
+            || self.query.as_ref().is_some_and(Template::has_placeholder)
+    }
+
+    /// Returns whether the URL has a value of the request.
+    pub(super) fn carries(&self, value: &str) -> bool {
+        let in_query = self
+            .query
+            .as_ref()
+            .is_some_and(|query| query.carries(value));
+        in_query || self.segments.iter().any(|segment| segment.carries(value))
     }
 
     /// Returns whether the URL differs between requests of one table.
     pub(super) fn varies(&self) -> bool {
-        self.segments
-            .iter()
-            .chain(&self.query)
-            .any(Template::varies)
+        let varies = |segment: &Segment| match segment {
+            Segment::Text(template) => template.varies(),
+            Segment::Expansion(..) => true,
+        };
+        self.segments.iter().any(varies) || self.query.as_ref().is_some_and(Template::varies)
     }
 
     /// Returns whether the scheme is https.
@@ -156,13 +208,57 @@ fn has_whole_escapes(literal: &str) -> bool {
     })
 }
 
-/// Returns whether a segment is `.` or `..`, for which URL parsers remove parts of the path.
-fn is_dots(segment: &Template) -> bool {
-    let [Part::Literal(literal)] = segment.parts.as_slice() else {
-        return false;
+/// A piece of a path: segments with their slashes, or a placeholder for some.
+enum Piece<'p> {
+    Text(&'p str),
+    Expansion(&'static str, Expansion),
+}
+
+/// Cuts a path at the placeholders that stand for whole segments.
+fn pieces<'p>(path: &'p str, vocabulary: Vocabulary<'_>) -> Result<Vec<Piece<'p>>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = path;
+    while let Some(at) = next_expansion(rest, vocabulary) {
+        let (text, from) = rest.split_at(at);
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text));
+        }
+        let (name, after) = from[1..]
+            .split_once('}')
+            .ok_or("has a \"{\" that is not closed; write \"{{\" for a brace")?;
+        let (name, expansion) = vocabulary.expansion(name)?;
+        if !after.is_empty() && !after.starts_with("{/") && !after.starts_with('/') {
+            return Err(format!(
+                "\"{{{name}}}\" stands for whole segments; write \"/\" behind it"
+            ));
+        }
+        pieces.push(Piece::Expansion(name, expansion));
+        rest = after;
+    }
+    if !rest.is_empty() || pieces.is_empty() {
+        pieces.push(Piece::Text(rest));
+    }
+    Ok(pieces)
+}
+
+/// Returns where the next placeholder for whole segments begins.
+fn next_expansion(path: &str, vocabulary: Vocabulary<'_>) -> Option<usize> {
+    // "{{/" is a brace and a slash.
+    let is_start = |(at, _): &(usize, &str)| !path[..*at].ends_with('{');
+    let (at, _) = path.match_indices("{/").find(is_start)?;
+    vocabulary.has_expansions().then_some(at)
+}
+
+/// Returns a segment that is `.` or `..`, for which URL parsers remove parts of the path.
+fn dots(segment: &Segment) -> Option<&str> {
+    let Segment::Text(template) = segment else {
+        return None;
+    };
+    let [Part::Literal(literal)] = template.parts.as_slice() else {
+        return None;
     };
     let plain = literal.to_ascii_lowercase().replace("%2e", ".");
-    plain == "." || plain == ".."
+    (plain == "." || plain == "..").then_some(literal)
 }
 
 pub(super) fn read(reader: &mut Reader<'_, '_>) -> Vec<Target> {
@@ -221,7 +317,10 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.origin)?;
         for segment in &self.segments {
-            write!(f, "/{segment}")?;
+            match segment {
+                Segment::Text(template) => write!(f, "/{template}")?,
+                Segment::Expansion(name, _) => write!(f, "{{{name}}}")?,
+            }
         }
         match &self.query {
             Some(query) => write!(f, "?{query}"),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::protocol::facts::Expansion;
 use crate::protocol::{self, Facts};
 use crate::request::ValuePart;
 
@@ -79,7 +80,24 @@ impl Vocabulary<'_> {
             "policy has the attributes of SMTPD_POLICY_README and those in extra-attributes"
                 .to_owned()
         } else {
-            format!("this call has {}", in_braces(words))
+            let expansions = facts.expansions.iter().map(|(name, _)| *name);
+            let words: Vec<_> = words.iter().copied().chain(expansions).collect();
+            format!("this call has {}", in_braces(&words))
+        }
+    }
+
+    /// Returns whether there are placeholders for whole segments of a path.
+    pub(super) fn has_expansions(self) -> bool {
+        let mut facts = self.protocols.iter();
+        facts.any(|facts| !facts.expansions.is_empty())
+    }
+
+    /// Returns the placeholder for whole segments of this name.
+    pub(super) fn expansion(self, name: &str) -> Result<(&'static str, Expansion), String> {
+        let mut known = self.protocols.iter().flat_map(|facts| facts.expansions);
+        match known.find(|(known, _)| *known == name) {
+            Some(found) => Ok(*found),
+            None => Err(unknown(name, self)),
         }
     }
 
@@ -176,6 +194,16 @@ impl Template {
             .all(|part| matches!(part, Part::Placeholder(_)))
     }
 
+    /// Returns whether the text has a value of the request, or a part of it.
+    pub(super) fn carries(&self, value: &str) -> bool {
+        self.parts.iter().any(|part| match part {
+            Part::Placeholder(Placeholder::Value(name) | Placeholder::Part(name, _)) => {
+                name == value
+            }
+            Part::Placeholder(_) | Part::Literal(_) => false,
+        })
+    }
+
     /// Returns whether the text has a placeholder.
     pub fn has_placeholder(&self) -> bool {
         self.parts
@@ -223,13 +251,17 @@ fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, St
     if let Some(part) = vocabulary.part(name) {
         return Ok(part);
     }
+    Err(unknown(name, vocabulary))
+}
+
+fn unknown(name: &str, vocabulary: Vocabulary<'_>) -> String {
     // A text that does not look like a name may be part of a secret.
     let is_name = name
         .bytes()
-        .all(|b| b.is_ascii_lowercase() || b"_*.".contains(&b));
+        .all(|b| b.is_ascii_lowercase() || b"_*./".contains(&b));
     let shown = if is_name { name } else { "…" };
     let known = vocabulary.known();
-    Err(format!("\"{{{shown}}}\" is not a placeholder: {known}"))
+    format!("\"{{{shown}}}\" is not a placeholder: {known}")
 }
 
 impl fmt::Display for Template {

@@ -24,22 +24,24 @@ use crate::protocol::facts::{Content, Meaning};
 
 /// Returns the meaning of a status, which is looked at before the body.
 pub fn verdict(status: u16, rules: &ResponseRules) -> Verdict {
-    rules
-        .status
-        .verdict(status)
-        .unwrap_or_else(|| match status {
-            200 => Verdict::Found,
-            204 => Verdict::NotFound,
-            404 => meaning(rules.protocol.status_404),
-            401 | 403 | 407 | 408 | 425 | 429 => Verdict::Temporary,
-            300..=499 => Verdict::Permanent,
-            _ => Verdict::Temporary,
-        })
+    let is_write = rules.protocol.content == Content::Written;
+    // What the operator says of lookups and lists would be wrong for a write.
+    let configured = rules.status.verdict(status).filter(|_| !is_write);
+    configured.unwrap_or_else(|| match status {
+        200..=299 if is_write => Verdict::Found,
+        200 => Verdict::Found,
+        204 => Verdict::NotFound,
+        404 => meaning(rules.protocol.status_404),
+        401 | 403 | 407 | 408 | 425 | 429 => Verdict::Temporary,
+        300..=499 => Verdict::Permanent,
+        _ => Verdict::Temporary,
+    })
 }
 
 fn meaning(meaning: Meaning) -> Verdict {
     match meaning {
         Meaning::NotFound => Verdict::NotFound,
+        Meaning::Done => Verdict::Done,
         Meaning::Temporary => Verdict::Temporary,
         Meaning::Permanent => Verdict::Permanent,
     }
@@ -50,6 +52,7 @@ pub fn without_body(status: u16, verdict: Verdict) -> Outcome {
     match verdict {
         Verdict::Found | Verdict::Temporary => Outcome::Temporary(Reason::Answered(status).into()),
         Verdict::NotFound => Outcome::NotFound,
+        Verdict::Done => Outcome::Done,
         Verdict::Permanent => Outcome::Permanent(Reason::Answered(status).into()),
     }
 }
@@ -68,10 +71,11 @@ pub fn read(content_type: &str, body: &[u8], rules: &ResponseRules) -> Outcome {
         Response::Text => false,
         Response::Auto => is_json(content_type),
     };
-    let value = if is_json {
-        read_json(body, rules)
-    } else {
-        read_text(body)
+    let value = match rules.protocol.content {
+        Content::Written => return written(content_type, is_json, body, rules),
+        _ if is_json => read_json(body, rules),
+        Content::Text => read_whole_text(content_type, body),
+        Content::Value | Content::Document | Content::Rows => read_text(body),
     };
     match value {
         // Checked here for all kinds of values: a list, too, may be joined to nothing but blanks.
@@ -129,6 +133,46 @@ fn read_text(body: &[u8]) -> Result<Value, Failure> {
     }
 }
 
+/// Reads text of any number of lines, exactly as it is.
+fn read_whole_text(content_type: &str, body: &[u8]) -> Result<Value, Failure> {
+    if is_html(content_type, body) {
+        return Err(failure("HTML where text is expected"));
+    }
+    match String::from_utf8(body.to_vec()) {
+        Ok(text) => Ok(Value::Text(text)),
+        Err(_) => Err(Failure::new(Reason::ValueCannotBeSent, "not UTF-8")),
+    }
+}
+
+/// Returns whether a body is a page for a person, as error pages of proxies are. Its label alone
+/// says little, as some frameworks send every answer as text/html, and so does a "<" alone.
+fn is_html(content_type: &str, body: &[u8]) -> bool {
+    let text = trim_text(body);
+    let begins_with = |tag: &str| {
+        let start = text.get(..tag.len()).unwrap_or_default();
+        start.eq_ignore_ascii_case(tag.as_bytes())
+    };
+    let is_labelled = content_type
+        .trim()
+        .to_ascii_lowercase()
+        .starts_with("text/html");
+    is_labelled && begins_with("<") || begins_with("<!doctype html") || begins_with("<html")
+}
+
+/// Returns the outcome of a write that a 2xx says is done.
+fn written(content_type: &str, is_json: bool, body: &[u8], rules: &ResponseRules) -> Outcome {
+    if is_html(content_type, body) {
+        return not_understood("HTML where an API would answer");
+    }
+    if !is_json || rules.error.is_none() || trim_text(body).is_empty() {
+        return Outcome::Done;
+    }
+    match read_json(body, rules) {
+        Ok(_) => Outcome::Done,
+        Err(failure) => Outcome::Temporary(failure),
+    }
+}
+
 /// Returns a text without the blanks around it and without a byte order mark, which some editors
 /// and languages write.
 pub fn trim_text(body: &[u8]) -> &[u8] {
@@ -148,6 +192,8 @@ fn read_json(body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
     })?;
     let is_object = root.get().starts_with('{');
     let pointer = match &rules.value {
+        // A write brings no value, wherever that of a lookup is.
+        _ if rules.protocol.content == Content::Written => "",
         Some(pointer) => pointer.as_str(),
         None if is_object => rules.protocol.object_value.unwrap_or(""),
         None => "",
@@ -163,6 +209,9 @@ fn read_json(body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
             Content::Value => scalar_or_list(value, rules),
             Content::Text => text_of(value),
             Content::Document => Ok(document(value)),
+            Content::Rows if value.get() == "null" => Ok(Value::Empty),
+            Content::Rows => Ok(Value::Text(value.get().to_owned())),
+            Content::Written => Ok(Value::Empty),
         },
         Pointed::Nowhere => Ok(Value::Nowhere),
         Pointed::Wrong => Err(failure("\"value\" points through a value without members")),

@@ -18,7 +18,7 @@ use super::in_flight::InFlightPermits;
 use super::send::{OutgoingCall, Progress, SendError, Sender};
 use super::targets::Health;
 use crate::config::Verdict;
-use crate::outcome::{Failure, Outcome, Reason};
+use crate::outcome::{Effect, Failure, Outcome, Reason};
 
 /// The end of one attempt.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Attempt {
     ) -> Self {
         let response = match sender.send(url, call, progress).await {
             Ok(response) => response,
-            Err(error) => return Self::unanswered(sender, error),
+            Err(error) => return Self::unanswered(sender, error, call, progress),
         };
         let rules = &sender.table.endpoint.response_rules;
         let status = response.status().as_u16();
@@ -74,9 +74,18 @@ impl Attempt {
         let content_type = header(&response, CONTENT_TYPE)
             .unwrap_or_default()
             .to_owned();
-        let outcome = match body::read(response, sender.table.endpoint.max_response).await {
+        let most = sender.table.endpoint.max_response;
+        let body = if sender.writes() {
+            body::read_if_any(response, most).await
+        } else {
+            body::read(response, most).await
+        };
+        let outcome = match body {
             Ok(body) => answer::read(&content_type, &body, rules),
-            Err(failure) => Outcome::Temporary(failure),
+            Err(failure) => Outcome::Temporary(Failure {
+                effect: effect(progress),
+                ..failure
+            }),
         };
         Self {
             fetched: Fetched::new(outcome, lifetime),
@@ -85,7 +94,12 @@ impl Attempt {
         }
     }
 
-    fn unanswered(sender: &Sender, error: SendError) -> Self {
+    fn unanswered(
+        sender: &Sender,
+        error: SendError,
+        call: &OutgoingCall,
+        progress: &Progress,
+    ) -> Self {
         let error = match error {
             SendError::Http(error) => error,
             SendError::Credentials(failure) => {
@@ -106,13 +120,16 @@ impl Attempt {
         } else {
             Health::Unhealthy
         };
+        let is_unprocessed = error.is_connect() || sender.is_unprocessed(&error, call);
+        let mut failure = failure(&error);
+        if !is_unprocessed {
+            failure.effect = effect(progress);
+        }
         Self {
             health,
             // A policy request may have been counted if any of it was sent.
-            try_next: error.is_connect()
-                || sender.is_unprocessed(&error)
-                || sender.is_repeatable() && is_broken_connection(&error),
-            fetched: Outcome::Temporary(failure(&error)).into(),
+            try_next: is_unprocessed || sender.is_repeatable() && is_broken_connection(&error),
+            fetched: Outcome::Temporary(failure).into(),
         }
     }
 
@@ -133,11 +150,23 @@ impl Attempt {
             }
             Some(_) => (Reason::TimedOut.into(), Health::Unhealthy),
         };
+        let failure = Failure {
+            effect: effect(progress),
+            ..failure
+        };
         Self {
             fetched: Outcome::Temporary(failure).into(),
             health,
             try_next: false,
         }
+    }
+}
+
+/// Returns what a call has changed that got no answer.
+fn effect(progress: &Progress) -> Effect {
+    match progress.may_have_arrived() {
+        true => Effect::Unknown,
+        false => Effect::Nothing,
     }
 }
 

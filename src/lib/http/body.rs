@@ -1,11 +1,17 @@
 //! The body of an answer: read to its end within a limit, or drained.
 
+use std::convert::Infallible;
 use std::io::Read as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt as _;
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Frame, SizeHint};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use reqwest::{Response, Version};
 use tokio::time::timeout;
@@ -17,16 +23,28 @@ use crate::outcome::{Failure, Reason};
 /// Reads a body to its end. The limit holds for the bytes as they come and for those after
 /// decompression, so that a few bytes of gzip cannot fill the memory.
 pub async fn read(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
+    let headers = response.headers();
+    let ends_with_connection = response.version() < Version::HTTP_2 && !is_delimited(headers);
+    // Its checksums show that it is complete.
+    let is_gzip = is_gzip(headers);
+    let bytes = read_if_any(response, limit).await?;
+    // A server that crashes after the head sends the same bytes. Read as an empty answer, this
+    // could become "not found", and mail would bounce.
+    if ends_with_connection && !is_gzip && trim_text(&bytes).is_empty() {
+        return Err(cut_short(
+            "only the end of the connection ends an empty body",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads a body to its end, as `read` does, where it makes no difference whether there is one.
+pub async fn read_if_any(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let length = response.content_length().unwrap_or(0);
     if usize::try_from(length).map_or(true, |length| length > limit) {
         return Err(Reason::AnswerTooLong.into());
     }
-    let headers = response.headers();
-    let is_gzip = headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip"));
-    let ends_with_connection =
-        response.version() < Version::HTTP_2 && !is_delimited(response.headers());
+    let is_gzip = is_gzip(response.headers());
     let bytes = if response.version() == Version::HTTP_2 {
         whole_stream(response, limit).await?
     } else {
@@ -35,14 +53,54 @@ pub async fn read(response: Response, limit: usize) -> Result<Vec<u8>, Failure> 
     if is_gzip {
         return inflate(&bytes, limit);
     }
-    // A server that crashes after the head sends the same bytes. Read as an empty answer, this
-    // could become "not found", and mail would bounce.
-    if ends_with_connection && trim_text(&bytes).is_empty() {
-        return Err(cut_short(
-            "only the end of the connection ends an empty body",
-        ));
-    }
     Ok(bytes)
+}
+
+fn is_gzip(headers: &HeaderMap) -> bool {
+    let coding = headers.get(CONTENT_ENCODING);
+    coding.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip"))
+}
+
+/// The body of a call, which notes when it is being sent: from then on the backend may act on it.
+#[derive(Debug)]
+pub struct NotedBody {
+    bytes: Option<Bytes>,
+    sending: Arc<AtomicBool>,
+}
+
+impl NotedBody {
+    /// Makes a body, and what it notes.
+    pub fn new(bytes: Bytes) -> (Self, Arc<AtomicBool>) {
+        // The client does not ask an empty body for its bytes.
+        let sending = Arc::new(AtomicBool::new(bytes.is_empty()));
+        let body = Self {
+            bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
+            sending: Arc::clone(&sending),
+        };
+        (body, sending)
+    }
+}
+
+impl hyper::body::Body for NotedBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.sending.store(true, Ordering::Relaxed);
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = self.bytes.as_ref().map_or(0, Bytes::len);
+        SizeHint::with_exact(length as u64)
+    }
 }
 
 /// Returns whether an HTTP/1 body says where it ends: by chunks or by its length (RFC 9112, section

@@ -7,12 +7,15 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
+use super::json::{put_each, put_text};
+use super::transaction::put_transaction;
 use crate::config::{
-    Body, HeaderText, Json, Parameters, Part, Placeholder, Table, Target, Template,
+    Body, Endpoint, HeaderText, Json, Parameters, Part, Placeholder, Segment, Table, Target,
+    Template,
 };
 use crate::outcome::{Failure, Outcome, Reason};
-use crate::protocol::facts::Meaning;
-use crate::request::{Request, split_address};
+use crate::protocol::facts::{Expansion, Meaning};
+use crate::request::{Kind, Request, split_address};
 
 /// Escapes everything but the unreserved characters of RFC 3986.
 pub const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -39,6 +42,12 @@ pub struct Call {
 /// which there is no call.
 pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
     let endpoint = &table.endpoint;
+    check_needs(endpoint, request)?;
+    if let Kind::Write(write) = &request.kind {
+        for operation in &write.operations {
+            check_needs(endpoint, &operation.request)?;
+        }
+    }
     let key = table.protocol.key.and_then(|name| request.value(name));
     let values = Values {
         table,
@@ -64,6 +73,24 @@ pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
     })
 }
 
+/// Refuses a request whose call does not carry what tells it from that of another user.
+fn check_needs(endpoint: &Endpoint, request: &Request) -> Result<(), Outcome> {
+    let Some(name) = request.needs else {
+        return Ok(());
+    };
+    let detail = if request.value(name).unwrap_or_default().is_empty() {
+        format!("the key needs a {name}, and the request has none")
+    } else if !endpoint.carries(name) {
+        format!("the key needs a {name}, and the call does not carry it; write {{{name}}} in it")
+    } else {
+        return Ok(());
+    };
+    Err(Outcome::Permanent(Failure::new(
+        Reason::KeyCannotBeSent,
+        detail,
+    )))
+}
+
 /// The longest URL that the HTTP client sends (the http crate's limit of a URI).
 const MAX_URL: usize = 65_534;
 
@@ -87,6 +114,7 @@ impl Values<'_> {
         let failure = || Reason::KeyCannotBeSent.into();
         match self.table.protocol.unfit {
             Meaning::NotFound => Outcome::NotFound,
+            Meaning::Done => Outcome::Done,
             Meaning::Temporary => Outcome::Temporary(failure()),
             Meaning::Permanent => Outcome::Permanent(failure()),
         }
@@ -94,7 +122,7 @@ impl Values<'_> {
 
     fn url(&self, target: &Target) -> Result<Url, Outcome> {
         let mut url = target.base.clone();
-        if target.segments.iter().any(Template::has_placeholder) {
+        if target.segments.iter().any(Segment::has_placeholder) {
             let mut path = String::new();
             self.put_path(target, &mut path)?;
             url.set_path(&path);
@@ -138,6 +166,7 @@ impl Values<'_> {
                 self.put_json(json, &mut text)?;
                 Ok(Some(text.into_bytes()))
             }
+            Body::Value(name) => Ok(Some(self.request.value(name).unwrap_or_default().to_vec())),
         }
     }
 
@@ -153,8 +182,9 @@ impl Values<'_> {
                         Part::Placeholder(name) => text.extend_from_slice(&self.value(name)?),
                     }
                 }
-                put_json_text(&text, out)?;
+                put_text(&text, out)?;
             }
+            Json::All if self.request.is_write() => put_transaction(self.request, out)?,
             Json::All => {
                 // The first of several attributes of one name, as for a placeholder.
                 let mut seen = HashSet::new();
@@ -164,9 +194,9 @@ impl Values<'_> {
                     .iter()
                     .filter(|(name, _)| seen.insert(name.as_ref()));
                 put_each(('{', '}'), members, out, |(name, value), out| {
-                    put_json_text(name, out)?;
+                    put_text(name, out)?;
                     out.push(':');
-                    put_json_text(value, out)
+                    put_text(value, out)
                 })?;
             }
             Json::List(list) => {
@@ -176,7 +206,7 @@ impl Values<'_> {
             }
             Json::Object(members) => {
                 put_each(('{', '}'), members, out, |(name, value), out| {
-                    put_json_text(name.as_bytes(), out)?;
+                    put_text(name.as_bytes(), out)?;
                     out.push(':');
                     self.put_json(value, out)
                 })?;
@@ -187,17 +217,42 @@ impl Values<'_> {
 
     fn put_path(&self, target: &Target, out: &mut String) -> Result<(), Outcome> {
         for segment in &target.segments {
+            match segment {
+                Segment::Text(template) => {
+                    out.push('/');
+                    let start = out.len();
+                    self.put_template(template, out)?;
+                    if template.has_placeholder() && is_dots(&out[start..]) {
+                        return Err(self.unfit());
+                    }
+                }
+                Segment::Expansion(_, Expansion::Segments(name)) => {
+                    let value = self.request.value(name).unwrap_or_default();
+                    // The path of all keys is no segment at all.
+                    if !(value.is_empty() && self.request.is_list()) {
+                        self.put_segments(value.split(|byte| *byte == b'/'), out)?;
+                    }
+                }
+                Segment::Expansion(_, Expansion::Needed(name)) => {
+                    if self.request.needs == Some(name) {
+                        self.put_segments(self.request.value(name), out)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_segments<'v>(
+        &self,
+        segments: impl IntoIterator<Item = &'v [u8]>,
+        out: &mut String,
+    ) -> Result<(), Outcome> {
+        for segment in segments {
             out.push('/');
             let start = out.len();
-            self.put_template(segment, out)?;
-            // A key of dots would name another resource. URL parsers also take "%2e" for a dot
-            // (WHATWG URL, section 4.4), and a template may hold it.
-            let is_dots = |text: &str| {
-                // "%2e%2e" is the longest way to write it.
-                text.len() <= 6
-                    && ["", ".", ".."].contains(&&*text.to_ascii_lowercase().replace("%2e", "."))
-            };
-            if segment.has_placeholder() && is_dots(&out[start..]) {
+            put_escaped(segment, out);
+            if is_dots(&out[start..]) {
                 return Err(self.unfit());
             }
         }
@@ -273,6 +328,14 @@ impl Values<'_> {
     }
 }
 
+/// Returns whether a segment would name another resource. URL parsers also take "%2e" for a dot
+/// (WHATWG URL, section 4.4), and a template may hold it.
+fn is_dots(segment: &str) -> bool {
+    // "%2e%2e" is the longest way to write it.
+    segment.len() <= 6
+        && ["", ".", ".."].contains(&&*segment.to_ascii_lowercase().replace("%2e", "."))
+}
+
 fn put_pair_start(at: usize, name: &[u8], out: &mut String) {
     if at > 0 {
         out.push('&');
@@ -283,30 +346,4 @@ fn put_pair_start(at: usize, name: &[u8], out: &mut String) {
 
 fn put_escaped(value: &[u8], out: &mut String) {
     out.extend(percent_encode(value, ESCAPED));
-}
-
-/// Puts members between brackets, separated by commas.
-fn put_each<T>(
-    brackets: (char, char),
-    members: impl IntoIterator<Item = T>,
-    out: &mut String,
-    put: impl Fn(T, &mut String) -> Result<(), Outcome>,
-) -> Result<(), Outcome> {
-    out.push(brackets.0);
-    for (i, member) in members.into_iter().enumerate() {
-        if i > 0 {
-            out.push(',');
-        }
-        put(member, out)?;
-    }
-    out.push(brackets.1);
-    Ok(())
-}
-
-/// Puts a JSON string. Bytes that are not UTF-8 cannot be sent in JSON.
-fn put_json_text(text: &[u8], out: &mut String) -> Result<(), Outcome> {
-    let unfit = || Outcome::Temporary(Failure::new(Reason::KeyCannotBeSent, "not UTF-8, for JSON"));
-    let text = std::str::from_utf8(text).map_err(|_| unfit())?;
-    out.push_str(&serde_json::to_string(text).map_err(|_| unfit())?);
-    Ok(())
 }

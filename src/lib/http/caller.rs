@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Attempt;
-use super::call::compose;
+use super::call::{Call, compose};
 use super::freshness::Fetched;
 use super::in_flight::InFlightLimit;
 use super::pool::Pool;
@@ -25,10 +25,10 @@ use crate::serve::workers::PerWorker;
 #[derive(Debug)]
 pub struct Caller {
     sender: Sender,
-    targets: Targets,
-    in_flight: InFlightLimit,
+    targets: Arc<Targets>,
+    in_flight: Arc<InFlightLimit>,
     timers: PerWorker<Timers>,
-    meter: Meter,
+    meter: Arc<Meter>,
 }
 
 impl Caller {
@@ -36,11 +36,44 @@ impl Caller {
     pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, String> {
         let endpoint = &table.endpoint;
         Ok(Self {
-            targets: Targets::new(endpoint),
-            in_flight: InFlightLimit::new(endpoint.max_in_flight, Arc::clone(&shared.calls)),
+            targets: Arc::new(Targets::new(endpoint)),
+            in_flight: Arc::new(InFlightLimit::new(
+                endpoint.max_in_flight,
+                Arc::clone(&shared.calls),
+            )),
             timers: PerWorker::default(),
-            meter: shared.metrics.meter(&table.name),
+            meter: Arc::new(shared.metrics.meter(&table.name)),
             sender: Sender::new(table, shared)?,
+        })
+    }
+
+    /// Makes the caller for other calls of the same table, within its limit and counted with its
+    /// own. If they go to the same hosts, one finds for the other that these are down.
+    pub fn beside(&self, endpoint: config::Endpoint, shared: &mut Shared) -> Result<Self, String> {
+        let origins = |endpoint: &config::Endpoint| {
+            let targets = endpoint.targets.iter();
+            targets
+                .map(|target| target.origin.clone())
+                .collect::<Vec<_>>()
+        };
+        let has_same_hosts = origins(&endpoint) == origins(&self.table().endpoint);
+        Ok(Self {
+            targets: if has_same_hosts {
+                Arc::clone(&self.targets)
+            } else {
+                Arc::new(Targets::new(&endpoint))
+            },
+            in_flight: Arc::clone(&self.in_flight),
+            timers: PerWorker::default(),
+            meter: Arc::clone(&self.meter),
+            sender: Sender::new(
+                config::Table {
+                    protocol: endpoint.response_rules.protocol,
+                    endpoint,
+                    ..self.table().clone()
+                },
+                shared,
+            )?,
         })
     }
 
@@ -69,18 +102,27 @@ impl Caller {
         self.targets.states()
     }
 
-    /// Makes the call for a request whose key is normalised, within the table's request-timeout.
-    pub async fn ask(&self, request: &Request, id: RequestId) -> Fetched {
-        let call = match compose(self.table(), request) {
-            Ok(call) => call,
-            Err(outcome) => return outcome.into(),
-        };
+    /// Makes the call for a request whose key is normalised, within the table's request-timeout, and
+    /// within the time that its peer waits.
+    pub async fn ask(&self, request: &Request, id: RequestId, until: Instant) -> Fetched {
+        match compose(self.table(), request) {
+            Ok(call) => self.make(call, id, until).await,
+            Err(outcome) => outcome.into(),
+        }
+    }
+
+    /// Makes a call, as `ask` does.
+    pub async fn make(&self, call: Call, id: RequestId, until: Instant) -> Fetched {
         // Before the wait for a permit: a request that no target will get would wait in vain, and
         // could end as "backend busy" where the backend is down.
         if self.targets.would_all_reject() {
             return Outcome::Temporary(Reason::Down.into()).into();
         }
-        let deadline = Instant::now() + self.table().endpoint.request_timeout;
+        let deadline = until.min(Instant::now() + self.table().endpoint.request_timeout);
+        if deadline <= Instant::now() {
+            // All its time has passed while others were before it.
+            return Outcome::Temporary(Reason::TimedOut.into()).into();
+        }
         let Ok(Some(permits)) = timeout_at(deadline, self.in_flight.acquire()).await else {
             return Outcome::Temporary(Reason::Busy.into()).into();
         };

@@ -20,7 +20,7 @@ pub fn headers(endpoint: &Endpoint) -> HeaderMap {
         headers.insert(ACCEPT_ENCODING, gzip.clone());
     }
     let content_type = match &endpoint.body {
-        Body::None => None,
+        Body::None | Body::Value(_) => None,
         Body::Form(_) => Some("application/x-www-form-urlencoded"),
         Body::Json(_) => Some("application/json"),
     };

@@ -1,6 +1,7 @@
 //! Calls to a backend: a request becomes an HTTP call, and its answer an outcome.
 //!
-//! Pure functions: `call` composes what is sent, with the `headers` that all calls have; `answer`
+//! Pure functions: `call` composes what is sent, with the `headers` that all calls have, as `json`
+//! or, for a whole `transaction`, as the JSON of it; `answer`
 //! says what a response means, `redirect` where one leads, `freshness` how long an answer may be
 //! cached and `error` what an error of the client means.
 //!
@@ -22,11 +23,14 @@ pub mod error;
 pub mod freshness;
 pub mod headers;
 pub mod in_flight;
+pub mod json;
 pub mod oauth;
 pub mod pool;
 pub mod redirect;
 pub mod resolver;
+pub mod rows;
 pub mod send;
 pub mod shared;
 pub mod targets;
 pub mod tls;
+pub mod transaction;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use reqwest::header::{
 use reqwest::{Method, Response, StatusCode, Url, Version};
 use tokio::time::{Instant, sleep};
 
-use super::body::drain;
+use super::body::{NotedBody, drain};
 use super::call::Call;
 use super::error::{is_broken_connection, is_dropped_before_its_body, is_unprocessed};
 use super::headers::headers;
@@ -25,6 +26,7 @@ use super::shared::Shared;
 use crate::config::{self, Compression};
 use crate::observe::log::RequestId;
 use crate::outcome::Failure;
+use crate::protocol::facts::Content;
 
 /// How often a call that the server did not process is sent again.
 ///
@@ -65,6 +67,16 @@ pub struct Progress {
     pub status: Option<u16>,
     /// Why the redirect that it is was not followed.
     pub not_followed: Option<Cow<'static, str>>,
+    /// Whether any of the request may have been sent, where that makes a difference.
+    sending: Option<Arc<AtomicBool>>,
+}
+
+impl Progress {
+    /// Returns whether the backend may have acted on the request.
+    pub fn may_have_arrived(&self) -> bool {
+        let sending = self.sending.as_ref();
+        sending.is_some_and(|sending| sending.load(Ordering::Relaxed))
+    }
 }
 
 /// Why there is no answer.
@@ -94,9 +106,14 @@ impl Sender {
         &self.pool
     }
 
-    /// Returns whether the table's requests do no harm if they are sent twice.
+    /// Returns whether the calls do no harm if they are sent twice.
     pub fn is_repeatable(&self) -> bool {
         self.table.protocol.is_repeatable
+    }
+
+    /// Returns whether the calls are writes.
+    pub fn writes(&self) -> bool {
+        self.table.protocol.content == Content::Written
     }
 
     /// Returns a composed call with what is the same in each of its attempts.
@@ -117,6 +134,7 @@ impl Sender {
             sent_at: self.tokens.is_none().then_some(started),
             status: None,
             not_followed: None,
+            sending: None,
         }
     }
 
@@ -169,7 +187,7 @@ impl Sender {
         let mut redirects = 0;
         let mut url = Cow::Borrowed(url);
         loop {
-            let request = self.request(&url, call, token);
+            let request = self.request(&url, call, token, progress);
             let client = self.pool.client(&url, self.is_repeatable() && retries > 0);
             match client.execute(request).await {
                 Ok(response) => {
@@ -191,7 +209,7 @@ impl Sender {
                     }
                     return Ok(response);
                 }
-                Err(error) if refusals < MAX_REFUSALS && self.is_unprocessed(&error) => {
+                Err(error) if refusals < MAX_REFUSALS && self.is_unprocessed(&error, call) => {
                     Box::pin(sleep(pause_before(refusals))).await;
                     refusals += 1;
                 }
@@ -203,10 +221,10 @@ impl Sender {
 
     /// Returns whether a call was provably not processed, so that it may be sent again whatever it
     /// asks.
-    pub fn is_unprocessed(&self, error: &reqwest::Error) -> bool {
+    pub fn is_unprocessed(&self, error: &reqwest::Error, call: &OutgoingCall) -> bool {
         let endpoint = &self.table.endpoint;
         // Where a request has a body, a server cannot have acted on its head alone.
-        let has_body = endpoint.method != Method::GET;
+        let has_body = call.body.as_ref().is_some_and(|body| !body.is_empty());
         is_unprocessed(error)
             || (has_body || self.is_repeatable())
                 && is_dropped_before_its_body(error, endpoint.transport.http_version)
@@ -243,6 +261,7 @@ impl Sender {
         url: &Url,
         call: &OutgoingCall,
         token: Option<&HeaderValue>,
+        progress: &mut Progress,
     ) -> reqwest::Request {
         let method = &self.table.endpoint.method;
         let mut request = reqwest::Request::new(method.clone(), url.clone());
@@ -260,7 +279,13 @@ impl Sender {
                 // Some servers answer 411 to a POST without it (RFC 9110, section 8.6).
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
-            *request.body_mut() = Some(body.into());
+            *request.body_mut() = Some(if self.writes() {
+                let (body, sending) = NotedBody::new(body);
+                progress.sending = Some(sending);
+                reqwest::Body::wrap(body)
+            } else {
+                body.into()
+            });
         }
         *request.headers_mut() = headers;
         request

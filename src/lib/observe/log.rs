@@ -20,8 +20,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::observe::metrics::{Meter, Metrics};
-use crate::outcome::{Failure, Outcome, Reason};
-use crate::request::Request;
+use crate::outcome::{Effect, Failure, Outcome, Reason};
+use crate::request::{Kind, Request};
 use crate::sync::Mutex;
 
 /// Changes the level of a running program.
@@ -100,7 +100,11 @@ pub fn printable(bytes: &[u8]) -> String {
 
 /// The id of one request, the same in the log and in `X-Request-Id`.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestId(u64);
+pub struct RequestId {
+    number: u64,
+    /// The call among several for the request; the first has none.
+    part: usize,
+}
 
 /// The first part of each id, different in each process.
 static PROCESS: LazyLock<String> =
@@ -110,14 +114,27 @@ impl RequestId {
     /// Returns an id that no other request of this process has, and most likely none of another.
     pub fn next() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        Self(COUNT.fetch_add(1, Ordering::Relaxed))
+        Self {
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
+            part: 0,
+        }
+    }
+
+    /// Returns the id of one of several calls for the request: a backend may take calls with one id
+    /// for the same call.
+    pub fn part(self, part: usize) -> Self {
+        Self { part, ..self }
     }
 }
 
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&PROCESS)?;
-        write!(f, "{:x}", self.0)
+        write!(f, "{:x}", self.number)?;
+        match self.part {
+            0 => Ok(()),
+            part => write!(f, ".{part}"),
+        }
     }
 }
 
@@ -139,9 +156,13 @@ pub struct Record<'r> {
 pub struct Recorder {
     /// Counts the requests that reach no table.
     without_table: Option<Meter>,
-    /// Grows with the configuration only: its keys are names of tables and reasons.
-    warnings: Mutex<HashMap<(Box<str>, Reason), LastWarning>>,
+    /// Grows with the configuration only: its keys are names of tables and reasons. What a write has
+    /// left behind must not be lost among failures that have changed nothing.
+    warnings: Mutex<HashMap<WarnedOf, LastWarning>>,
 }
+
+/// What has a warning of its own: a table, a reason, and what the failure has left behind.
+type WarnedOf = (Box<str>, Reason, Effect);
 
 /// The last warning for a table and a reason.
 #[derive(Debug)]
@@ -187,20 +208,21 @@ impl Recorder {
         }
         let line = Line::new(table, outcome, duration, record);
         if is_debug {
-            line.debug(record);
+            line.debug(record, outcome.failure());
         }
         if let Some(failure) = outcome.failure()
-            && let Some(suppressed) = self.may_warn(table, failure.reason)
+            && let Some(suppressed) = self.may_warn(table, failure)
         {
             line.warn(failure, suppressed);
         }
     }
 
     /// Returns how many warnings were suppressed before this one, or nothing to suppress this one.
-    fn may_warn(&self, table: &str, reason: Reason) -> Option<u64> {
+    fn may_warn(&self, table: &str, failure: &Failure) -> Option<u64> {
         let now = Instant::now();
         let mut warnings = self.warnings.lock();
-        match warnings.get_mut(&(Box::from(table), reason)) {
+        let key = (Box::from(table), failure.reason, failure.effect);
+        match warnings.get_mut(&key) {
             Some(last) if now.duration_since(last.at) < WARN_EVERY => {
                 last.suppressed += 1;
                 None
@@ -214,7 +236,7 @@ impl Recorder {
                     at: now,
                     suppressed: 0,
                 };
-                warnings.insert((table.into(), reason), first);
+                warnings.insert(key, first);
                 Some(0)
             }
         }
@@ -244,8 +266,9 @@ impl<'r> Line<'r> {
         }
     }
 
-    fn debug(&self, record: &Record<'_>) {
+    fn debug(&self, record: &Record<'_>, failure: Option<&Failure>) {
         let key = record.request.map(|request| subject(request, record.shown));
+        let left = failure.filter(|failure| failure.effect != Effect::Nothing);
         debug!(
             table = self.table,
             outcome = self.outcome,
@@ -253,19 +276,17 @@ impl<'r> Line<'r> {
             request_id = self.request_id,
             duration_ms = self.duration_ms,
             queue_id = self.queue_id,
-            "{}: {}: {}",
+            "{}: {}: {}{}",
             self.table,
             self.outcome,
-            key.unwrap_or_default()
+            key.unwrap_or_default(),
+            left.map_or_else(String::new, why)
         );
     }
 
     /// Logs a failure without the key or any address.
     fn warn(&self, failure: &Failure, suppressed: u64) {
-        let detail = match failure.detail.as_ref() {
-            "" => String::new(),
-            detail => format!(": {}", printable_text(detail)),
-        };
+        let detail = why(failure);
         let others = match suppressed {
             0 => String::new(),
             n => format!(" ({n} more like this)"),
@@ -284,10 +305,26 @@ impl<'r> Line<'r> {
     }
 }
 
+/// Returns the details of a failure, as the end of a line.
+fn why(failure: &Failure) -> String {
+    let detail = match failure.detail.as_ref() {
+        "" => String::new(),
+        detail => format!(": {}", printable_text(detail)),
+    };
+    let effect = match failure.effect {
+        Effect::Nothing | Effect::Part => "",
+        Effect::Unknown => ": it may have been done nevertheless",
+    };
+    format!("{detail}{effect}")
+}
+
 /// Returns what only a debug line may contain: the table that a request names, and the values that
 /// its protocol allows in the log, under their names if there are several.
 fn subject(request: &Request, shown: &[&str]) -> String {
     let table = request.table.as_deref().map(printable);
+    if request.is_hidden() {
+        return table.unwrap_or_default();
+    }
     let values = shown.iter().filter_map(|name| {
         let value = printable(request.value(name)?);
         Some(match shown.len() {
@@ -295,9 +332,20 @@ fn subject(request: &Request, shown: &[&str]) -> String {
             _ => format!("{name}={value}"),
         })
     });
-    table
-        .into_iter()
-        .chain(values)
+    let values = table.into_iter().chain(values);
+    let changes = match &request.kind {
+        Kind::Write(write) => write.operations.as_slice(),
+        _ => &[],
+    };
+    /// As many as a usual transaction has.
+    const SHOWN: usize = 4;
+    let more = changes.len().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let changes = changes.iter().take(SHOWN);
+    let changes = changes.map(|one| format!("{} {}", one.change.name(), printable(&one.key)));
+    values
+        .chain(changes)
+        .chain(more)
         .collect::<Vec<_>>()
         .join(" ")
 }

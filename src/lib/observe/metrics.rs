@@ -19,7 +19,7 @@ use crate::outcome::Outcome;
 pub struct Metrics {
     registry: Registry,
     by_table: ByTable,
-    /// Connections accepted from Postfix.
+    /// Connections accepted from the mail server.
     pub connections_accepted: IntCounter,
     /// Idle connections closed to make room for others.
     pub connections_evicted: IntCounter,
@@ -199,7 +199,7 @@ impl Metrics {
             by_table: ByTable::new(&register)?,
             connections_accepted: register.metric(IntCounter::new(
                 "connections_accepted_total",
-                "Connections accepted from Postfix.",
+                "Connections accepted from the mail server.",
             ))?,
             connections_evicted: register.metric(IntCounter::new(
                 "connections_evicted_total",
@@ -220,7 +220,7 @@ impl Metrics {
     /// Returns the counters of one table.
     pub fn meter(&self, table: &str) -> Meter {
         // As with the reloads: each series exists before its first event.
-        for outcome in Outcome::NAMES {
+        for outcome in Outcome::OF_LOOKUPS {
             self.by_table.requests.with_label_values(&[table, outcome]);
         }
         Meter {
@@ -321,7 +321,7 @@ impl ByTable {
         Ok(Self {
             requests: register.counters(
                 "requests_total",
-                "Requests from Postfix, by outcome.",
+                "Requests from the mail server, by outcome.",
                 &by_outcome,
             )?,
             request_duration: register.histograms(
@@ -359,7 +359,7 @@ impl Gauges {
         Ok(Self {
             connections: register.metric(IntGauge::new(
                 "connections",
-                "Open connections from Postfix.",
+                "Open connections from the mail server.",
             ))?,
             in_flight: register.gauges(
                 "backend_calls_in_flight",

@@ -30,7 +30,7 @@ pub struct View {
 /// The state at this moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// The open connections from Postfix.
+    /// The open connections from the mail server.
     pub connections: usize,
     /// Whether the store is up, if there is one.
     pub store: Option<bool>,

@@ -9,9 +9,10 @@ use crate::http::pool::ConnectionBudget;
 #[derive(Clone, Debug)]
 pub(crate) struct Descriptors {
     limit: Option<u64>,
-    /// Connections from Postfix.
+    /// Connections from the mail server.
     connections: usize,
     /// Connections to backends: as many as from Postfix, whose protocols have one request in flight.
+    /// Further calls wait.
     pub(crate) budget: ConnectionBudget,
     /// Connections to the metrics sockets.
     pub(crate) pages: usize,

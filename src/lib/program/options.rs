@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
-use super::exit::Exit;
+use super::usage::DEFAULT_CONFIG;
 use crate::protocol::Facts;
 use crate::serve::socket::Address;
 
@@ -22,8 +22,8 @@ pub enum Command {
     Query {
         /// The table.
         name: String,
-        /// The key of a lookup.
-        key: Option<OsString>,
+        /// What is asked for, as the protocol has it: the key of a lookup.
+        arguments: Vec<OsString>,
     },
     /// Print what accounts have used.
     Limits {
@@ -54,9 +54,6 @@ pub struct Options {
     pub command: Command,
 }
 
-/// The default path of the configuration.
-pub const DEFAULT_CONFIG: &str = "/etc/postgate/config.toml";
-
 impl Options {
     /// Parses the arguments of a program, or returns a message about the first mistake.
     pub fn parse(
@@ -81,12 +78,7 @@ impl Options {
                 }
                 Long("query") => {
                     let name = parser.value().and_then(ValueExt::string).map_err(text)?;
-                    let key = if program.key.is_some() {
-                        key(&mut parser)
-                    } else {
-                        None
-                    };
-                    query = Some((name, key));
+                    query = Some((name, query_arguments(program, &mut parser)?));
                 }
                 Long("limits") if program.counting.is_some() => {
                     commands.push(Command::limits(&mut parser)?);
@@ -100,11 +92,8 @@ impl Options {
                 other => return Err(text(other.unexpected())),
             }
         }
-        if let Some((name, key)) = query {
-            if program.key.is_some() && key.is_none() {
-                return Err("--query needs the name of a table and a key".to_owned());
-            }
-            commands.push(Command::Query { name, key });
+        if let Some((name, arguments)) = query {
+            commands.push(Command::Query { name, arguments });
         }
         if !listen.is_empty() {
             commands.push(Command::Serve(listen));
@@ -157,6 +146,29 @@ fn key(parser: &mut lexopt::Parser) -> Option<OsString> {
     arguments.next()
 }
 
+/// Takes what stands behind the name of a table. The key is the next argument, even if it begins
+/// with "-", since a sender chooses the key; a "--" before it is skipped.
+fn query_arguments(program: &Facts, parser: &mut lexopt::Parser) -> Result<Vec<OsString>, String> {
+    let names = program.query.0.split(' ').skip(1);
+    let (optional, required): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with('['));
+    let mut taken = Vec::new();
+    if required.is_empty() {
+        return Ok(taken);
+    }
+    if let Some(mut arguments) = parser.try_raw_args() {
+        arguments.next_if(|argument| argument == "--");
+        taken.extend(arguments.by_ref().take(required.len()));
+        for _ in optional {
+            let is_option = |argument: &OsStr| argument.as_encoded_bytes().starts_with(b"-");
+            taken.extend(arguments.next_if(|argument| !is_option(argument)));
+        }
+    }
+    if taken.len() < required.len() {
+        return Err("--query needs the name of a table and a key".to_owned());
+    }
+    Ok(taken)
+}
+
 /// Takes the account after the name of a table, if there is one. Options may follow the name, so an
 /// account that begins with "-" needs a "--" before it.
 fn account(parser: &mut lexopt::Parser) -> Option<OsString> {
@@ -171,147 +183,11 @@ fn text(error: lexopt::Error) -> String {
     error.to_string()
 }
 
-/// The content of `--help`, which the manual page shares.
-#[derive(Clone, Debug)]
-pub struct Usage {
-    /// The program.
-    pub program: &'static Facts,
-    /// Its purpose, as a sentence without its subject.
-    pub purpose: String,
-    /// Its options.
-    pub options: Vec<Explained>,
-    /// Its exit statuses, each with its meaning.
-    pub statuses: Vec<(u8, &'static str)>,
-}
-
-/// One option.
-#[derive(Clone, Debug)]
-pub struct Explained {
-    /// `-c`, or empty.
-    pub short: &'static str,
-    /// `--config`.
-    pub long: &'static str,
-    /// The name of its value, or empty.
-    pub value: &'static str,
-    /// Its effect, in lines that fit into a terminal.
-    pub text: String,
-}
-
-impl Usage {
-    /// Returns the usage of a program.
-    pub fn of(program: &'static Facts) -> Self {
-        Self {
-            program,
-            purpose: format!("Answers Postfix's {} from an HTTP API", program.serves),
-            options: options(program),
-            statuses: Exit::ALL
-                .map(|(exit, meaning)| (exit as u8, meaning))
-                .to_vec(),
-        }
-    }
-}
-
-fn options(program: &'static Facts) -> Vec<Explained> {
-    let (query, asks) = program.query;
-    let mut options = vec![
-        option(
-            "-c",
-            "--config",
-            "FILE",
-            &format!("the configuration [{DEFAULT_CONFIG}]"),
-        ),
-        option(
-            "",
-            "--check",
-            "",
-            "read the whole configuration, print every problem or \"ok\"",
-        ),
-        option(
-            "",
-            "--show",
-            "",
-            "print every table as it is after inheritance, secrets hidden",
-        ),
-        option(
-            "",
-            "--listen",
-            "[NAME=]ADDR",
-            "without systemd: listen on 127.0.0.1:9001, [::1]:9001 or\n\
-             /path/to.sock; can be given several times",
-        ),
-        option(
-            "",
-            "--query",
-            query,
-            &format!("ask {asks},\nand print what Postfix would get"),
-        ),
-    ];
-    if program.counting.is_some() {
-        options.extend(options_of_limits());
-    }
-    options.extend([
-        option("-h", "--help", "", "print this help"),
-        option("-V", "--version", "", "print the version"),
-    ]);
-    options
-}
-
-fn options_of_limits() -> [Explained; 2] {
-    [
-        option(
-            "",
-            "--limits",
-            "NAME [ACCOUNT]",
-            "print what ACCOUNT has used of the limits of table NAME, or\n\
-             what those have used that have used most of their limits;\n\
-             write -- before an account that begins with -",
-        ),
-        option(
-            "",
-            "--reset",
-            "NAME ACCOUNT",
-            "forget what ACCOUNT has used of the limits of table NAME",
-        ),
-    ]
-}
-
-fn option(short: &'static str, long: &'static str, value: &'static str, text: &str) -> Explained {
-    Explained {
-        short,
-        long,
-        value,
-        text: text.to_owned(),
-    }
-}
-
-/// Returns the text of `--help`.
-pub fn help(program: &'static Facts) -> String {
-    /// The column of the explanations.
-    const WIDTH: usize = 31;
-    let usage = Usage::of(program);
-    let mut text = format!(
-        "Usage: {} [OPTIONS]\n\n{}, on sockets from systemd.\n\nOptions:\n",
-        program.name, usage.purpose
-    );
-    for option in usage.options {
-        let comma = if option.short.is_empty() { ' ' } else { ',' };
-        let head = format!(
-            "{:>4}{comma} {} {}",
-            option.short, option.long, option.value
-        );
-        let explained = option.text.replace('\n', &format!("\n{:WIDTH$}", ""));
-        text += &format!("{head:<WIDTH$}{explained}\n");
-    }
-    text += "\nExit status:\n";
-    for (status, meaning) in usage.statuses {
-        text += &format!("{status:>4}  {meaning}\n");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::usage::Usage;
+    use crate::protocol::dict::Dict;
     use crate::protocol::policy::Policy;
     use crate::protocol::socketmap::Socketmap;
     use crate::protocol::tcp_lookup::TcpLookup;
@@ -324,9 +200,9 @@ mod tests {
 
     #[test]
     fn commands_are_understood() {
-        let query = |name: &str, key: Option<&str>| Command::Query {
+        let query = |name: &str, arguments: &[&str]| Command::Query {
             name: name.to_owned(),
-            key: key.map(Into::into),
+            arguments: arguments.iter().map(Into::into).collect(),
         };
         let limits = |name: &str, account: Option<&str>| Command::Limits {
             name: name.to_owned(),
@@ -339,33 +215,44 @@ mod tests {
         for (program, arguments, command) in [
             (Policy::FACTS, &["--check"][..], Command::Check),
             (Policy::FACTS, &["--show", "-cx"], Command::Show),
-            (Policy::FACTS, &["--query", "a"], query("a", None)),
+            (Policy::FACTS, &["--query", "a"], query("a", &[])),
             (
                 Socketmap::FACTS,
                 &["--query", "a", "b c"],
-                query("a", Some("b c")),
+                query("a", &["b c"]),
             ),
             (
                 Socketmap::FACTS,
                 &["--query", "a", "--", "-b"],
-                query("a", Some("-b")),
+                query("a", &["-b"]),
             ),
             (
                 TcpLookup::FACTS,
                 &["--query", "a", "-x"],
-                query("a", Some("-x")),
+                query("a", &["-x"]),
             ),
             (
                 TcpLookup::FACTS,
                 &["--query=a", "--check", "-cx"],
-                query("a", Some("--check")),
+                query("a", &["--check"]),
             ),
             (
                 Socketmap::FACTS,
                 &["--query", "a", "--", "--"],
-                query("a", Some("--")),
+                query("a", &["--"]),
             ),
-            (Policy::FACTS, &["--query", "a", "-cx"], query("a", None)),
+            (Policy::FACTS, &["--query", "a", "-cx"], query("a", &[])),
+            (Dict::FACTS, &["--query", "a", "b"], query("a", &["b"])),
+            (
+                Dict::FACTS,
+                &["--query", "a", "b", "c"],
+                query("a", &["b", "c"]),
+            ),
+            (
+                Dict::FACTS,
+                &["--query", "a", "-b", "-cx"],
+                query("a", &["-b"]),
+            ),
             (Policy::FACTS, &["--limits", "a", "-cx"], limits("a", None)),
             (
                 Policy::FACTS,
@@ -441,6 +328,16 @@ mod tests {
             ),
             (Policy::FACTS, &["--limits"], "missing argument"),
             (Policy::FACTS, &["--limits", "a", "--check"], "--reset, and"),
+            (
+                Dict::FACTS,
+                &["--query", "a"],
+                "needs the name of a table and a key",
+            ),
+            (
+                Dict::FACTS,
+                &["--query", "a", "b", "c", "d"],
+                "surplus argument \"d\"",
+            ),
             (Socketmap::FACTS, &["--config"], "missing argument"),
             (Socketmap::FACTS, &["--check", "--show"], "only one of"),
             (Socketmap::FACTS, &["--listen", "9001"], "is not an address"),
@@ -467,14 +364,6 @@ mod tests {
                     }
                 }
             }
-        }
-    }
-
-    #[test]
-    fn help_fits_a_terminal() {
-        for program in protocol::ALL {
-            let help = help(program);
-            assert!(help.lines().all(|line| line.len() <= 100), "{help}");
         }
     }
 }

@@ -1,20 +1,19 @@
-//! `--query`: asks once as Postfix would, and prints the answer as postmap(1) does.
+//! `--query`: asks once as the mail server would, and prints the answer as postmap(1) does.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 
 use bytes::BytesMut;
 
-use crate::observe::log::RequestId;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::Outcome;
 use crate::protocol::facts::PickedBy;
-use crate::protocol::{Facts, Protocol, Step, sayable};
+use crate::protocol::{Protocol, Step, sayable};
 use crate::request::Request;
 use crate::store::StoreError;
-use crate::table::Rules;
 use crate::table::endpoint::Endpoint;
 use crate::table::routes::Routes;
+use crate::table::{Asked, Rules};
 
 /// The answer to a query.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ pub(crate) struct Answer {
 pub(crate) async fn ask<P: Protocol>(
     routes: &Routes,
     name: &str,
-    key: Option<&OsStr>,
+    arguments: &[OsString],
 ) -> Result<Answer, String>
 where
     Endpoint: Rules<P::Rules>,
@@ -39,13 +38,14 @@ where
     if table.is_none() && facts.picked_by == PickedBy::Socket {
         return Err(format!("there is no table {}.{name}", facts.name));
     }
-    let request = match facts.key {
-        Some(value) => lookup(facts, name, value, key),
+    let arguments: Vec<_> = arguments.iter().map(|one| one.as_bytes()).collect();
+    let request = match P::question(name.as_bytes(), &arguments) {
+        Some(request) => request?,
         None => read_request::<P>()?,
     };
     let outcome = match table {
-        Some(table) => table.preview(&request, RequestId::next()).await,
-        None => Outcome::Permanent(Reason::UnknownMap.into()),
+        Some(table) => table.preview(&request, Asked::now()).await,
+        None => Outcome::Permanent(facts.unknown.into()),
     };
     let unknown = P::Rules::default();
     let rules = table.map_or(&unknown, |table| table.rules());
@@ -64,12 +64,6 @@ pub(crate) async fn store_fault(routes: &Routes, name: &str) -> Option<StoreErro
     }
     // The answer came from memory, so the reason has to be asked for.
     counters.store.fault().await
-}
-
-fn lookup(facts: &Facts, name: &str, key: &'static str, value: Option<&OsStr>) -> Request {
-    let map = (facts.picked_by == PickedBy::Request).then(|| name.as_bytes().to_vec().into());
-    let value = value.unwrap_or_default().as_bytes().to_vec();
-    Request::of(map, key, value.into())
 }
 
 /// Reads a request as Postfix would send it. The empty line at its end may be missing.

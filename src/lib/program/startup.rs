@@ -12,13 +12,14 @@ use super::descriptors::Descriptors;
 use super::exit::{Exit, Failure};
 use super::limits;
 use super::messages::{complain, plural, print, write_message};
-use super::options::{Command, Options, help};
+use super::options::{Command, Options};
 use super::query;
 use super::service::Service;
 use super::signals::RunSignals;
 use super::tables::{
     METRICS_SOCKET, Program, load, routes, tables_without_socket, unmatched_sockets,
 };
+use super::usage::help;
 use crate::config::{self, Config, Mode, Report, Severity};
 use crate::http::pool::ConnectionBudget;
 use crate::observe::log;
@@ -85,11 +86,11 @@ where
                 config::show(&config).map_err(|error| (Exit::Software, error.to_string()))?;
             print(&text);
         }
-        Command::Query { name, key } => {
+        Command::Query { name, arguments } => {
             let mut config = read(program, &options.config, Mode::Serve(program))?;
             // It shows what the backend answers.
             config.share_no_caches();
-            return ask::<P>(&config, name, key.as_deref());
+            return ask::<P>(&config, name, arguments);
         }
         Command::Limits { name, account } => {
             let config = read(program, &options.config, Mode::Store(program))?;
@@ -129,7 +130,7 @@ fn summary(report: &Report, mode: Mode) -> String {
 fn ask<P: Protocol>(
     config: &Config,
     name: &str,
-    key: Option<&std::ffi::OsStr>,
+    arguments: &[std::ffi::OsString],
 ) -> Result<Exit, Failure>
 where
     config::Endpoint: Rules<P::Rules>,
@@ -145,7 +146,7 @@ where
     )?;
     let runtime = runtime()?;
     let answer = runtime
-        .block_on(query::ask::<P>(&routes, name, key))
+        .block_on(query::ask::<P>(&routes, name, arguments))
         .map_err(|text| (Exit::Usage, text))?;
     if let Some(why) = runtime.block_on(query::store_fault(&routes, name)) {
         let text = format!("store: {why}: the answer knows nothing of what was counted");
@@ -162,7 +163,7 @@ where
         );
     }
     Ok(match answer.outcome {
-        Outcome::Found(_) => Exit::Done,
+        Outcome::Found(_) | Outcome::Done => Exit::Done,
         Outcome::NotFound => Exit::NotFound,
         Outcome::Temporary(_) => Exit::Temporary,
         Outcome::Permanent(_) => Exit::Permanent,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Reason};
 use crate::request::Request;
 
 /// The facts of one protocol. Each protocol states its own, and no other code tells protocols
@@ -11,32 +11,53 @@ use crate::request::Request;
 pub struct Facts {
     /// The name of the program, which is also the name of its part of the configuration.
     pub name: &'static str,
-    /// The purpose of the program, as the end of "Answers Postfix's …".
+    /// The program that asks.
+    pub client: &'static str,
+    /// What it asks for.
     pub serves: &'static str,
-    /// The arguments of `--query`, and the end of "ask …" in its help.
+    /// The arguments of `--query`, and the end of "ask …" in its help. Those in brackets may be
+    /// left out.
     pub query: (&'static str, &'static str),
     /// How the table of a request is picked.
     pub picked_by: PickedBy,
+    /// The failure of a request for a table that there is not.
+    pub unknown: Reason,
     /// The most requests of one connection that may be in flight at once.
     pub max_in_flight: usize,
+    /// The most seconds that a request may take, with all its calls: less than the client waits.
+    pub max_secs: u64,
+    /// After how many seconds the client gives up.
+    pub client_waits_secs: u64,
     /// Whether a call may be sent twice without harm. A policy's backend may count its calls.
     pub is_repeatable: bool,
     /// The names of the values that a request carries. A placeholder may name each of them.
     pub values: &'static [&'static str],
     /// Values that are the same in every request, so that a call with no others is a mistake.
     pub constants: &'static [&'static str],
+    /// Placeholders in the path of a target that stand for whole segments, with their slashes.
+    pub expansions: &'static [(&'static str, Expansion)],
     /// The name of the key, which can be normalised and split; absent if requests have none.
     pub key: Option<&'static str>,
     /// The values that the log shows at debug.
     pub shown: &'static [&'static str],
     /// Whether the operator may name further values, and whether `"{*}"` stands for all of them.
     pub is_open: bool,
+    /// Whether `"{*}"` in JSON stands for all that a request holds, which is the default body.
+    pub has_whole_json: bool,
+    /// The value that can be a body by itself.
+    pub raw_value: Option<&'static str>,
     /// Whether a reply is an action of access(5), with an action for each failure.
     pub has_actions: bool,
+    /// Whether answers can be cached.
+    pub has_cache: bool,
+    /// Whether a table inherits everything from `[http]`, or only what says nothing of requests and
+    /// answers: credentials, transport and times.
+    pub inherits_all: bool,
     /// The default method.
     pub method: &'static str,
-    /// The placeholders of the default query; where there are none, all values are sent as a form.
-    pub default_query: &'static [&'static str],
+    /// The default query: names of parameters, and the placeholder of each. Where it is empty, all
+    /// values are sent as a form.
+    pub default_query: &'static [(&'static str, &'static str)],
     /// Where an answer that is an object holds the value by default.
     pub object_value: Option<&'static str>,
     /// What a 200 with an empty value means.
@@ -53,6 +74,26 @@ pub struct Facts {
     pub addresses: &'static [&'static str],
     /// How requests are counted; absent where tables have no limits.
     pub counting: Option<&'static Counting>,
+    /// What a table can do besides lookups.
+    pub operations: &'static [Operation],
+}
+
+/// What a table can do besides lookups, if it has a sub-table of this name.
+#[derive(Debug)]
+pub struct Operation {
+    /// The name of the sub-table.
+    pub name: &'static str,
+    /// The facts of its calls.
+    pub call: &'static Facts,
+}
+
+/// The segments of a path that a placeholder stands for (RFC 6570, section 3.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expansion {
+    /// Each segment of this value.
+    Segments(&'static str),
+    /// This value as one segment if the request needs it, and nothing otherwise.
+    Needed(&'static str),
 }
 
 /// What an answer is read for.
@@ -64,6 +105,10 @@ pub enum Content {
     Text,
     /// JSON as it is written, for the numbers in it. What is empty is no value.
     Document,
+    /// JSON as it is written, for the rows of a list. Only `null` is none.
+    Rows,
+    /// Nothing: it shows whether a write is done.
+    Written,
 }
 
 /// How the requests of a protocol are counted.
@@ -129,6 +174,8 @@ pub enum PickedBy {
 pub enum Meaning {
     /// There is no such key.
     NotFound,
+    /// What was asked for is done.
+    Done,
     /// Ask again later.
     Temporary,
     /// An operator has to change a setting.

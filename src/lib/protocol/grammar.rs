@@ -2,14 +2,21 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::facts::Facts;
-use crate::outcome::{Failure, Outcome};
+use super::facts::{Facts, PickedBy};
+use crate::outcome::{Failure, Outcome, Row};
 use crate::reply::Reply;
 use crate::request::Request;
 
 /// The most bytes one request may have. Postfix's own keys end at 10,000 bytes since 3.12
 /// (`socketmap_max_query_size`); policy attributes are bounded by `line_length_limit` each.
 pub const MAX_REQUEST: usize = 65_536;
+
+/// After how many seconds Postfix gives up (`smtpd_policy_service_timeout`, and the clients of both
+/// tables).
+pub const POSTFIX_WAITS_SECS: u64 = 100;
+
+/// The most seconds that a request from Postfix may take.
+pub const MAX_SECS: u64 = 90;
 
 /// The server's side of one protocol, on one connection.
 pub trait Protocol: Sized + Send + 'static {
@@ -37,6 +44,21 @@ pub trait Protocol: Sized + Send + 'static {
         outcome: &Outcome,
         rules: &Self::Rules,
     ) -> Result<Reply, Unsayable>;
+
+    /// Puts one row of a list, which comes before the reply to it.
+    fn put_row(&self, _row: &Row, _out: &mut BytesMut) {}
+
+    /// Returns the request that `--query` makes of its arguments, or what is wrong with them;
+    /// nothing where it reads a request from standard input.
+    fn question(name: &[u8], arguments: &[&[u8]]) -> Option<Result<Request, &'static str>> {
+        let map = (Self::FACTS.picked_by == PickedBy::Request).then(|| name.to_vec().into());
+        let value = arguments.first().copied().unwrap_or_default();
+        Some(Ok(Request::of(
+            map,
+            Self::FACTS.key?,
+            value.to_vec().into(),
+        )))
+    }
 
     /// Returns the part of a reply that `--query` prints.
     fn text(outcome: &Outcome, _: &Self::Rules) -> Option<String> {

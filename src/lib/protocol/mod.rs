@@ -10,6 +10,7 @@
     clippy::unwrap_used
 )]
 
+pub mod dict;
 pub mod digest;
 pub mod facts;
 pub mod frame;
@@ -20,11 +21,14 @@ pub mod socketmap;
 pub mod tcp_lookup;
 
 pub use facts::Facts;
-pub use grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable, say, sayable};
+pub use grammar::{
+    MAX_REQUEST, MAX_SECS, POSTFIX_WAITS_SECS, Protocol, Step, Tag, Unsayable, say, sayable,
+};
 
 /// The protocols, in the order in which documents name them.
-pub const ALL: [&Facts; 3] = [
+pub const ALL: [&Facts; 4] = [
     tcp_lookup::TcpLookup::FACTS,
     socketmap::Socketmap::FACTS,
     policy::Policy::FACTS,
+    dict::Dict::FACTS,
 ];

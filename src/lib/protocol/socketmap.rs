@@ -20,7 +20,7 @@ use memchr::memchr;
 
 use super::facts::{Content, Facts, Meaning, PickedBy};
 use super::frame::{Frame, put_netstring, take_netstring};
-use super::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
+use super::grammar::{MAX_REQUEST, MAX_SECS, POSTFIX_WAITS_SECS, Protocol, Step, Tag, Unsayable};
 use crate::outcome::{Outcome, Reason};
 use crate::reply::Reply;
 use crate::request::Request;
@@ -35,19 +35,28 @@ pub struct Socketmap;
 impl Protocol for Socketmap {
     const FACTS: &'static Facts = &Facts {
         name: "socketmap",
+        client: "Postfix",
         serves: "socketmap_table(5) lookups",
         query: ("NAME KEY", "the value of KEY in map NAME"),
         picked_by: PickedBy::Request,
+        unknown: Reason::UnknownMap,
         max_in_flight: 1,
+        max_secs: MAX_SECS,
+        client_waits_secs: POSTFIX_WAITS_SECS,
         is_repeatable: true,
         values: &["key"],
         constants: &[],
+        expansions: &[],
         key: Some("key"),
         shown: &["key"],
         is_open: false,
+        has_whole_json: false,
+        raw_value: None,
         has_actions: false,
+        has_cache: true,
+        inherits_all: true,
         method: "GET",
-        default_query: &["name", "key"],
+        default_query: &[("name", "name"), ("key", "key")],
         object_value: None,
         empty: Meaning::NotFound,
         status_404: Meaning::NotFound,
@@ -56,6 +65,7 @@ impl Protocol for Socketmap {
         has_parts: false,
         addresses: &[],
         counting: None,
+        operations: &[],
     };
 
     type Rules = ();
@@ -78,6 +88,7 @@ impl Protocol for Socketmap {
             Outcome::Found(value) if value.contains(['\0', '\n']) => {
                 return Err(Unsayable(Reason::ValueCannotBeSent.into()));
             }
+            Outcome::Done => return Err(Unsayable(Reason::ValueCannotBeSent.into())),
             Outcome::Found(value) => ("OK", Cow::Borrowed(value.as_str())),
             Outcome::NotFound => ("NOTFOUND", Cow::Borrowed("")),
             Outcome::Temporary(failure) => {

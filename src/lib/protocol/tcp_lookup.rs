@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::facts::{Content, Facts, Meaning, PickedBy};
 use super::frame::{Frame, Lines};
-use super::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
+use super::grammar::{MAX_REQUEST, MAX_SECS, POSTFIX_WAITS_SECS, Protocol, Step, Tag, Unsayable};
 use super::quote::{quote, unquote};
 use crate::outcome::{Outcome, Reason};
 use crate::reply::Reply;
@@ -32,19 +32,28 @@ pub struct TcpLookup {
 impl Protocol for TcpLookup {
     const FACTS: &'static Facts = &Facts {
         name: "tcp-lookup",
+        client: "Postfix",
         serves: "tcp_table(5) lookups",
         query: ("NAME KEY", "the value of KEY in table NAME"),
         picked_by: PickedBy::Socket,
+        unknown: Reason::UnknownMap,
         max_in_flight: 1,
+        max_secs: MAX_SECS,
+        client_waits_secs: POSTFIX_WAITS_SECS,
         is_repeatable: true,
         values: &["key"],
         constants: &[],
+        expansions: &[],
         key: Some("key"),
         shown: &["key"],
         is_open: false,
+        has_whole_json: false,
+        raw_value: None,
         has_actions: false,
+        has_cache: true,
+        inherits_all: true,
         method: "GET",
-        default_query: &["key"],
+        default_query: &[("key", "key")],
         object_value: None,
         empty: Meaning::NotFound,
         status_404: Meaning::NotFound,
@@ -53,6 +62,7 @@ impl Protocol for TcpLookup {
         has_parts: false,
         addresses: &[],
         counting: None,
+        operations: &[],
     };
 
     type Rules = ();
@@ -81,6 +91,7 @@ impl Protocol for TcpLookup {
                 Err(Unsayable(Reason::ValueCannotBeSent.into()))
             }
             Outcome::Found(value) => line("200", value),
+            Outcome::Done => Err(Unsayable(Reason::ValueCannotBeSent.into())),
             Outcome::NotFound => line("500", "not found"),
             Outcome::Temporary(failure) | Outcome::Permanent(failure) => {
                 line("400", &failure.reason.to_string())

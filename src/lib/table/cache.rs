@@ -34,7 +34,7 @@ pub fn lifetime_by(
     let default = match &fetched.outcome {
         Outcome::Found(_) => settings.ttl,
         Outcome::NotFound => settings.negative_ttl,
-        Outcome::Temporary(_) | Outcome::Permanent(_) => return None,
+        Outcome::Done | Outcome::Temporary(_) | Outcome::Permanent(_) => return None,
     };
     let by_headers = if settings.honour_http {
         fetched.lifetime

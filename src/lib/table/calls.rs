@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::Asked;
 use super::cache::Cache;
 use super::keys;
 use super::shared_cache::SharedCache;
@@ -10,7 +11,6 @@ use crate::config;
 use crate::http::caller::Caller;
 use crate::http::freshness::Fetched;
 use crate::http::shared::Shared;
-use crate::observe::log::RequestId;
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::store::Store;
@@ -50,13 +50,14 @@ impl Calls {
     }
 
     /// Answers a request, from a cache or by a call.
-    pub async fn answer(&self, request: &Request, id: RequestId) -> Outcome {
+    pub async fn answer(&self, request: &Request, asked: Asked) -> Outcome {
         let request = match keys::normalise(request, self.caller.table()) {
             Ok(request) => request,
             Err(outcome) => return outcome,
         };
+        let (id, until) = (asked.id, asked.until(&self.caller));
         let Some(cache) = &self.cache else {
-            return self.caller.ask(&request, id).await.outcome;
+            return self.caller.ask(&request, id, until).await.outcome;
         };
         let key = cache.key(&request);
         let ask = || {
@@ -66,7 +67,7 @@ impl Calls {
             async move {
                 let usable = |outcome| usable(outcome, &caller.table().endpoint, &request);
                 let call = async {
-                    let fetched = caller.ask(&request, id).await;
+                    let fetched = caller.ask(&request, id, until).await;
                     // Before a cache sees it, so that what cannot be used is not stored.
                     Fetched {
                         outcome: usable(fetched.outcome),

@@ -1,21 +1,26 @@
 //! One table: its limits, or its calls.
 
+use std::iter;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use tokio::sync::mpsc;
 
 use super::calls::{Calls, Usable};
 use super::limits::{Counters, Limits, numbers};
-use super::{Rules, Table};
+use super::lists::Lister;
+use super::operations::Operations;
+use super::writes::write;
+use super::{Asked, Rules, Table};
 use crate::config;
+use crate::http::caller::Caller;
 use crate::http::pool::Pool;
 use crate::http::shared::Shared;
 use crate::http::tls::Authorities;
-use crate::observe::log::RequestId;
 use crate::observe::metrics::{Meter, State};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Row};
 use crate::protocol::policy::rules::PolicyActions;
-use crate::request::Request;
+use crate::request::{Kind, Request};
 use crate::store::Store;
 
 /// The endpoint of one table.
@@ -24,6 +29,7 @@ pub struct Endpoint {
     /// For the answer, or for the numbers of the limits.
     calls: Calls,
     limits: Option<Limits>,
+    operations: Operations,
     /// The system's authorities, if the endpoint trusts them.
     authorities: Option<Arc<RootCertStore>>,
 }
@@ -38,7 +44,10 @@ impl Endpoint {
         shared: &mut Shared,
     ) -> Result<Self, String> {
         let limits = counters.and_then(|counters| Limits::new(&table, counters, &shared.metrics));
-        let authorities = shared.clients.authorities_of(&table.endpoint);
+        let authorities = table
+            .endpoint
+            .with_operations()
+            .find_map(|endpoint| shared.clients.authorities_of(endpoint));
         let counting = table.protocol.counting.filter(|_| limits.is_some());
         let store = counters.map(|counters| &counters.store);
         let calls = match counting.and_then(|counting| counting.call) {
@@ -49,6 +58,7 @@ impl Endpoint {
             }
         };
         Ok(Self {
+            operations: Operations::new(&calls.caller, shared)?,
             calls,
             limits,
             authorities,
@@ -70,9 +80,10 @@ impl Endpoint {
             .is_ok_and(|now| now.roots == trusted.roots)
     }
 
-    /// Returns the pool of its connections.
-    pub fn pool(&self) -> &Pool {
-        self.calls.caller.pool()
+    /// Returns the pools of its connections, each with the calls that it is for.
+    pub fn pools(&self) -> impl Iterator<Item = (&Pool, &config::Endpoint)> {
+        let callers = iter::once(&*self.calls.caller).chain(self.operations.all());
+        callers.map(|caller| (caller.pool(), &caller.table().endpoint))
     }
 
     /// Returns its current state, for metrics and pages.
@@ -81,8 +92,20 @@ impl Endpoint {
             table: self.table().name.clone(),
             in_flight: self.calls.caller.in_flight(),
             cache: self.calls.cache.as_ref().map(|cache| cache.state()),
-            targets: self.calls.caller.targets(),
+            targets: self.targets(),
         }
+    }
+
+    /// Returns the name of each target of any call, and whether it is up for all of them.
+    fn targets(&self) -> Vec<(String, bool)> {
+        let mut targets = self.calls.caller.targets();
+        for (name, is_up) in self.operations.all().flat_map(Caller::targets) {
+            match targets.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, is_all_up)) => *is_all_up &= is_up,
+                None => targets.push((name, is_up)),
+            }
+        }
+        targets
     }
 
     /// Returns where the use of its limits is kept, if it has any.
@@ -98,10 +121,10 @@ impl Endpoint {
     }
 
     /// Answers a request as `answer` does, but charges nothing.
-    pub async fn preview(&self, request: &Request, id: RequestId) -> Outcome {
+    pub async fn preview(&self, request: &Request, asked: Asked) -> Outcome {
         match &self.limits {
-            Some(limits) => limits.answer(request, id, &self.calls, true).await,
-            None => self.calls.answer(request, id).await,
+            Some(limits) => limits.answer(request, asked, &self.calls, true).await,
+            None => self.calls.answer(request, asked).await,
         }
     }
 
@@ -125,11 +148,22 @@ impl Table for Endpoint {
         Some(self.calls.caller.meter())
     }
 
-    async fn answer(&self, request: &Request, id: RequestId) -> Outcome {
-        match &self.limits {
-            Some(limits) => limits.answer(request, id, &self.calls, false).await,
-            None => self.calls.answer(request, id).await,
+    async fn answer(&self, request: &Request, asked: Asked) -> Outcome {
+        match (&request.kind, &self.limits) {
+            (Kind::Write(changes), _) => write(&self.operations, request, changes, asked).await,
+            (_, Some(limits)) => limits.answer(request, asked, &self.calls, false).await,
+            (_, None) => self.calls.answer(request, asked).await,
         }
+    }
+
+    async fn list(&self, request: &Request, asked: Asked, rows: mpsc::Sender<Row>) -> Outcome {
+        let lister = Lister {
+            lookups: &self.calls.caller,
+            iterate: self.operations.iterate.as_ref(),
+            rows,
+            asked,
+        };
+        lister.list(request).await
     }
 }
 

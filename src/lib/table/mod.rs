@@ -3,20 +3,29 @@
 //! `routes` knows which table is asked, by the map's name or by the name of the socket. An
 //! `endpoint` is one table: its `calls`, with its `keys` and its `cache`, if it has one; or its
 //! `limits`, which count, and make calls for numbers only.
+//! What some tables can do besides lookups are its `operations`: `lists` and `writes`.
 
 pub mod cache;
 pub mod calls;
 pub mod endpoint;
 pub mod keys;
 pub mod limits;
+pub mod lists;
+pub mod operations;
 pub mod routes;
 pub mod shared_cache;
+pub mod writes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::http::caller::Caller;
 use crate::observe::log::RequestId;
 use crate::observe::metrics::Meter;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason, Row};
 use crate::request::Request;
 use crate::serve::peer::Timeouts;
 
@@ -32,13 +41,48 @@ pub trait Backend: Send + Sync + 'static {
     fn timeouts(&self) -> Timeouts;
 }
 
+/// What a table knows of a request besides its values.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Its id.
+    pub id: RequestId,
+    /// When its last byte had arrived.
+    pub at: Instant,
+}
+
+impl Asked {
+    /// Asks at this moment.
+    pub fn now() -> Self {
+        Self {
+            id: RequestId::next(),
+            at: Instant::now(),
+        }
+    }
+
+    /// Returns when its client gives up, so that no call may go on.
+    pub fn until(&self, caller: &Caller) -> Instant {
+        self.at + Duration::from_secs(caller.table().protocol.max_secs)
+    }
+}
+
 /// One table that can be asked.
 pub trait Table: Send + Sync + 'static {
     /// Returns its name in the configuration.
     fn name(&self) -> &str;
 
     /// Answers a request. There are no errors, only outcomes. Dropping the future cancels the call.
-    fn answer(&self, request: &Request, id: RequestId) -> impl Future<Output = Outcome> + Send;
+    fn answer(&self, request: &Request, asked: Asked) -> impl Future<Output = Outcome> + Send;
+
+    /// Answers a request for a list: hands over its rows as they come, and returns how they ended.
+    fn list(
+        &self,
+        request: &Request,
+        asked: Asked,
+        rows: mpsc::Sender<Row>,
+    ) -> impl Future<Output = Outcome> + Send {
+        let _ = (request, asked, rows);
+        async { Outcome::Permanent(Reason::RequestNotUnderstood.into()) }
+    }
 
     /// Returns the counters of its requests, if it has any.
     fn meter(&self) -> Option<&Meter> {

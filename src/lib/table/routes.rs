@@ -242,10 +242,13 @@ fn idle_per_host(
 ) -> usize {
     let mut retained = RetainedPools::default();
     for endpoint in tables.iter().filter_map(|(_, kept)| *kept) {
-        retained.add(endpoint.pool(), hosts_of(&endpoint.table().endpoint));
+        for (pool, calls) in endpoint.pools() {
+            retained.add(pool, hosts_of(calls));
+        }
     }
     let others = tables.iter().filter(|(_, kept)| kept.is_none());
-    retained.idle_per_host(budget, others.map(|(table, _)| &table.endpoint))
+    let others = others.flat_map(|(table, _)| table.endpoint.with_operations());
+    retained.idle_per_host(budget, others)
 }
 
 /// The current routes, which a reload replaces.

@@ -12,6 +12,7 @@
 use crate::outcome::{Failure, Reason};
 use crate::protocol::digest::digest;
 use crate::protocol::facts::{Content, Count, Counting, Facts, Meaning, Message, Needs, PickedBy};
+use crate::protocol::grammar::{MAX_SECS, POSTFIX_WAITS_SECS};
 use crate::request::Request;
 
 /// How policy requests are counted.
@@ -30,19 +31,28 @@ pub static COUNTING: Counting = Counting {
 /// The call for the numbers of an account. It counts nothing itself, so it is judged as a lookup.
 static NUMBERS: Facts = Facts {
     name: "policy",
+    client: "Postfix",
     serves: "policy delegation (SMTPD_POLICY_README)",
     query: ("", ""),
     picked_by: PickedBy::Socket,
+    unknown: Reason::UnknownMap,
     max_in_flight: 1,
+    max_secs: MAX_SECS,
+    client_waits_secs: POSTFIX_WAITS_SECS,
     is_repeatable: true,
     values: &["account"],
     constants: &[],
+    expansions: &[],
     key: None,
     shown: &[],
     is_open: false,
+    has_whole_json: false,
+    raw_value: None,
     has_actions: true,
+    has_cache: true,
+    inherits_all: true,
     method: "GET",
-    default_query: &["account"],
+    default_query: &[("account", "account")],
     object_value: None,
     empty: Meaning::NotFound,
     status_404: Meaning::NotFound,
@@ -51,6 +61,7 @@ static NUMBERS: Facts = Facts {
     has_parts: false,
     addresses: &[],
     counting: Some(&COUNTING),
+    operations: &[],
 };
 
 /// When a request is made about a message.
@@ -139,6 +150,7 @@ mod tests {
             values: pairs
                 .map(|(name, value)| (bytes(name), bytes(value)))
                 .collect(),
+            ..Request::default()
         }
     }
 

@@ -19,7 +19,9 @@ use memchr::memchr;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::protocol::facts::{Content, Facts, Meaning, PickedBy};
 use crate::protocol::frame::{Line, Lines};
-use crate::protocol::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
+use crate::protocol::grammar::{
+    MAX_REQUEST, MAX_SECS, POSTFIX_WAITS_SECS, Protocol, Step, Tag, Unsayable,
+};
 use crate::reply::Reply;
 use crate::request::Request;
 use attributes::{ADDRESSES, ATTRIBUTES};
@@ -56,20 +58,29 @@ struct Found {
 impl Protocol for Policy {
     const FACTS: &'static Facts = &Facts {
         name: "policy",
+        client: "Postfix",
         serves: "policy delegation (SMTPD_POLICY_README)",
         query: (
             "NAME",
             "table NAME, with name=value lines from standard input",
         ),
         picked_by: PickedBy::Socket,
+        unknown: Reason::UnknownMap,
         max_in_flight: 1,
+        max_secs: MAX_SECS,
+        client_waits_secs: POSTFIX_WAITS_SECS,
         is_repeatable: false,
         values: &ATTRIBUTES,
         constants: &["request"],
+        expansions: &[],
         key: None,
         shown: &["protocol_state", "client_address", "sender", "recipient"],
         is_open: true,
+        has_whole_json: false,
+        raw_value: None,
         has_actions: true,
+        has_cache: true,
+        inherits_all: true,
         method: "POST",
         default_query: &[],
         object_value: Some("/action"),
@@ -80,6 +91,7 @@ impl Protocol for Policy {
         has_parts: true,
         addresses: &ADDRESSES,
         counting: Some(&COUNTING),
+        operations: &[],
     };
 
     type Rules = PolicyActions;
@@ -143,6 +155,7 @@ fn action<'o>(
     actions: &'o PolicyActions,
 ) -> Result<Option<&'o str>, Unsayable> {
     match (outcome, actions.fallback(outcome)) {
+        (Outcome::Done, _) => Err(Unsayable(Reason::ValueCannotBeSent.into())),
         (Outcome::Found(value), _) => action::from_backend(value, actions).map(Some),
         (_, Some(FallbackAction::Action(action))) => Ok(Some(action)),
         (_, Some(FallbackAction::Disconnect) | None) => Ok(None),
@@ -161,6 +174,7 @@ impl Policy {
         let request = Request {
             table: None,
             values: attributes.collect(),
+            ..Request::default()
         };
         let is_foreign = request
             .value("request")

@@ -34,7 +34,7 @@ impl PolicyActions {
     /// Returns the reply to an outcome without a value.
     pub fn fallback(&self, outcome: &Outcome) -> Option<&FallbackAction> {
         match outcome {
-            Outcome::Found(_) => None,
+            Outcome::Found(_) | Outcome::Done => None,
             Outcome::NotFound => Some(&self.on_not_found),
             Outcome::Temporary(_) => Some(&self.on_temporary),
             Outcome::Permanent(_) => Some(&self.on_permanent),

@@ -122,6 +122,7 @@ mod tests {
         Request {
             table: None,
             values: pairs.collect(),
+            ..Request::default()
         }
     }
 

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::config::{self, Exceeding, Limit, wait_text, window_text};
 use crate::limits::{Exceeded, Message, Mode, Part, Question, Rate, Units};
-use crate::observe::log::{RequestId, printable};
+use crate::observe::log::printable;
 use crate::observe::metrics::{LimitMeter, Metrics};
 use crate::observe::throttle::Throttle;
 use crate::outcome::{Failure, Outcome};
@@ -21,6 +21,7 @@ use crate::protocol::policy::action::lets_pass;
 use crate::protocol::policy::rules::PolicyActions;
 use crate::request::Request;
 use crate::store::Store;
+use crate::table::Asked;
 use crate::table::calls::Calls;
 use account::{Account, bounded};
 use numbers::Group;
@@ -147,7 +148,7 @@ impl Limits {
     pub async fn answer(
         &self,
         request: &Request,
-        id: RequestId,
+        asked: Asked,
         calls: &Calls,
         is_preview: bool,
     ) -> Outcome {
@@ -159,7 +160,7 @@ impl Limits {
         if touched.iter().all(|one| one.units.is_none()) {
             return passed();
         }
-        let mut known = self.with_numbers(&touched, id, calls).await;
+        let mut known = self.with_numbers(&touched, asked, calls).await;
         // What is said unless a limit refuses the request.
         let said = self.without_refusal(&known).unwrap_or_else(passed);
         let mode = match self.actions.fallback(&said) {
@@ -203,9 +204,9 @@ impl Limits {
     }
 
     /// Finds the numbers of each limit, by a call for each account that needs one.
-    async fn with_numbers(&self, touched: &[Touched], id: RequestId, calls: &Calls) -> Known {
+    async fn with_numbers(&self, touched: &[Touched], asked: Asked, calls: &Calls) -> Known {
         let groups = self.groups(touched);
-        let documents = numbers::fetch(&groups, &self.limits, calls, id).await;
+        let documents = numbers::fetch(&groups, &self.limits, calls, asked).await;
         let document = |at: usize| {
             let mut answered = groups.iter().zip(&documents);
             answered.find(|(group, _)| group.limits.contains(&at))

@@ -10,9 +10,9 @@ use super::account::Account;
 use crate::config::{self, Limit, MAX_NUMBER, RateSource};
 use crate::http::answer;
 use crate::limits::Rate;
-use crate::observe::log::RequestId;
 use crate::outcome::{Failure, Outcome};
 use crate::request::Request;
+use crate::table::Asked;
 use crate::table::calls::Calls;
 
 /// The account that is asked about, in the request for its numbers.
@@ -40,6 +40,7 @@ impl Group<'_> {
                 value(ACCOUNT, Bytes::copy_from_slice(&self.account.bytes)),
                 value(LIMITS, places.join(" ").into()),
             ],
+            ..Request::default()
         }
     }
 }
@@ -50,12 +51,12 @@ pub(super) async fn fetch(
     groups: &[Group<'_>],
     limits: &[Limit],
     calls: &Calls,
-    id: RequestId,
+    asked: Asked,
 ) -> Vec<Result<String, Outcome>> {
     let asking = groups.iter().map(|group| {
         Box::pin(async move {
             let request = group.request();
-            let outcome = calls.answer(&request, id).await;
+            let outcome = calls.answer(&request, asked).await;
             // Again, since only a cache has checked it.
             match checked(outcome, limits, &request) {
                 Outcome::Found(document) => Ok(document),

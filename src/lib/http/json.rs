@@ -1,0 +1,29 @@
+//! JSON as it is sent: members between brackets, and strings.
+
+use crate::outcome::{Failure, Outcome, Reason};
+
+/// Puts members between brackets, separated by commas.
+pub fn put_each<T>(
+    brackets: (char, char),
+    members: impl IntoIterator<Item = T>,
+    out: &mut String,
+    put: impl Fn(T, &mut String) -> Result<(), Outcome>,
+) -> Result<(), Outcome> {
+    out.push(brackets.0);
+    for (i, member) in members.into_iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        put(member, out)?;
+    }
+    out.push(brackets.1);
+    Ok(())
+}
+
+/// Puts a string. Bytes that are not UTF-8 cannot be sent in JSON.
+pub fn put_text(text: &[u8], out: &mut String) -> Result<(), Outcome> {
+    let unfit = || Outcome::Temporary(Failure::new(Reason::KeyCannotBeSent, "not UTF-8, for JSON"));
+    let text = std::str::from_utf8(text).map_err(|_| unfit())?;
+    out.push_str(&serde_json::to_string(text).map_err(|_| unfit())?);
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! The hello, and the requests for keys of the dict that it names.
+
+use bytes::Bytes;
+use memchr::memchr;
+
+use super::fields::{number, unescape};
+use crate::outcome::Reason;
+use crate::request::{Kind, Request};
+
+/// What the client says first.
+#[derive(Debug)]
+pub(super) struct Hello {
+    pub(super) dict: Bytes,
+    /// The user of all commands, where the commands have none.
+    pub(super) user: Option<Bytes>,
+}
+
+impl Hello {
+    pub(super) fn parse<'l>(mut fields: impl Iterator<Item = &'l [u8]>) -> Option<Self> {
+        let major: u32 = number(fields.next()?)?;
+        let _minor: u32 = number(fields.next()?)?;
+        let _value_type: u32 = number(fields.next()?)?;
+        let user = unescape(fields.next()?);
+        let dict = unescape(fields.next()?);
+        (2..=4).contains(&major).then(|| Self {
+            dict,
+            user: (major == 2).then_some(user),
+        })
+    }
+
+    /// Returns the user of a command with this field.
+    pub(super) fn user(&self, field: Option<&[u8]>) -> Bytes {
+        match &self.user {
+            Some(user) => user.clone(),
+            None => field.map(unescape).unwrap_or_default(),
+        }
+    }
+
+    /// Returns the request for a key. There is none for a key of an unknown kind.
+    pub(super) fn request(&self, key: &Bytes, user: &Bytes) -> Result<Request, Reason> {
+        let slash = memchr(b'/', key).ok_or(Reason::RequestNotUnderstood)?;
+        let scope = key.slice(..slash);
+        let key = key.slice(slash.saturating_add(1)..);
+        let needs = match scope.as_ref() {
+            b"shared" => None,
+            // Without the user it would be the same key for all of them.
+            b"priv" => Some("user"),
+            _ => return Err(Reason::RequestNotUnderstood),
+        };
+        let value = |name: &'static str, value| (Bytes::from_static(name.as_bytes()), value);
+        Ok(Request {
+            table: Some(self.dict.clone()),
+            values: vec![
+                value("key", key),
+                value("scope", scope),
+                value("user", user.clone()),
+                value("dict", self.dict.clone()),
+            ],
+            kind: Kind::Lookup,
+            needs,
+        })
+    }
+}

@@ -1,0 +1,83 @@
+//! Writes: the operations of a transaction, in order and one call each, or all of them in one call.
+//!
+//! An operation is done only if the backend says so. The first that is not ends the transaction;
+//! those before it stay done, and the log says how many these are.
+
+use tokio::time::Instant;
+
+use super::Asked;
+use super::operations::Operations;
+use crate::http::call::compose;
+use crate::outcome::{Effect, Failure, Outcome, Reason};
+use crate::request::{Request, Write};
+
+/// Writes what a request asks for.
+pub async fn write(
+    operations: &Operations,
+    request: &Request,
+    write: &Write,
+    asked: Asked,
+) -> Outcome {
+    let id = asked.id;
+    if write.operations.is_empty() {
+        return Outcome::Done;
+    }
+    if let Some(commit) = &operations.commit {
+        return commit.ask(request, id, asked.until(commit)).await.outcome;
+    }
+    if write.expires > 0 {
+        let detail = "the value expires, which only the sub-table commit can send";
+        return Outcome::Permanent(Failure::new(Reason::ValueCannotBeSent, detail));
+    }
+    // All calls are made before the first is sent: what is known to fail must not fail half-way.
+    let mut calls = Vec::with_capacity(write.operations.len());
+    for operation in &write.operations {
+        let Some(caller) = operations.of(operation.change) else {
+            return Outcome::Permanent(Reason::ReadOnly.into());
+        };
+        match compose(caller.table(), &operation.request) {
+            Ok(call) => calls.push((caller, call)),
+            Err(outcome) => return outcome,
+        }
+    }
+    let all = calls.len();
+    for (done, (caller, call)) in calls.into_iter().enumerate() {
+        let until = asked.until(caller);
+        let outcome = caller.make(call, id.part(done), until).await.outcome;
+        if outcome != Outcome::Done {
+            return ended(outcome, done, all, until);
+        }
+    }
+    Outcome::Done
+}
+
+/// Returns the outcome of a transaction that ends with this outcome of an operation.
+fn ended(outcome: Outcome, done: usize, all: usize, until: Instant) -> Outcome {
+    if done == 0 {
+        return outcome;
+    }
+    let part = |failure: Failure| {
+        // The client stops waiting with some of it sent, whatever becomes of the rest.
+        let is_over = Instant::now() >= until;
+        let effect = match failure.effect {
+            Effect::Nothing if !is_over => Effect::Part,
+            _ => Effect::Unknown,
+        };
+        let colon = if failure.detail.is_empty() { "" } else { ": " };
+        let detail = format!(
+            "{done} of {all} operations are done{colon}{}",
+            failure.detail
+        );
+        Failure {
+            detail: detail.into(),
+            effect,
+            ..failure
+        }
+    };
+    match outcome {
+        Outcome::Temporary(failure) => Outcome::Temporary(part(failure)),
+        Outcome::Permanent(failure) => Outcome::Permanent(part(failure)),
+        Outcome::NotFound => Outcome::Permanent(part(Reason::NoSuchKey.into())),
+        outcome => outcome,
+    }
+}
