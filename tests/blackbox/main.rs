@@ -20,6 +20,7 @@ mod cache;
 mod connections;
 mod counting;
 mod descriptors;
+mod dict;
 mod faults;
 mod http2;
 mod limits;

@@ -116,7 +116,13 @@ fn at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody(system: Syst
         assert!(before.contains("sockets.target"), "{socket}: {before}");
         assert!(!unit(socket, "After").contains("network"), "{socket}");
     }
-    for program in ["socketmap", "policy", "tcp-lookup"] {
+    for socket in ["postgate-dict.socket", "postgate-dict@x.socket"] {
+        let before = unit(socket, "Before");
+        assert!(before.contains("dovecot.service"), "{socket}: {before}");
+        assert!(before.contains("sockets.target"), "{socket}: {before}");
+        assert!(!unit(socket, "After").contains("network"), "{socket}");
+    }
+    for program in ["socketmap", "policy", "tcp-lookup", "dict"] {
         let service = format!("postgate-{program}.service");
         for property in ["Requires", "Requisite", "BindsTo", "Wants"] {
             let needed = unit(&service, property);

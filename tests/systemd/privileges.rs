@@ -6,6 +6,7 @@ use crate::lab::{System, lab, on_each_system};
 on_each_system! {
     the_units_are_clean,
     only_postfix_and_root_reach_the_sockets,
+    only_dovecots_group_and_root_reach_those_of_dict,
     the_folder_keeps_its_mode_where_a_drop_in_says,
     a_socket_is_where_and_whose_a_drop_in_says,
     it_runs_without_any_privilege,
@@ -19,11 +20,11 @@ fn the_units_are_clean(system: System) {
     };
     let said = lab.sh("cd /usr/lib/systemd/system
         systemd-analyze verify --recursive-errors=yes 2>&1 postgate-*.service \
-            postgate-socketmap.socket postgate-policy.socket \
-            postgate-{policy,socketmap}@submission.socket postgate-tcp-lookup@9001.socket");
+            postgate-socketmap.socket postgate-policy.socket postgate-dict.socket \
+            postgate-{policy,socketmap,dict}@submission.socket postgate-tcp-lookup@9001.socket");
     assert_eq!(said, "");
     // Only IPAddressDeny= would make it less, and that depends on where the backend is.
-    lab.sh("for program in tcp-lookup socketmap policy; do
+    lab.sh("for program in tcp-lookup socketmap policy dict; do
             systemd-analyze --no-pager --offline=yes --threshold=10 \
                 security postgate-$program.service || exit 1
         done");
@@ -66,6 +67,37 @@ fn only_postfix_and_root_reach_the_sockets(system: System) {
     let said = asked_by("nobody");
     assert_eq!(said.out, "");
     assert!(said.err.contains("Permission denied"), "{said:?}");
+}
+
+fn only_dovecots_group_and_root_reach_those_of_dict(system: System) {
+    let Some(lab) = lab(system, CONFIG) else {
+        return;
+    };
+    lab.sh("systemctl start postgate-dict.socket postgate-dict@x.socket");
+    // The folder belongs to root: no other user can put a link in the place of a socket.
+    assert_eq!(
+        lab.sh("cd /run/postgate; stat -c '%U:%G %a' . dict dict-x"),
+        "root:root 755\nroot:dovecot 660\nroot:dovecot 660\n"
+    );
+    let reaches = |user: &str, groups: &str| {
+        let ids = [format!("--reuid={user}"), format!("--regid={user}")];
+        let [user, group] = ids.each_ref().map(String::as_str);
+        let said = lab.run(&[
+            "setpriv",
+            user,
+            group,
+            groups,
+            "test",
+            "-w",
+            "/run/postgate/dict",
+        ]);
+        said.status == Some(0)
+    };
+    assert!(reaches("dovecot", "--clear-groups"));
+    // As the processes of a login do: with the rights of the mail's owner, and this group besides.
+    assert!(reaches("mail", "--groups=dovecot"));
+    assert!(!reaches("mail", "--clear-groups"));
+    assert!(!reaches("postfix", "--clear-groups"));
 }
 
 fn the_folder_keeps_its_mode_where_a_drop_in_says(system: System) {

@@ -6,6 +6,7 @@ mod page;
 mod pfxhttp;
 mod place;
 mod podop;
+mod podop_dicts;
 mod postfix_rest_api_connector;
 mod postfix_rest_connector;
 mod userli_postfix_adapter;

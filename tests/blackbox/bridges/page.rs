@@ -96,6 +96,16 @@ async fn accepted(bridge: &str, ready: &Ready) {
         assert_eq!(end.stdout, "ok\n", "{bridge}");
         end.status(0);
     }
+    if ready.0.contains("\n[dict.") {
+        programs += 1;
+        let launch = Launch::dict().config(ready.0.as_str()).argument("--check");
+        let end = launch.end().await;
+        assert_eq!(
+            (end.stdout.as_str(), end.stderr.as_str()),
+            ("ok\n", ""),
+            "{bridge}"
+        );
+    }
     assert!(programs > 0, "{bridge}: a table of no program");
 }
 

@@ -103,6 +103,7 @@ enum ListenPid {
 /// A program about to be started.
 pub(crate) struct Launch {
     binary: Binary,
+    path: &'static str,
     directory: Directory,
     config: Option<String>,
     arguments: Vec<OsString>,
@@ -119,6 +120,7 @@ impl Launch {
     pub(crate) fn new(binary: Binary) -> Self {
         Self {
             binary,
+            path: path(binary),
             directory: Directory::new(),
             config: None,
             arguments: Vec::new(),
@@ -129,6 +131,14 @@ impl Launch {
             watchdog: false,
             descriptors: None,
             unheard: false,
+        }
+    }
+
+    /// The program dict, whose lines are framed as those of tcp-lookup.
+    pub(crate) fn dict() -> Self {
+        Self {
+            path: env!("CARGO_BIN_EXE_dict"),
+            ..Self::new(Binary::TcpLookup)
         }
     }
 
@@ -255,7 +265,7 @@ impl Launch {
 
         let mut command = Command::new("/bin/sh");
         command
-            .args(["-c", &script, "sh", path(self.binary)])
+            .args(["-c", &script, "sh", self.path])
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("NOTIFY_SOCKET", &notify)
