@@ -1,8 +1,10 @@
 //! The backend: this test binary again, run inside the lab as a service. It answers by the first
 //! folder of the path, unless a file of that name in `/run/lab-backend` says what to answer.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
 use std::{env, fs, thread};
 
 /// Its unit.
@@ -28,10 +30,12 @@ fn serve() {
 }
 
 struct Request {
+    method: String,
     folder: String,
     key: String,
     token: String,
     form: Vec<(String, String)>,
+    body: String,
 }
 
 fn converse(stream: TcpStream) -> io::Result<()> {
@@ -68,7 +72,9 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
     }
-    let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut words = line.split(' ');
+    let method = words.next().unwrap_or_default().to_owned();
+    let target = words.next().unwrap_or_default().to_owned();
     let (mut id, mut token, mut length) = (String::new(), String::new(), 0);
     loop {
         let mut header = String::new();
@@ -102,6 +108,8 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         key: in_path.or_else(in_query).unwrap_or_default(),
         token,
         form: pairs(&String::from_utf8_lossy(&body)),
+        body: String::from_utf8_lossy(&body).into_owned(),
+        method,
     }))
 }
 
@@ -125,6 +133,7 @@ fn answer(request: &Request) -> (String, String) {
     let not_found = || ("404 application/json".to_owned(), "{}".to_owned());
     let key = &request.key;
     match request.folder.as_str() {
+        "kv" => kept(request),
         "echo" if key.contains("missing") => not_found(),
         "echo" => json(key.as_str().into()),
         // Waits for a writer, which knows then that the request has come here.
@@ -153,5 +162,45 @@ fn answer(request: &Request) -> (String, String) {
             }
         }
         _ => ("400 text/plain".to_owned(), "no such folder".to_owned()),
+    }
+}
+
+/// Keeps values under their paths. A path that ends with a slash is the list of what is below it.
+fn kept(request: &Request) -> (String, String) {
+    static KEPT: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let mut kept = KEPT.lock().expect("no panic");
+    let (key, value) = (&request.key, &request.body);
+    println!("kv {} {key} {}", request.method, value.escape_debug());
+    let json = |value: serde_json::Value| ("200 application/json".to_owned(), value.to_string());
+    let empty = |status: &str| (format!("{status} text/plain"), String::new());
+    match request.method.as_str() {
+        "GET" if key.ends_with('/') => {
+            let below = kept.range(key.clone()..).map_while(|(path, value)| {
+                let name = path.strip_prefix(key.as_str())?;
+                Some((name.to_owned(), value.as_str().into()))
+            });
+            json(serde_json::Value::Object(below.collect()))
+        }
+        "GET" => kept
+            .get(key)
+            .map_or_else(|| empty("404"), |value| json(value.as_str().into())),
+        "PUT" => {
+            kept.insert(key.clone(), value.clone());
+            empty("200")
+        }
+        "DELETE" => empty(if kept.remove(key).is_some() {
+            "200"
+        } else {
+            "404"
+        }),
+        "PATCH" => match kept.get_mut(key) {
+            None => empty("404"),
+            Some(number) => {
+                let [old, by] = [number.as_str(), value].map(|text| text.parse().unwrap_or(0_i64));
+                *number = (old + by).to_string();
+                empty("200")
+            }
+        },
+        _ => empty("405"),
     }
 }
