@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::client::Binary;
 use crate::load::Load;
 use crate::process::Process;
-use crate::wire::{Question, key};
+use crate::wire::{Program, Question, key};
 use crate::{Options, directory, median};
 
 /// Where the use of the limit is kept.
@@ -101,7 +101,7 @@ pub(crate) fn program(store: Store, redis: Option<&Redis>) -> io::Result<Process
     );
     let path = directory()?.join("counted.toml");
     std::fs::write(&path, config)?;
-    let mut program = Process::program(Binary::Policy, &path, "bench")?;
+    let mut program = Process::program(Program::Postfix(Binary::Policy), &path, "bench")?;
     program.wait()?;
     Ok(program)
 }

@@ -1,6 +1,6 @@
 //! The least that a bridge on tokio and hyper can do: one connection to the backend for each
-//! connection from Postfix, and no pool, deadline, retry, limit, log or configuration. It is a
-//! measure, not a product.
+//! connection from the mail server, and no pool, deadline, retry, limit, log or configuration. It is
+//! a measure, not a product.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,22 +19,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 
 use crate::client::{Binary, framed};
+use crate::wire::Program;
 
 /// Bridges connections until the process ends.
 pub(crate) async fn serve(
     listener: TcpListener,
-    binary: Binary,
+    program: Program,
     backend: SocketAddr,
 ) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(connection(stream, binary, backend));
+        tokio::spawn(connection(stream, program, backend));
     }
 }
 
 /// Bridges one connection; any error ends it.
-async fn connection(mut stream: TcpStream, binary: Binary, backend: SocketAddr) -> Option<()> {
+async fn connection(mut stream: TcpStream, program: Program, backend: SocketAddr) -> Option<()> {
     let upstream = TcpStream::connect(backend).await.ok()?;
     upstream.set_nodelay(true).ok()?;
     let (mut sender, upstream) = http1::handshake(TokioIo::new(upstream)).await.ok()?;
@@ -42,7 +43,7 @@ async fn connection(mut stream: TcpStream, binary: Binary, backend: SocketAddr) 
     let mut input = Vec::with_capacity(2048);
     loop {
         let (used, call) = loop {
-            if let Some(asked) = call(binary, &input) {
+            if let Some(asked) = call(program, &input) {
                 break asked;
             }
             if stream.read_buf(&mut input).await.ok()? == 0 {
@@ -58,19 +59,19 @@ async fn connection(mut stream: TcpStream, binary: Binary, backend: SocketAddr) 
             body = &mut asked => body?,
             _ = &mut upstream => return None,
         };
-        stream.write_all(&reply(binary, &body)?).await.ok()?;
+        stream.write_all(&reply(program, &body)?).await.ok()?;
     }
 }
 
 /// Returns the length of the request at the front of the input, and the call that it becomes.
-fn call(binary: Binary, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
-    let (used, method, target, body) = match binary {
-        Binary::TcpLookup => {
+fn call(program: Program, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
+    let (used, method, target, body) = match program {
+        Program::Postfix(Binary::TcpLookup) => {
             let end = memchr(b'\n', input)?;
             let key = escape(input[..end].strip_prefix(b"get ")?);
             (end + 1, Method::GET, format!("/?key={key}"), String::new())
         }
-        Binary::Socketmap => {
+        Program::Postfix(Binary::Socketmap) => {
             let colon = memchr(b':', input)?;
             let length: usize = std::str::from_utf8(&input[..colon]).ok()?.parse().ok()?;
             let end = colon + 1 + length;
@@ -80,7 +81,7 @@ fn call(binary: Binary, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
             let target = format!("/?name={map}&key={key}");
             (end + 1, Method::GET, target, String::new())
         }
-        Binary::Policy => {
+        Program::Postfix(Binary::Policy) => {
             let end = memmem::find(input, b"\n\n")?;
             let mut form = String::with_capacity(2 * end);
             for line in input[..end].split(|b| *b == b'\n') {
@@ -94,6 +95,17 @@ fn call(binary: Binary, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
             }
             (end + 2, Method::POST, "/".to_owned(), form)
         }
+        Program::Dict => {
+            let hello = match input.first()? {
+                b'H' => memchr(b'\n', input)? + 1,
+                _ => 0,
+            };
+            let end = hello + memchr(b'\n', &input[hello..])?;
+            let asked = input[hello..end].strip_prefix(b"Lshared/")?;
+            let key = escape(&asked[..memchr(b'\t', asked)?]);
+            let target = format!("/?name=bench&scope=shared&key={key}&user=");
+            (end + 1, Method::GET, target, String::new())
+        }
     };
     let request = Request::builder().method(method).uri(target);
     let request = request.header("host", "backend");
@@ -104,10 +116,12 @@ fn escape(text: &[u8]) -> String {
     percent_encode(text, ESCAPED).to_string()
 }
 
-fn reply(binary: Binary, body: &[u8]) -> Option<Vec<u8>> {
-    if binary == Binary::Policy {
-        return Some(framed(binary, body));
-    }
+fn reply(program: Program, body: &[u8]) -> Option<Vec<u8>> {
+    let binary = match program {
+        Program::Postfix(Binary::Policy) => return Some(framed(Binary::Policy, body)),
+        Program::Postfix(binary) => binary,
+        Program::Dict => return Some([b"O", body, b"\n"].concat()),
+    };
     let values: Vec<String> = serde_json::from_slice(body).ok()?;
     let status = match binary {
         Binary::Socketmap => "OK",

@@ -1,4 +1,4 @@
-//! Postfix's side: many connections, each with one request in flight, and every reply checked.
+//! The mail server's side: many connections, each with one request in flight, and every reply checked.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -147,6 +147,9 @@ fn failure(ended: Result<io::Result<()>, tokio::task::JoinError>) -> io::Error {
 
 async fn keep_asking(mut stream: TcpStream, tally: Rc<Tally>) -> io::Result<()> {
     let (mut request, mut reply) = (Vec::new(), Vec::with_capacity(512));
+    if let Some(first) = tally.questions.first() {
+        stream.write_all(&first.hello).await?;
+    }
     while !tally.is_over.get() {
         let number = tally.asked.replace(tally.asked.get() + 1);
         let question = &tally.questions[number % tally.questions.len()];
@@ -193,10 +196,11 @@ pub(crate) async fn first_answer(
 ) -> io::Result<Duration> {
     server.wait()?;
     let mut stream = TcpStream::connect(server.address).await?;
-    let (request, mut reply) = (&question.asked, Vec::new());
+    let request = [&*question.hello, &question.asked].concat();
+    let mut reply = Vec::new();
     timeout(
         LONGEST,
-        exchange(&mut stream, request, question, &mut reply),
+        exchange(&mut stream, &request, question, &mut reply),
     )
     .await??;
     Ok(server.started.elapsed())

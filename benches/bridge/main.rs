@@ -40,11 +40,14 @@ use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-use client::{ALL, Binary};
+use client::Binary;
 use counted::{Redis, Store};
 use load::{Figures, Load, connect, first_answer};
 use process::Process;
-use wire::{Question, key};
+use wire::{PROGRAMS, Program, Question, key};
+
+/// The program that counts.
+const POLICY: Program = Program::Postfix(Binary::Policy);
 
 /// The number of different keys, without and with a cache.
 const KEYS: usize = 10_000;
@@ -68,7 +71,7 @@ fn main() -> io::Result<()> {
                 backend::serve(listener().await?, latency).await
             }
             ["ideal", name, backend] => {
-                ideal::serve(listener().await?, binary(name)?, parsed(backend)?).await
+                ideal::serve(listener().await?, program_named(name)?, parsed(backend)?).await
             }
             _ => {
                 let options = Options::read()?;
@@ -121,7 +124,7 @@ struct Options {
     rounds: usize,
     connections: Vec<usize>,
     latencies: Vec<u64>,
-    binaries: Vec<Binary>,
+    programs: Vec<Program>,
 }
 
 impl Options {
@@ -134,7 +137,7 @@ impl Options {
         };
         let connections: Vec<String> = list("BENCH_CONNECTIONS", "1,100,1000");
         let latencies: Vec<String> = list("BENCH_LATENCY", "0,30");
-        let every: Vec<_> = ALL.iter().map(|binary| binary.name()).collect();
+        let every: Vec<_> = PROGRAMS.iter().map(|program| program.name()).collect();
         let names: Vec<String> = list("BENCH_PROTOCOLS", &every.join(","));
         Ok(Self {
             measured: Duration::from_secs_f64(parsed(&variable("BENCH_SECONDS", "1"))?),
@@ -147,17 +150,17 @@ impl Options {
                 .iter()
                 .map(|n| parsed(n))
                 .collect::<Result<_, _>>()?,
-            binaries: names
+            programs: names
                 .iter()
-                .map(|name| binary(name))
+                .map(|name| program_named(name))
                 .collect::<io::Result<_>>()?,
         })
     }
 }
 
-fn binary(name: &str) -> io::Result<Binary> {
-    let binary = ALL.into_iter().find(|binary| binary.name() == name);
-    binary.ok_or_else(|| io::Error::other(format!("{name}: no such protocol")))
+fn program_named(name: &str) -> io::Result<Program> {
+    let program = PROGRAMS.into_iter().find(|program| program.name() == name);
+    program.ok_or_else(|| io::Error::other(format!("{name}: no such protocol")))
 }
 
 fn variable(name: &str, default: &str) -> String {
@@ -173,10 +176,10 @@ fn parsed<T: FromStr>(text: &str) -> io::Result<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
     Backend,
-    Ideal(Binary),
-    Program(Binary),
+    Ideal(Program),
+    Program(Program),
     /// The program, with every answer in its cache.
-    Cached(Binary),
+    Cached(Program),
     /// The policy program, which counts in this store and makes no call.
     Counted(Store),
 }
@@ -185,8 +188,8 @@ impl Subject {
     fn question(self, table: &str, key: &str) -> Question {
         match self {
             Self::Backend => Question::of_backend(key),
-            Self::Ideal(binary) | Self::Program(binary) | Self::Cached(binary) => {
-                Question::of(binary, table, key)
+            Self::Ideal(program) | Self::Program(program) | Self::Cached(program) => {
+                Question::of(program, table, key)
             }
             Self::Counted(_) => Question::of_limit(key),
         }
@@ -196,9 +199,9 @@ impl Subject {
     fn measured_by(self) -> Option<Self> {
         match self {
             Self::Backend | Self::Ideal(_) => None,
-            Self::Program(binary) => Some(Self::Ideal(binary)),
-            Self::Cached(binary) => Some(Self::Program(binary)),
-            Self::Counted(_) => Some(Self::Program(Binary::Policy)),
+            Self::Program(program) => Some(Self::Ideal(program)),
+            Self::Cached(program) => Some(Self::Program(program)),
+            Self::Counted(_) => Some(Self::Program(POLICY)),
         }
     }
 
@@ -209,9 +212,9 @@ impl Subject {
     fn name(self) -> String {
         match self {
             Self::Backend => "backend, directly".to_owned(),
-            Self::Ideal(binary) => format!("{}: ideal", binary.name()),
-            Self::Program(binary) => format!("{}: postgate", binary.name()),
-            Self::Cached(binary) => format!("{}: postgate, cached", binary.name()),
+            Self::Ideal(program) => format!("{}: ideal", program.name()),
+            Self::Program(program) => format!("{}: postgate", program.name()),
+            Self::Cached(program) => format!("{}: postgate, cached", program.name()),
             Self::Counted(store) => format!("policy: limits, {}", store.name()),
         }
     }
@@ -236,13 +239,14 @@ async fn bench(options: &Options) -> io::Result<()> {
                 is_repeated: matches!(subject, Subject::Cached(_)),
             };
             let mut subjects = vec![Subject::Backend];
-            for binary in options.binaries.iter().copied() {
-                subjects.extend([Subject::Ideal(binary), Subject::Program(binary)]);
-                if *latency == 0 {
-                    subjects.push(Subject::Cached(binary));
+            for program in options.programs.iter().copied() {
+                subjects.extend([Subject::Ideal(program), Subject::Program(program)]);
+                // Dicts have no cache.
+                if *latency == 0 && program != Program::Dict {
+                    subjects.push(Subject::Cached(program));
                 }
             }
-            if *latency == 0 && options.binaries.contains(&Binary::Policy) {
+            if *latency == 0 && options.programs.contains(&POLICY) {
                 subjects.extend(stores.iter().flatten().copied().map(Subject::Counted));
             }
             let mut rounds = Vec::new();
@@ -262,7 +266,7 @@ async fn bench(options: &Options) -> io::Result<()> {
     let backend = Process::own(&["backend", "0"])?;
     rest(options, &backend).await?;
     grow(options, &backend).await?;
-    if options.binaries.contains(&Binary::Policy) {
+    if options.programs.contains(&POLICY) {
         counted::many_accounts(options).await?;
     }
     Ok(())
@@ -294,17 +298,17 @@ fn start(
     };
     Ok(Some(match subject {
         Subject::Backend => return Ok(None),
-        Subject::Ideal(binary) => {
-            Process::own(&["ideal", binary.name(), &backend.address.to_string()])?
+        Subject::Ideal(ideal) => {
+            Process::own(&["ideal", ideal.name(), &backend.address.to_string()])?
         }
-        Subject::Program(binary) => program(binary, backend, tables, limit)?,
-        Subject::Cached(binary) => {
-            let by = match binary {
-                Binary::Policy => ", by = [\"recipient\"]",
+        Subject::Program(of) => program(of, backend, tables, limit)?,
+        Subject::Cached(of) => {
+            let by = match of {
+                POLICY => ", by = [\"recipient\"]",
                 _ => "",
             };
             let cache = format!("cache = {{ ttl = \"1h\"{by} }}");
-            program(binary, backend, tables, &cache)?
+            program(of, backend, tables, &cache)?
         }
         Subject::Counted(store) => counted::program(store, redis)?,
     }))
@@ -312,14 +316,14 @@ fn start(
 
 /// Starts a program with these tables; its socket belongs to the last of them.
 fn program(
-    binary: Binary,
+    program: Program,
     backend: &Process,
     tables: &[String],
     keys: &str,
 ) -> io::Result<Process> {
     let mut config = "[server]\nmax-connections = 30000\n".to_owned();
     for table in tables {
-        let (kind, address) = (binary.name(), backend.address);
+        let (kind, address) = (program.name(), backend.address);
         // Writing to a string does not fail.
         let _ = writeln!(
             config,
@@ -329,9 +333,9 @@ fn program(
     let path = directory()?.join("config.toml");
     std::fs::write(&path, config)?;
     let socket = tables.last().map_or("", String::as_str);
-    let mut program = Process::program(binary, &path, socket)?;
-    program.wait()?;
-    Ok(program)
+    let mut process = Process::program(program, &path, socket)?;
+    process.wait()?;
+    Ok(process)
 }
 
 fn directory() -> io::Result<PathBuf> {
@@ -404,8 +408,8 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
         "{:<28}{:>9}{:>9}{:>9}{:>14}{:>14}",
         "", "first ms", "idle MB", "held MB", "CPU us alone", "CPU us beside"
     );
-    for binary in options.binaries.iter().copied() {
-        let questions = questions(Subject::Program(binary), "bench");
+    for of in options.programs.iter().copied() {
+        let questions = questions(Subject::Program(of), "bench");
         let load = Load {
             questions,
             connections: 100,
@@ -414,7 +418,7 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
         };
         let mut rounds = Vec::new();
         for _ in 0..options.rounds {
-            let mut server = program(binary, backend, &["bench".to_owned()], "")?;
+            let mut server = program(of, backend, &["bench".to_owned()], "")?;
             let first = first_answer(&mut server, &questions[0]).await?;
             let idle = server.memory()?;
             let held = connect(&server, resting).await?;
@@ -422,14 +426,14 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
             let holding = server.memory()?;
             let beside = load.run(&server).await?.cpu;
             drop(held);
-            let server = program(binary, backend, &["bench".to_owned()], "")?;
+            let server = program(of, backend, &["bench".to_owned()], "")?;
             let alone = load.run(&server).await?.cpu;
             rounds.push([first.as_secs_f64() * 1e3, idle, holding, alone, beside]);
         }
         let middle = |at: usize| median(rounds.iter().map(|round| round[at]));
         println!(
             "{:<28}{:>9.1}{:>9.1}{:>9.1}{:>14.1}{:>14.1}",
-            binary.name(),
+            of.name(),
             middle(0),
             middle(1),
             middle(2),
@@ -447,11 +451,11 @@ async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
         "{:<28}{:>14}{:>14}{:>7}",
         "", "CPU us of one", "CPU us of all", "x"
     );
-    for binary in options.binaries.iter().copied() {
+    for of in options.programs.iter().copied() {
         let tables: Vec<_> = (0..TABLES).map(|n| format!("table{n}")).collect();
         let last = tables.last().map_or("", String::as_str);
         let load = Load {
-            questions: questions(Subject::Program(binary), last),
+            questions: questions(Subject::Program(of), last),
             connections: 100,
             measured: options.measured,
             is_repeated: false,
@@ -460,7 +464,7 @@ async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
         for _ in 0..options.rounds {
             let mut cpu = [0.0; 2];
             for (cpu, tables) in cpu.iter_mut().zip([&tables[TABLES - 1..], &tables[..]]) {
-                let server = program(binary, backend, tables, "")?;
+                let server = program(of, backend, tables, "")?;
                 *cpu = load.run(&server).await?.cpu;
             }
             rounds.push(cpu);
@@ -470,7 +474,7 @@ async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
             median(rounds.iter().map(|cpu| cpu[1])),
         );
         let ratio = median(rounds.iter().map(|cpu| cpu[1] / cpu[0]));
-        println!("{:<28}{one:>14.1}{all:>14.1}{ratio:>7.2}", binary.name());
+        println!("{:<28}{one:>14.1}{all:>14.1}{ratio:>7.2}", of.name());
     }
     Ok(())
 }

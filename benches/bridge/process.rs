@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::client::Binary;
+use crate::wire::Program;
 
 /// A server that ends with its handle.
 pub(crate) struct Process {
@@ -37,14 +37,14 @@ impl Process {
     }
 
     /// Starts a program under test, with a socket of this name.
-    pub(crate) fn program(binary: Binary, config: &Path, socket: &str) -> io::Result<Self> {
+    pub(crate) fn program(program: Program, config: &Path, socket: &str) -> io::Result<Self> {
         let built = Path::new(env!("CARGO_BIN_EXE_socketmap")).with_file_name("");
         let programs = std::env::var_os("BENCH_PROGRAMS").map_or(built, PathBuf::from);
         // The port was free a moment ago. If another process has bound it since, its answers
         // differ.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let started = Instant::now();
-        let child = Command::new(programs.join(binary.name()))
+        let child = Command::new(programs.join(program.name()))
             .arg("--config")
             .arg(config)
             .arg("--listen")

@@ -6,8 +6,34 @@ use std::ops::Range;
 
 use crate::client::{Binary, framed, question, rcpt};
 
+/// A program, by the protocol that it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    Postfix(Binary),
+    Dict,
+}
+
+/// All programs, in the order of the output.
+pub(crate) const PROGRAMS: [Program; 4] = [
+    Program::Postfix(Binary::TcpLookup),
+    Program::Postfix(Binary::Socketmap),
+    Program::Postfix(Binary::Policy),
+    Program::Dict,
+];
+
+impl Program {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Postfix(binary) => binary.name(),
+            Self::Dict => "dict",
+        }
+    }
+}
+
 /// One request and its right reply, as bytes.
 pub(crate) struct Question {
+    /// What a connection sends before its first request.
+    pub(crate) hello: Vec<u8>,
     pub(crate) asked: Vec<u8>,
     pub(crate) expected: Vec<u8>,
     /// Where the number of the request goes, if each has to differ from all others.
@@ -19,7 +45,21 @@ const NUMBER: &str = "0123456789abcdef";
 
 impl Question {
     /// Makes the request to a program for a key, in a table of this name if the protocol names one.
-    pub(crate) fn of(binary: Binary, table: &str, key: &str) -> Self {
+    pub(crate) fn of(program: Program, table: &str, key: &str) -> Self {
+        match program {
+            Program::Postfix(binary) => Self::of_postfix(binary, table, key),
+            Program::Dict => Self {
+                // As Dovecot 2.3 does.
+                hello: format!("H3\t2\t0\t\t{table}\n").into_bytes(),
+                asked: format!("Lshared/{key}\t\n").into_bytes(),
+                // The value of a dict is JSON as it is written.
+                expected: format!("O[\"{}\"]\n", value(key.as_bytes())).into_bytes(),
+                number: None,
+            },
+        }
+    }
+
+    fn of_postfix(binary: Binary, table: &str, key: &str) -> Self {
         let value = value(key.as_bytes());
         let (asked, said) = match binary {
             Binary::TcpLookup => (question(binary, table, key), format!("200 {value}")),
@@ -30,6 +70,7 @@ impl Question {
             ),
         };
         Self {
+            hello: Vec::new(),
             asked,
             expected: framed(binary, said),
             number: None,
@@ -47,6 +88,7 @@ impl Question {
         let mut places = asked.windows(NUMBER.len());
         let number = places.position(|bytes| bytes == NUMBER.as_bytes());
         Self {
+            hello: Vec::new(),
             asked,
             expected: framed(Binary::Policy, "DUNNO"),
             number: number.map(|at| at..at + NUMBER.len()),
@@ -56,6 +98,7 @@ impl Question {
     /// Makes the request to the backend itself.
     pub(crate) fn of_backend(key: &str) -> Self {
         Self {
+            hello: Vec::new(),
             asked: format!("GET /?key={key} HTTP/1.1\r\nHost: backend\r\n\r\n").into_bytes(),
             expected: json_answer(key.as_bytes()).into_bytes(),
             number: None,
