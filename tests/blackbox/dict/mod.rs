@@ -4,6 +4,7 @@
 mod lists;
 mod log;
 mod lookups;
+mod memory;
 mod order;
 mod programs;
 mod requests;

@@ -129,9 +129,11 @@ async fn nothing_is_said_that_nobody_waits_for() {
 /// wait together.
 #[tokio::test]
 async fn every_command_ends_before_dovecot_gives_up() {
-    let backend = Backend::new(|request| match request.target.contains("quick") {
-        true => status(200),
-        false => vec![Act::Hang],
+    let backend = Backend::new(|request| match request.target.as_str() {
+        "/l/rows" => json("[\"first\", \"second\"]"),
+        target if target.contains("rows%2Ffirst") => json("\"v\""),
+        target if target.contains("quick") => status(200),
+        _ => vec![Act::Hang],
     });
     let keys = format!(
         "request-timeout = \"25s\"\nset = {{ target = \"{0}/s{{/path*}}\", body = \"{{value}}\" }}\n\
@@ -143,12 +145,27 @@ async fn every_command_ends_before_dovecot_gives_up() {
         table(&backend.url("/d"), &keys)
     );
     let program = serve(config).await;
-    let [mut lookup, mut list, mut whole, mut half, mut late] = program.peers().await;
-    for peer in [&mut lookup, &mut list, &mut whole, &mut half, &mut late] {
+    let [
+        mut lookup,
+        mut list,
+        mut rows,
+        mut whole,
+        mut half,
+        mut late,
+    ] = program.peers().await;
+    for peer in [
+        &mut lookup,
+        &mut list,
+        &mut rows,
+        &mut whole,
+        &mut half,
+        &mut late,
+    ] {
         peer.send(super::HELLO).await;
     }
     lookup.send("Lshared/k\t\n").await;
     list.send("I0\t0\tshared/l/\t\n").await;
+    rows.send("I0\t0\tshared/rows/\t\n").await;
     whole.send("B1\t\nS1\tshared/slow\tv\nC1\n").await;
     half.send("B1\t\nS1\tshared/quick\tv\nS1\tshared/slow\tv\nC1\n")
         .await;
@@ -159,6 +176,7 @@ async fn every_command_ends_before_dovecot_gives_up() {
         tokio::join!(
             lookup.expect("Fbackend timed out\n"),
             list.expect("Fbackend timed out\n"),
+            rows.expect("Oshared/rows/first\tv\nFbackend timed out\n"),
             whole.expect("W1\tbackend timed out\n"),
             half.expect("W1\tbackend timed out\n"),
             late.expect("Fbackend timed out\nF1\tbackend timed out\n"),
