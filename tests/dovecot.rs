@@ -11,6 +11,7 @@ use lab::{Lab, Said, System, Turn, lab, on_each_system};
 on_each_system! {
     doveadm_gets_sets_increments_unsets_and_lists,
     a_login_and_a_delivery_use_every_dict,
+    a_whole_transaction_is_one_call,
     while_the_api_fails_everything_waits_and_nothing_is_unknown,
     a_restart_or_a_reload_under_load_costs_nothing,
     an_api_that_goes_and_comes_back_under_load_is_never_not_found,
@@ -148,7 +149,8 @@ fn put(lab: &Lab, path: &str, value: &str) {
 
 /// What the backend was asked for since the test began, as method, path and body.
 fn asked(lab: &Lab) -> Vec<String> {
-    let lines = lab.sh("journalctl -u lab-backend --since @$(cat /run/began) -o cat");
+    let lines = lab.sh("journalctl --sync
+        journalctl -u lab-backend --since @$(cat /run/began) -o cat");
     let asked = lines.lines().filter_map(|line| line.strip_prefix("kv "));
     asked.map(|line| line.trim_end().to_owned()).collect()
 }
@@ -324,13 +326,13 @@ fn a_login_and_a_delivery_use_every_dict(system: System) {
     ));
     assert_eq!(found.trim(), "1", "{said}");
     // The quota is written when the mailbox closes.
-    for what in ["storage", "messages 1"] {
-        let written = format!(
-            "kv PUT quota/quota/{}/{JANE}",
-            what.split(' ').next().expect("a word")
-        );
+    for written in [
+        "storage/jane@example.org [1-9][0-9]*",
+        "messages/jane@example.org 1",
+    ] {
         lab.until(&format!(
-            "journalctl -u lab-backend --since @$(cat /run/began) -o cat | grep -q '{written}'"
+            "journalctl -u lab-backend --since @$(cat /run/began) -o cat |
+                grep -qx 'kv PUT quota/quota/{written}'"
         ));
     }
     // Without a script mail is delivered as it is.
@@ -338,6 +340,50 @@ fn a_login_and_a_delivery_use_every_dict(system: System) {
     assert!(said.contains(" Saved"), "{said}");
     if matches!(system, System::Host) {
         users_of_2_3(&lab);
+    }
+    no_crash(&lab);
+}
+
+fn a_whole_transaction_is_one_call(system: System) {
+    let Some(lab) = start(system) else { return };
+    let set =
+        "set = { target = \"http://127.0.0.1:8080/kv/quota{/path*}{/user}\", body = \"{value}\" }";
+    let config = config();
+    assert!(config.contains(set), "{config}");
+    // As the page says.
+    let commit = "commit = { target = \"http://127.0.0.1:8080/kv/quota\" }";
+    lab.write("/etc/postgate/config.toml", &config.replace(set, commit));
+    lab.sh("systemctl try-restart postgate-dict");
+    // Only 2.4 has an expiry.
+    let (dict, expiry, expires) = match system {
+        System::Host => ("proxy:/run/postgate/dict:quota", &[][..], 0),
+        System::Debian13 => ("quota_clone", &["-e", "60"][..], 60),
+    };
+    for (command, rest, operation) in [
+        (
+            "set",
+            &["priv/quota/storage", "5"][..],
+            r#"{"op":"set","key":"priv/quota/storage","value":"5"}"#,
+        ),
+        (
+            "inc",
+            &["priv/n", "3"],
+            r#"{"op":"increment","key":"priv/n","by":3}"#,
+        ),
+        ("unset", &["shared/k"], r#"{"op":"unset","key":"shared/k"}"#),
+    ] {
+        let (expiry, expires) = match command {
+            "set" => (expiry, expires),
+            _ => (&[][..], 0),
+        };
+        let head = ["doveadm", "dict", command, "-u", JANE];
+        let said = lab.run(&[&head, expiry, &[dict], rest].concat());
+        assert_eq!(said.status, Some(0), "{said:?}");
+        let body = format!(
+            r#"{{"user":"{JANE}","dict":"quota","operations":[{operation}],"expires":{expires}}}"#
+        );
+        let call = format!("POST quota {}", body.escape_debug());
+        assert_eq!(asked(&lab).last(), Some(&call));
     }
     no_crash(&lab);
 }
@@ -561,7 +607,7 @@ fn no_crash(lab: &Lab) {
         "grep -E 'signal 11|signal 6|Panic|Fatal: master|core dumped' /var/log/dovecot.log || true",
     );
     assert_eq!(crashes, "");
-    let log =
-        lab.sh("journalctl -u postgate-dict --since @$(cat /run/began) -o cat -p err || true");
+    let log = lab.sh("journalctl --sync
+        journalctl -u postgate-dict --since @$(cat /run/began) -o cat -p err || true");
     assert_eq!(log, "");
 }
