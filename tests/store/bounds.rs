@@ -164,6 +164,9 @@ fn resident() -> usize {
 #[test]
 fn memory_has_room_for_so_many_accounts_and_no_more() {
     let mut memory = Memory::default();
+    let asks_again = |memory: &mut Memory| memory.decide(&asks("full", 2), NOW).refusal;
+    assert_eq!(asks_again(&mut memory), None);
+    assert_eq!(asks_again(&mut memory), None);
     for number in 0..250_000 {
         let account = format!("a{number}");
         let used = if number < 1000 { 3 } else { 1 };
@@ -174,6 +177,7 @@ fn memory_has_room_for_so_many_accounts_and_no_more() {
     }
     let usage = memory.usage(TABLE, None, NOW);
     assert!(usage.len() <= 200_000, "{}", usage.len());
-    // Those that have used most stay.
+    // Those stay that are nearest to their limit, whatever it is.
     assert_eq!(usage.iter().filter(|u| u.used == 3).count(), 1000);
+    assert!(asks_again(&mut memory).is_some());
 }

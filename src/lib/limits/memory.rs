@@ -7,7 +7,8 @@ use std::convert::Infallible;
 use super::decide::{Account, AccountKey, Known, Ledger, decide, is_known};
 use super::{Decision, Question, Usage};
 
-/// The most accounts, and the most messages. Beyond that those go that lose least by it.
+/// The most accounts, and the most messages. Beyond that those go that lose least by it: the ones
+/// that are furthest from their limit.
 const MAX_ENTRIES: usize = 200_000;
 
 /// The table, the limit and the account.
@@ -23,6 +24,22 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Drops the half that is furthest from its limits.
+    fn drop_half(&mut self) {
+        let states = self.accounts.values();
+        let mut shares: Vec<_> = states.map(|(account, _)| share(account)).collect();
+        let middle = shares.len() / 2;
+        let (_, &mut middle, _) = shares.select_nth_unstable(middle);
+        let above = shares.iter().filter(|share| **share > middle).count();
+        let mut equals = shares.len() / 2 - above;
+        self.accounts.retain(|_, (account, _)| {
+            let share = share(account);
+            let is_equal = share == middle && equals > 0;
+            equals -= usize::from(is_equal);
+            share > middle || is_equal
+        });
+    }
+
     /// Answers a question.
     pub fn decide(&mut self, question: &Question, now_ms: u64) -> Decision {
         self.now_ms = now_ms;
@@ -52,7 +69,9 @@ impl Memory {
     }
 
     /// Drops what has expired once there are too many entries; if that is not enough, the accounts
-    /// that have used least, and every message, which costs a message a second charge at most.
+    /// that have used the least part of their limit, and every message, which costs a message a
+    /// second charge at most. Somebody who may send for many accounts must not be able to push out
+    /// the one that is at its limit.
     fn make_room(&mut self) {
         if self.messages.len() >= MAX_ENTRIES {
             let now_ms = self.now_ms;
@@ -65,15 +84,19 @@ impl Memory {
             let now_ms = self.now_ms;
             self.accounts.retain(|_, (_, expires)| *expires > now_ms);
         }
-        let mut least = 1;
-        while self.accounts.len() >= MAX_ENTRIES {
-            self.accounts.retain(|_, (account, _)| {
-                let used = account.windows.iter().map(|w| w.frames.used()).max();
-                used.unwrap_or_default() > least
-            });
-            least = u64::saturating_mul(least, 2);
+        if self.accounts.len() >= MAX_ENTRIES {
+            self.drop_half();
         }
     }
+}
+
+/// Returns the part of its limit that an account has used, in thousandths.
+fn share(account: &Account) -> u64 {
+    let shares = account.windows.iter().map(|window| match window.most {
+        Some(most) => window.frames.used().saturating_mul(1000) / most.max(1),
+        None => 0,
+    });
+    shares.max().unwrap_or_default()
 }
 
 impl Ledger for Memory {

@@ -1,7 +1,8 @@
 //! The store: where the use of limits is kept beyond this process.
 //!
 //! A store that fails never stops mail and never opens the gate: until its engine is back
-//! (`health`), this process counts in its own memory.
+//! (`health`), this process counts in its own memory. That is kept for the next time: an engine that
+//! fails again and again would otherwise give an account its whole limit each time.
 
 mod clock;
 mod emptied;
@@ -35,6 +36,7 @@ pub struct Store {
     /// None: the memory of this process alone.
     engine: Option<Engine>,
     health: Health,
+    /// What was counted whenever the engine was down.
     memory: Mutex<Memory>,
     meter: Option<StoreMeter>,
     emptied: Emptied,
@@ -92,16 +94,13 @@ impl Store {
         if let Some(meter) = &self.meter {
             meter.question(began.elapsed());
         }
-        // A large memory is dropped after the lock of the health is free.
-        let mut forgotten = None;
-        let forget = || forgotten = Some(std::mem::take(&mut *self.memory.lock()));
         match answer {
             Ok(answer) => {
-                permit.record_answer(forget);
+                permit.record_answer();
                 Some(answer)
             }
             Err(error) => {
-                permit.record_failure(&error, forget);
+                permit.record_failure(&error);
                 None
             }
         }
