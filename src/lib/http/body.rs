@@ -71,8 +71,7 @@ pub struct NotedBody {
 impl NotedBody {
     /// Makes a body, and what it notes.
     pub fn new(bytes: Bytes) -> (Self, Arc<AtomicBool>) {
-        // The client does not ask an empty body for its bytes.
-        let sending = Arc::new(AtomicBool::new(bytes.is_empty()));
+        let sending = Arc::new(AtomicBool::new(false));
         let body = Self {
             bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
             sending: Arc::clone(&sending),
@@ -93,8 +92,14 @@ impl hyper::body::Body for NotedBody {
         Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 
+    /// hyper asks this for the first time when it writes the head. With that an empty body is sent,
+    /// which is never asked for its bytes.
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        let is_sent = self.bytes.is_none();
+        if is_sent {
+            self.sending.store(true, Ordering::Relaxed);
+        }
+        is_sent
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,6 +1,10 @@
 //! What is said of a write, whatever the backend does: done only if it is.
 
 use super::{bodies, calls, hello, serve, served, table, talk};
+use crate::servers::{
+    frames::{self, CANCEL, Frames, NO_ERROR, REFUSED_STREAM},
+    hole::Hole,
+};
 use crate::support::{
     Wrong,
     backend::{Act, Backend, Script, json, plain, raw, response, status, typed},
@@ -10,12 +14,16 @@ use crate::support::{
 
 /// The sub-tables for single operations, at this backend.
 fn writable(backend: &Backend) -> String {
+    writable_at(&backend.url(""))
+}
+
+fn writable_at(url: &str) -> String {
     format!(
         "set = {{ target = \"{0}/{{scope}}{{/path*}}{{/user}}\", body = \"{{value}}\" }}\n\
          unset = {{ target = \"{0}/{{scope}}{{/path*}}{{/user}}\" }}\n\
          increment = {{ target = \"{0}/{{scope}}{{/path*}}{{/user}}\", json = {{ by = \"{{value}}\" }} }}\n\
          retries = 3\nbreaker = false",
-        backend.url("")
+        url
     )
 }
 
@@ -268,6 +276,82 @@ async fn what_was_not_sent_has_failed() {
         // It is the same host as that of the lookups.
         peer.send("Lshared/k\t\n").await;
         wrong.compare(row, &peer.reply().await, b"Fbackend down\n");
+    }
+    wrong.none();
+}
+
+#[tokio::test]
+async fn what_still_waits_for_its_connection_has_failed() {
+    let hole = Hole::new().await;
+    let deaf = Backend::always(vec![Act::Hang]);
+    for url in [
+        hole.url("http", ""),
+        deaf.url("").replace("http:", "https:"),
+    ] {
+        let keys = format!(
+            "{}\nrequest-timeout = \"300ms\"\nconnect-timeout = \"20s\"",
+            writable_at(&url)
+        );
+        let program = serve(table(&url, &keys)).await;
+        let mut peer = hello(&program).await;
+        for (name, operation) in OPERATIONS {
+            let seen = commit(&mut peer, operation).await;
+            assert_eq!(seen, "F1\tbackend timed out\n", "{name} at {url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_http_2_a_write_is_as_certain_as_over_http_1() {
+    type Answer = fn(u32) -> Vec<frames::Act>;
+    let answers: [(&str, Answer, &str, usize); 6] = [
+        ("whole", frames::dunno, "O1\n", 1),
+        ("none", |_| vec![], "W1\tbackend timed out\n", 1),
+        (
+            "cancelled",
+            |stream| vec![frames::Act::Reset(stream, CANCEL)],
+            "W1\tbackend unreachable\n",
+            1,
+        ),
+        (
+            "closed",
+            |_| vec![frames::Act::Close],
+            "W1\tbackend unreachable\n",
+            1,
+        ),
+        (
+            "gone away",
+            |stream| vec![frames::Act::GoAway(stream, NO_ERROR), frames::Act::Close],
+            "W1\tbackend unreachable\n",
+            1,
+        ),
+        // The server says that it has done nothing.
+        (
+            "refused",
+            |stream| vec![frames::Act::Reset(stream, REFUSED_STREAM)],
+            "F1\tbackend unreachable\n",
+            33,
+        ),
+    ];
+    let mut wrong = Wrong::default();
+    for (row, answer, expected, count) in answers {
+        for (name, operation) in OPERATIONS {
+            let server = Frames::new(move |visit| answer(visit.stream));
+            let url = server.url();
+            let timeout = if row == "none" { "500ms" } else { "20s" };
+            let keys = format!(
+                "{}\nhttp-version = \"2\"\nrequest-timeout = \"{timeout}\"\n[server]\ndrain-timeout = \"30s\"",
+                writable_at(&url)
+            );
+            let program = serve(table(&url, &keys)).await;
+            let mut peer = hello(&program).await;
+            let seen = commit(&mut peer, operation).await;
+            let place = format!("{row}: {name}");
+            wrong.compare(&place, seen.as_bytes(), expected.as_bytes());
+            wrong.require(&place, server.count() == count, || {
+                format!("{} calls", server.count())
+            });
+        }
     }
     wrong.none();
 }
