@@ -7,7 +7,7 @@ DESTDIR  =
 BUILD    = target/release
 CARGO    = cargo
 
-PROGRAMS = tcp-lookup socketmap policy dict
+PROGRAMS = tcp-lookup socketmap policy dict sasl
 UNITS    = $(wildcard units/*.socket units/*.service)
 PAGES    = $(wildcard docs/man/*.5 docs/man/*.8)
 # The documents and the files that they link to, each where the links expect it.

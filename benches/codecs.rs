@@ -70,12 +70,12 @@ fn protocols(criterion: &mut Criterion) {
 fn protocol<P: Protocol>(criterion: &mut Criterion, program: &'static Facts, value: &str) {
     let mut group = criterion.benchmark_group(program.name);
     let asked = asked(program);
+    let rules = P::Rules::default();
     group.throughput(Throughput::Bytes(asked.len() as u64));
     group.bench_function("request", |b| {
-        let step = |mut input| P::open().0.next_step(&mut input);
+        let step = |mut input| P::open(&rules).0.next_step(&mut input);
         b.iter_batched(|| BytesMut::from(&*asked), step, BatchSize::SmallInput);
     });
-    let rules = P::Rules::default();
     for (name, outcome) in [
         ("reply found", Outcome::Found(value.to_owned())),
         ("reply not found", Outcome::NotFound),
@@ -85,7 +85,7 @@ fn protocol<P: Protocol>(criterion: &mut Criterion, program: &'static Facts, val
         ),
     ] {
         group.bench_function(name, |b| {
-            let (mut protocol, _) = P::open();
+            let (mut protocol, _) = P::open(&rules);
             b.iter(|| protocol.reply(Tag::default(), black_box(&outcome), &rules));
         });
     }

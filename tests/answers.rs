@@ -21,6 +21,7 @@ fn rules(protocol: &'static Facts, response: Response) -> ResponseRules {
         true_value: "1".to_owned(),
         status: Statuses::default(),
         require_header: Vec::new(),
+        login: None,
     }
 }
 
@@ -38,6 +39,7 @@ fn short(outcome: &Outcome) -> String {
         Outcome::Found(value) => format!("found {value}"),
         Outcome::Done => "done".to_owned(),
         Outcome::NotFound => "not found".to_owned(),
+        Outcome::Refused(words) => format!("refused: {words}"),
         Outcome::Temporary(failure) => format!("temporary: {}", failure.reason),
         Outcome::Permanent(failure) => format!("permanent: {}", failure.reason),
     }
@@ -502,6 +504,7 @@ fn what_stands_in_the_way_of_an_error_flags_it_unless_it_may_hold_the_value() {
 fn facts(content: Content) -> &'static Facts {
     match content {
         Content::Value => TcpLookup::FACTS,
+        Content::Login => panic!("logins are read elsewhere"),
         Content::Text => Dict::FACTS,
         Content::Rows => operation("iterate"),
         Content::Written => operation("set"),

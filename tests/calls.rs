@@ -1,13 +1,16 @@
 //! Requests into HTTP calls: each value escaped for where it stands, or no call at all.
 
+use bytes::BytesMut;
 use percent_encoding::utf8_percent_encode;
 use postgate::config::{Mode, Table, load};
 use postgate::http::call::{ESCAPED, compose};
 use postgate::outcome::Outcome;
 use postgate::protocol::policy::Policy;
+use postgate::protocol::sasl::Sasl;
+use postgate::protocol::sasl::rules::Logins;
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
-use postgate::protocol::{Facts, Protocol as _};
+use postgate::protocol::{Facts, Protocol as _, Step};
 use postgate::request::Request;
 use postgate::table::keys;
 use serde_json::{Value, json};
@@ -50,7 +53,9 @@ fn call(table: &Table, request: &Request) -> String {
                 format!(" {name}: {}", value.to_str().expect("visible ASCII"))
             });
             let headers: String = headers.collect();
-            let body = call.body.map(|body| String::from_utf8(body).expect("text"));
+            let body = call
+                .body
+                .map(|body| String::from_utf8(body.to_vec()).expect("text"));
             let body = body.map_or_else(String::new, |body| format!(" {body}"));
             format!("{}{headers}{body}", urls.join(" "))
         }
@@ -604,5 +609,42 @@ fn a_key_in_a_header_is_visible_ascii() {
             "http://h/?k= x-key: <{seen}@example.com> x-parts: {seen} at example.com; users"
         );
         assert_eq!(call(&table, &lookup(&key)), expected);
+    }
+}
+
+/// Neither the steps of a connection nor the call of a login.
+#[test]
+fn no_debug_shows_a_password() {
+    let (mut sasl, _) = Sasl::open(&Logins::default());
+    // The name "joe", and then the password "hunter2".
+    let sent = "VERSION\t1\t0\nCPID\t1\nAUTH\t1\tLOGIN\tresp=am9l\nCONT\t1\taHVudGVyMg==\n";
+    let mut input = BytesMut::from(sent);
+    let mut shown = Vec::new();
+    let request = loop {
+        let step = sasl.next_step(&mut input);
+        shown.push(format!("{step:?} {sasl:?}"));
+        if let Step::Ask(_, request) = step {
+            break request;
+        }
+    };
+    assert_eq!(request.secret("password").expect("one").expose(), "hunter2");
+    for keys in [
+        "target = \"http://h/{username}\"",
+        "target = \"http://h\"\nform = { p = \"{password}\" }",
+        "target = \"http://h\"\nmethod = \"GET\"\nheaders = { X = \"{password}\" }",
+        "target = \"http://h\"\nmethod = \"GET\"\n\
+         basic-auth = { user = \"{username}\", password = \"{password}\" }",
+    ] {
+        let table = table(Sasl::FACTS, &format!("{keys}\naccepted = \"/ok\""));
+        let call = compose(&table, &request).expect("a call");
+        let has_it = call.headers.iter().any(|(_, value)| value.is_sensitive());
+        assert!(has_it || call.body.is_some(), "{keys}");
+        shown.push(format!("{call:?} {:?}", call.headers));
+    }
+    shown.push(format!("{request:?}"));
+    for text in shown {
+        for trace in ["hunter2", "aHVudGVy", "am9lOmh1bnRlcjI"] {
+            assert!(!text.contains(trace), "{text}");
+        }
     }
 }

@@ -262,7 +262,8 @@ fn the_example_loads_and_its_settings_are_the_defaults() {
         "[socketmap.aliases]\ntarget = \"http://127.0.0.1:8080/aliases\"\n\
          [tcp-lookup.transport]\ntarget = \"http://127.0.0.1:8080/transport/{key}\"\nsocket = \"9001\"\n\
          [policy.main]\ntarget = \"http://127.0.0.1:8080/policy\"\nsocket = \"policy\"\n\
-         [dict.auth]\ntarget = \"http://127.0.0.1:8080/dovecot{/path*}{/user}\"\n",
+         [dict.auth]\ntarget = \"http://127.0.0.1:8080/dovecot{/path*}{/user}\"\n\
+         [sasl.submission]\ntarget = \"http://127.0.0.1:8080/login\"\naccepted = \"/ok\"\n",
     );
     assert_eq!(example, bare);
 }
@@ -276,6 +277,9 @@ fn the_examples_comments_show_the_defaults() {
     for key in [
         "method",
         "special-keys",
+        "mechanisms",
+        "failure-delay",
+        "reason",
         "response",
         "missing",
         "list-separator",
@@ -397,4 +401,40 @@ fn a_table_takes_over_what_it_does_not_set() {
     assert_eq!(verdict(418), "Some(NotFound)");
     assert_eq!(verdict(503), "Some(Permanent)");
     assert_eq!(verdict(200), "None");
+}
+
+/// Where a 401 may be about the program, it is no refusal of a login.
+#[test]
+fn a_credential_of_the_program_is_told_from_that_of_a_user() {
+    for (keys, expected) in [
+        ("", false),
+        ("user-agent = \"x\"\nheaders = { X-Site = \"1\" }", false),
+        (
+            "basic-auth = { user = \"{username}\", password = \"{password}\" }",
+            false,
+        ),
+        ("headers = { Authorization = \"Bearer {password}\" }", false),
+        ("headers = { Authorization = \"Bearer x\" }", true),
+        ("auth-token = \"x\"", true),
+        ("bearer-token = \"x\"", true),
+        ("basic-auth = { user = \"x\", password = \"y\" }", true),
+        (
+            "oauth2 = { token-url = \"https://t/\", client-id = \"x\", client-secret = \"y\" }",
+            true,
+        ),
+        (
+            "tls = { client-cert = \"tests/configs/pem/cert.pem\", \
+             client-key = \"tests/configs/pem/key.pem\" }",
+            true,
+        ),
+    ] {
+        let text = format!(
+            "[sasl.t]\ntarget = \"https://h/login\"\naccepted = \"/ok\"\n\
+             json = {{ u = \"{{username}}\", p = \"{{password}}\" }}\n{keys}\n"
+        );
+        let config = load_text(&text);
+        let rules = config.tables[0].endpoint.response_rules.login.as_ref();
+        let seen = rules.expect("the rules of a login").has_own_credential;
+        assert_eq!(seen, expected, "{keys}");
+    }
 }

@@ -4,14 +4,16 @@
 //!
 //! ```text
 //! # what it shows
-//! W: permit               the operator allows permissive actions; "silent": says nothing on failure
+//! W: permit               the operator allows permissive actions; "silent": says nothing on failure;
+//!                         "offers LOGIN ...": these mechanisms; "refuses by ...": with these words
 //! C: get k\n              sent; \n \r \t \0 \\ \xNN, and \{x*3} is xxx
 //! Q: k                    asked, as it was understood: "map key", "key" or "name=value name=value";
 //!                         lists and writes begin with that word
 //! R: key=value            a row of the list before its outcome
-//! B: found v              the backend's outcome: found, done, not-found, temporary, permanent or
-//!                         uncertain (a reason)
+//! B: found v              the backend's outcome: found, done, not-found, refused (words),
+//!                         temporary, permanent or uncertain (a reason); "hangs": there is none
 //! S: 200 v\n              received
+//! T: 61                   what follows is sent after all of this is received, and so many seconds
 //! X:                      we hang up, before the client does
 //! ```
 
@@ -26,6 +28,8 @@ use postgate::protocol::Protocol;
 use postgate::protocol::dict::Dict;
 use postgate::protocol::policy::Policy;
 use postgate::protocol::policy::rules::{FallbackAction, PolicyActions};
+use postgate::protocol::sasl::Sasl;
+use postgate::protocol::sasl::rules::{Logins, Mechanism};
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::request::{Change, Kind, List, Request, Write};
@@ -59,6 +63,11 @@ async fn dict() {
     play_all::<Dict>("dict").await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn sasl() {
+    play_all::<Sasl>("sasl").await;
+}
+
 async fn play_all<P: Protocol>(folder: &str)
 where
     Script: Rules<P::Rules>,
@@ -82,10 +91,12 @@ where
 #[derive(Default)]
 struct Dialog {
     actions: PolicyActions,
-    sent: Vec<u8>,
+    logins: Logins,
+    /// What is sent, after so many bytes are received and so many seconds have passed.
+    sent: Vec<(usize, u64, Vec<u8>)>,
     asked: Vec<String>,
     rows: Vec<Row>,
-    outcomes: VecDeque<(Vec<Row>, Outcome)>,
+    outcomes: VecDeque<(Vec<Row>, Option<Outcome>)>,
     received: Vec<u8>,
     hangs_up: bool,
 }
@@ -110,7 +121,24 @@ impl Dialog {
                     dialog.actions.on_temporary = FallbackAction::Disconnect;
                     dialog.actions.on_permanent = FallbackAction::Disconnect;
                 }
-                "C" => dialog.sent.extend(unescape(rest)),
+                "W" if rest.starts_with("offers ") => {
+                    let names = rest.split(' ').skip(1);
+                    let names = names.map(|name| Mechanism::named(name.as_bytes()).expect(name));
+                    dialog.logins.mechanisms = names.collect();
+                }
+                "W" if rest.starts_with("refuses by ") => {
+                    dialog.logins.refusal = rest["refuses by ".len()..].to_owned();
+                }
+                "C" => match dialog.sent.last_mut() {
+                    Some((_, _, sent)) => sent.extend(unescape(rest)),
+                    None => dialog.sent.push((0, 0, unescape(rest))),
+                },
+                "T" => {
+                    let seconds = if rest.is_empty() { "0" } else { rest };
+                    let seconds = seconds.parse().expect("seconds");
+                    let received = dialog.received.len();
+                    dialog.sent.push((received, seconds, Vec::new()));
+                }
                 "Q" => dialog.asked.push(rest.to_owned()),
                 "R" => {
                     let (key, value) = rest.split_once('=').expect("a key and a value");
@@ -121,7 +149,8 @@ impl Dialog {
                 }
                 "B" => {
                     let rows = std::mem::take(&mut dialog.rows);
-                    dialog.outcomes.push_back((rows, outcome(rest)));
+                    let outcome = (rest != "hangs").then(|| outcome(rest));
+                    dialog.outcomes.push_back((rows, outcome));
                 }
                 "S" => dialog.received.extend(unescape(rest)),
                 "X" => dialog.hangs_up = true,
@@ -137,6 +166,7 @@ impl Dialog {
     {
         let scripted = Scripted(Arc::new(Script {
             actions: self.actions.clone(),
+            logins: self.logins.clone(),
             outcomes: Mutex::new(self.outcomes.clone()),
             asked: Mutex::new(Vec::new()),
         }));
@@ -150,20 +180,28 @@ impl Dialog {
             };
             serve::<P, _, _>(ours, &scripted, context).await
         });
-        for piece in self.sent.chunks(cut.min(self.sent.len().max(1))) {
-            // The other side may have hung up already, as some dialogs show.
-            if client.write_all(piece).await.is_err() {
-                break;
+        let place = format!("{} in pieces of {cut}", path.display());
+        let mut received = Vec::new();
+        for (after, seconds, sent) in &self.sent {
+            while !is_received(&received, &self.received[..*after]) {
+                let count = client.read_buf(&mut received).await.expect("replies");
+                assert_ne!(count, 0, "{place}: the end after {}", show(&received));
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_secs(*seconds)).await;
+            for piece in sent.chunks(cut.min(sent.len().max(1))) {
+                // The other side may have hung up already, as some dialogs show.
+                if client.write_all(piece).await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
         }
         if !self.hangs_up {
             client.shutdown().await.expect("a side to close");
         }
-        let mut received = Vec::new();
         client.read_to_end(&mut received).await.expect("replies");
         let end = serving.await.expect("a session without a fault");
-        let place = format!("{} in pieces of {cut}", path.display());
+        let received = without_numbers(&received);
         assert_eq!(show(&received), show(&self.received), "{place}");
         assert_eq!(*asked.0.asked.lock().unwrap(), self.asked, "{place}");
         assert!(
@@ -177,13 +215,43 @@ impl Dialog {
     }
 }
 
+/// Returns whether so much is received, or more.
+fn is_received(received: &[u8], expected: &[u8]) -> bool {
+    without_numbers(received).len() >= expected.len()
+}
+
+/// Replaces what differs from greeting to greeting: the id of the process, the number of the
+/// connection, and its cookie.
+fn without_numbers(received: &[u8]) -> Vec<u8> {
+    let lines = received.split_inclusive(|byte| *byte == b'\n');
+    let plain = lines.map(|line| {
+        let (head, rest) = line.split_at(line.iter().position(|b| *b == b'\t').unwrap_or(0));
+        let rest = match rest {
+            [b'\t', number @ .., b'\n'] => number,
+            _ => &[],
+        };
+        let is_right = match head {
+            b"SPID" => rest == std::process::id().to_string().as_bytes(),
+            b"CUID" => !rest.is_empty() && rest.iter().all(u8::is_ascii_digit),
+            b"COOKIE" => rest.len() == 32 && rest.iter().all(u8::is_ascii_hexdigit),
+            _ => false,
+        };
+        match is_right {
+            true => [head, b"\t*\n"].concat(),
+            false => line.to_vec(),
+        }
+    });
+    plain.collect::<Vec<_>>().concat()
+}
+
 /// A backend that says what the dialog has.
 #[derive(Clone)]
 struct Scripted(Arc<Script>);
 
 struct Script {
     actions: PolicyActions,
-    outcomes: Mutex<VecDeque<(Vec<Row>, Outcome)>>,
+    logins: Logins,
+    outcomes: Mutex<VecDeque<(Vec<Row>, Option<Outcome>)>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -229,11 +297,11 @@ impl Script {
             tokio::task::yield_now().await;
         }
         self.asked.lock().unwrap().push(asked(request));
-        self.outcomes
-            .lock()
-            .unwrap()
-            .pop_front()
-            .expect("an outcome for every question")
+        let next = self.outcomes.lock().unwrap().pop_front();
+        match next.expect("an outcome for every question") {
+            (rows, Some(outcome)) => (rows, outcome),
+            (_, None) => std::future::pending().await,
+        }
     }
 }
 
@@ -244,7 +312,9 @@ fn asked(request: &Request) -> String {
         name => format!("{}={}", show(name), show(value)),
     });
     let table = request.table.as_deref().map(show);
-    let words: Vec<_> = table.into_iter().chain(values).collect();
+    let secret = request.secret.iter();
+    let secret = secret.map(|s| format!("{}={}", s.name(), show(s.expose().as_bytes())));
+    let words: Vec<_> = table.into_iter().chain(values).chain(secret).collect();
     let needs = request
         .needs
         .map_or(String::new(), |name| format!(" needs {name}"));
@@ -312,6 +382,12 @@ impl Rules<PolicyActions> for Script {
     }
 }
 
+impl Rules<Logins> for Script {
+    fn rules(&self) -> &Logins {
+        &self.logins
+    }
+}
+
 fn outcome(text: &str) -> Outcome {
     let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
     let reason = || -> Failure {
@@ -328,6 +404,7 @@ fn outcome(text: &str) -> Outcome {
         "found" => Outcome::Found(String::from_utf8(unescape(rest)).expect("text")),
         "done" => Outcome::Done,
         "not-found" => Outcome::NotFound,
+        "refused" => Outcome::Refused(String::from_utf8(unescape(rest)).expect("text")),
         "uncertain" => Outcome::Temporary(Failure {
             effect: Effect::Unknown,
             ..reason()

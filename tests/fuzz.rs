@@ -10,6 +10,8 @@
 mod answers;
 #[path = "fuzz/configs.rs"]
 mod configs;
+#[path = "fuzz/logins.rs"]
+mod logins;
 #[path = "fuzz/targets.rs"]
 mod targets;
 
@@ -21,6 +23,8 @@ use postgate::outcome::{Outcome, Row};
 use postgate::protocol::dict::Dict;
 use postgate::protocol::frame::{Frame, take_netstring};
 use postgate::protocol::policy::Policy;
+use postgate::protocol::policy::rules::PolicyActions;
+use postgate::protocol::sasl::Sasl;
 use postgate::protocol::socketmap::Socketmap;
 use postgate::protocol::tcp_lookup::TcpLookup;
 use postgate::protocol::{MAX_REQUEST, Protocol, Step, Tag, say};
@@ -31,7 +35,7 @@ const RUNS: u64 = 20_000;
 #[test]
 fn tcp_lookup() {
     let words = ["get ", "\n", "%", "%00", "%zz", "\r", " ", "put ", "get"];
-    fuzz_requests::<TcpLookup>("tcp-lookup", &words);
+    fuzz_requests::<TcpLookup>("tcp-lookup", &words, &());
 }
 
 #[test]
@@ -39,7 +43,7 @@ fn socketmap() {
     let words = [
         "0:,", ":", ",", "9", "65536:", "65537:", " ", "4:nm a,", "000", "-1:",
     ];
-    fuzz_requests::<Socketmap>("socketmap", &words);
+    fuzz_requests::<Socketmap>("socketmap", &words, &());
 }
 
 #[test]
@@ -54,7 +58,29 @@ fn policy() {
         "\r\n",
         "\0",
     ];
-    fuzz_requests::<Policy>("policy", &words);
+    fuzz_requests::<Policy>("policy", &words, &PolicyActions::default());
+}
+
+#[test]
+fn sasl() {
+    let words = [
+        "\t",
+        "\n",
+        "VERSION\t1\t0\n",
+        "CPID\t1\n",
+        "AUTH\t1\tPLAIN",
+        "CONT\t1\t",
+        "CANCEL\t1\n",
+        "\tresp=",
+        "=",
+        "AGpvZQBwdw==",
+        "\tsecured",
+        "\trip=::1",
+        "LOGIN",
+        "XOAUTH2",
+        "OAUTHBEARER",
+    ];
+    fuzz_requests::<Sasl>("sasl", &words, &logins::all());
 }
 
 #[test]
@@ -73,7 +99,7 @@ fn dict() {
         "\r\n",
         "\0",
     ];
-    fuzz_requests::<Dict>("dict", &words);
+    fuzz_requests::<Dict>("dict", &words, &());
 }
 
 #[test]
@@ -129,8 +155,9 @@ fn word(rng: &mut Rng) -> &'static str {
 fn alone_and_together<P: Protocol>(rng: &mut Rng, request: impl Fn(&mut Rng) -> Vec<u8>) {
     let requests: Vec<Vec<u8>> = (0..rng.usize(2..8)).map(|_| request(rng)).collect();
     let mut alone = Vec::new();
+    let rules = P::Rules::default();
     for request in &requests {
-        let steps = steps::<P>(request, |_| usize::MAX);
+        let steps = steps::<P>(request, &rules, |_| usize::MAX);
         assert_eq!(steps.len(), 1, "{}", request.escape_ascii());
         alone.extend(steps);
         if let Some(Step::Refuse(_)) = alone.last() {
@@ -140,7 +167,7 @@ fn alone_and_together<P: Protocol>(rng: &mut Rng, request: impl Fn(&mut Rng) -> 
     let size = rng.usize(1..100);
     let together = requests.concat();
     for cut in [1, size, usize::MAX] {
-        let seen = steps::<P>(&together, |_| cut);
+        let seen = steps::<P>(&together, &rules, |_| cut);
         assert_eq!(seen, alone, "{}", together.escape_ascii());
     }
 }
@@ -184,7 +211,7 @@ fn every_reply_is_one_whole_frame() {
             key: value.clone().into(),
             value: value.clone(),
         };
-        Dict::open().0.put_row(&row, &mut rows);
+        Dict::open(&()).0.put_row(&row, &mut rows);
         assert_eq!(
             fields_of_dict(&rows),
             [value.as_bytes(), value.as_bytes()],
@@ -222,7 +249,7 @@ fn reply_of_socketmap(outcome: &Outcome) -> String {
 
 /// The reply to a lookup of a dict.
 fn reply_of_dict(outcome: &Outcome) -> Vec<u8> {
-    let (mut dict, _) = Dict::open();
+    let (mut dict, _) = Dict::open(&());
     let mut input = BytesMut::from("H3\t2\t0\t\td\nLshared/k\t\n");
     let Step::Ask(tag, _) = dict.next_step(&mut input) else {
         panic!("no lookup");
@@ -260,7 +287,7 @@ fn fields_of_dict(line: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn reply<P: Protocol>(outcome: &Outcome) -> Vec<u8> {
-    let (mut protocol, _) = P::open();
+    let (mut protocol, _) = P::open(&P::Rules::default());
     let rules = P::Rules::default();
     match say(&mut protocol, Tag::default(), outcome.clone(), &rules) {
         (_, Reply::Send(bytes)) => bytes.to_vec(),
@@ -311,12 +338,12 @@ fn value(rng: &mut Rng) -> String {
     value
 }
 
-fn fuzz_requests<P: Protocol>(name: &str, words: &[&str]) {
+fn fuzz_requests<P: Protocol>(name: &str, words: &[&str], rules: &P::Rules) {
     let seeds = seeds(name);
     assert!(seeds.len() > 5, "only {} seeds of {name}", seeds.len());
     let mut rng = Rng::with_seed(seed());
     for seed in &seeds {
-        compare::<P>(seed, &mut rng);
+        compare::<P>(seed, rules, &mut rng);
     }
     for _ in 0..runs() {
         let mut input = seeds[rng.usize(..seeds.len())].clone();
@@ -327,7 +354,7 @@ fn fuzz_requests<P: Protocol>(name: &str, words: &[&str]) {
         for _ in 0..rng.usize(1..6) {
             mutate(&mut input, &seeds, words, &mut rng);
         }
-        compare::<P>(&input, &mut rng);
+        compare::<P>(&input, rules, &mut rng);
     }
 }
 
@@ -364,6 +391,7 @@ fn sent(dialog: &[u8]) -> Vec<u8> {
             line.replace("\\n", "\n")
                 .replace("\\t", "\t")
                 .replace("\\r", "\r")
+                .replace("\\t", "\t")
                 .replace("\\0", "\0")
         })
         .collect::<String>()
@@ -390,20 +418,25 @@ fn mutate(input: &mut Vec<u8>, seeds: &[Vec<u8>], words: &[&str], rng: &mut Rng)
 }
 
 /// The bytes at once, one by one if they are few, and in pieces: always the same steps.
-fn compare<P: Protocol>(input: &[u8], rng: &mut Rng) {
-    let whole = steps::<P>(input, |_| usize::MAX);
+fn compare<P: Protocol>(input: &[u8], rules: &P::Rules, rng: &mut Rng) {
+    let whole = steps::<P>(input, rules, |_| usize::MAX);
     let size = rng.usize(1..200);
-    let pieces = steps::<P>(input, |rng| rng.usize(1..=size));
+    let pieces = steps::<P>(input, rules, |rng| rng.usize(1..=size));
     assert_eq!(whole, pieces, "{}", input.escape_ascii());
     if input.len() < 200 {
-        assert_eq!(whole, steps::<P>(input, |_| 1), "{}", input.escape_ascii());
+        let bytes = steps::<P>(input, rules, |_| 1);
+        assert_eq!(whole, bytes, "{}", input.escape_ascii());
     }
 }
 
 /// Everything a protocol makes of these bytes, up to what it refuses.
-fn steps<P: Protocol>(input: &[u8], cut: impl Fn(&mut Rng) -> usize) -> Vec<Step> {
+fn steps<P: Protocol>(
+    input: &[u8],
+    rules: &P::Rules,
+    cut: impl Fn(&mut Rng) -> usize,
+) -> Vec<Step> {
     let mut rng = Rng::with_seed(input.len() as u64);
-    let (mut protocol, _) = P::open();
+    let (mut protocol, _) = P::open(rules);
     let mut buffer = BytesMut::new();
     let mut steps = Vec::new();
     let mut rest = input;

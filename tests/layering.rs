@@ -13,7 +13,7 @@ const LAYERS: [&str; 15] = [
 ];
 
 /// What a place must not name, whatever its layer.
-const FORBIDDEN: [(&str, &[&str]); 6] = [
+const FORBIDDEN: [(&str, &[&str]); 7] = [
     ("outcome", &["crate::"]),
     ("request", &["crate::"]),
     ("reply", &["crate::"]),
@@ -31,15 +31,17 @@ const FORBIDDEN: [(&str, &[&str]); 6] = [
     ),
     // The table HTTP -> outcome and the composition of calls are pure.
     ("http::answer", &["tokio", "reqwest", "tracing"]),
+    ("http::login", &["tokio", "reqwest", "tracing"]),
     ("http::call", &["tokio", "tracing"]),
 ];
 
 /// The protocols, each of which only its own folder and its binary know.
-const PROTOCOLS: [&str; 4] = [
+const PROTOCOLS: [&str; 5] = [
     "socketmap::",
     "tcp_lookup::",
     "policy::Policy",
     "dict::Dict",
+    "sasl::Sasl",
 ];
 
 /// The modules that know the HTTP client.

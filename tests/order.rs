@@ -45,12 +45,16 @@ impl Protocol for Numbered {
         max_in_flight: 4,
         max_secs: MAX_SECS,
         client_waits_secs: POSTFIX_WAITS_SECS,
+        keeps_time: false,
+        drain_within: None,
         is_repeatable: true,
         values: &["key"],
+        secrets: &[],
         constants: &[],
         expansions: &[],
         key: Some("key"),
         shown: &["key"],
+        outcomes: Outcome::NAMES,
         is_open: false,
         has_whole_json: false,
         raw_value: None,
@@ -72,7 +76,7 @@ impl Protocol for Numbered {
 
     type Rules = Suffix;
 
-    fn open() -> (Self, Bytes) {
+    fn open(_: &Suffix) -> (Self, Bytes) {
         (Self, Bytes::from_static(b"hello\n"))
     }
 
@@ -120,7 +124,7 @@ impl Protocol for Numbered {
             Outcome::Found(value) if value == "close" => return Ok(Reply::Close),
             Outcome::Found(value) => format!("{value}{}", rules.0),
             Outcome::Done => "done".to_owned(),
-            Outcome::NotFound => "-".to_owned(),
+            Outcome::NotFound | Outcome::Refused(_) => "-".to_owned(),
             Outcome::Temporary(failure) | Outcome::Permanent(failure) => failure.reason.to_string(),
         };
         Ok(Reply::Send(format!("{} {text}\n", tag.0).into()))

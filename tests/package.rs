@@ -29,7 +29,7 @@ use lab::{Lab, System, lab, on_each_system};
 use peer::Peer;
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
-const PROGRAMS: [&str; 4] = ["tcp-lookup", "socketmap", "policy", "dict"];
+const PROGRAMS: [&str; 5] = ["tcp-lookup", "socketmap", "policy", "dict", "sasl"];
 const SOCKETMAP: &str = "/var/spool/postfix/private/postgate-socketmap";
 
 const CONFIG_PATH: &str = "/etc/postgate/config.toml";
@@ -43,6 +43,9 @@ target = "http://127.0.0.1:8080/echo"
 target = "http://127.0.0.1:8080/policy"
 [dict.echo]
 target = "http://127.0.0.1:8080/echo"
+[sasl.sasl]
+target = "http://127.0.0.1:8080/login"
+accepted = "/ok"
 "#;
 
 /// The folder of what cargo has built for this test.
@@ -217,6 +220,7 @@ fn layout(prefix: &str) -> BTreeMap<String, String> {
         "docs/monitoring/alerts.yml",
         "docs/monitoring/dashboard.json",
         "docs/operating.md",
+        "docs/sasl.md",
         "docs/threat-model.md",
         "examples/directory.json",
         "examples/directory.php",
@@ -630,6 +634,7 @@ fn metrics_have_sockets_of_their_own(system: System) {
         ("socketmap", 9465, "postgate-socketmap.socket"),
         ("policy", 9466, "postgate-policy.socket"),
         ("dict", 9467, "postgate-dict.socket"),
+        ("sasl", 9468, "postgate-sasl.socket"),
     ] {
         let metrics = format!("postgate-metrics-{program}.socket");
         let get = |page: &str| {
@@ -690,6 +695,15 @@ fn the_programs_run_as_the_first_process(system: System) {
             head -n 1 <&3"
                 .to_owned(),
             "action=REJECT you are on the list",
+        ),
+        (
+            "sasl",
+            // "user", NUL, "user", NUL, "locked".
+            r"exec 3<>/dev/tcp/127.0.0.1/9100
+            printf 'VERSION\t1\t0\nCPID\t1\nAUTH\t7\tPLAIN\tresp=%s\n' dXNlcgB1c2VyAGxvY2tlZA== >&3
+            grep -m 1 FAIL <&3 | tr '\t' ' '"
+                .to_owned(),
+            "FAIL 7 user=user reason=wrong name or password",
         ),
     ] {
         let script = format!(

@@ -8,6 +8,8 @@ use std::{env, fs};
 
 use postgate::observe::metrics::{CacheState, Metrics, State};
 use postgate::outcome::{Outcome, Reason};
+use postgate::protocol::Protocol as _;
+use postgate::protocol::socketmap::Socketmap;
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -41,7 +43,7 @@ struct Metric {
 
 /// The page of a program that has done everything that is counted.
 fn page() -> String {
-    let metrics = Metrics::new("socketmap").expect("metrics");
+    let metrics = Metrics::new(Socketmap::FACTS).expect("metrics");
     let meter = metrics.meter("t");
     meter.request(&Outcome::NotFound, Duration::from_millis(1));
     meter.call(Some(200), Duration::from_millis(1));
@@ -157,6 +159,7 @@ fn the_design_lists_every_reason() {
         Reason::ReadOnly,
         Reason::CannotBeListed,
         Reason::NoSuchKey,
+        Reason::LimitReached,
     ];
     let real = reasons.map(|reason| format!("`{}`", reason.to_string().replace("503", "STATUS")));
     let documented: Vec<_> = table(&read("docs/design.md"), "| reason | cause |")

@@ -15,7 +15,7 @@ const EXAMPLE: &str = include_str!("../../config.toml.example");
 
 /// The first part of SEE ALSO.
 const PAGES: &str = "postgate\\-tcp\\-lookup(8), postgate\\-socketmap(8), postgate\\-policy(8), \
-                     postgate\\-dict(8), postgate.toml(5)";
+                     postgate\\-dict(8), postgate\\-sasl(8), postgate.toml(5)";
 
 fn main() -> ExitCode {
     let Some(folder) = env::args_os().nth(1).map(PathBuf::from) else {

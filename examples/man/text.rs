@@ -14,6 +14,7 @@ pub(crate) fn used_by(program: &'static Facts) -> (&'static str, &'static str) {
             "Dovecot's configuration",
             "last_login_dict = proxy:/run/postgate/dict:lastlogin",
         ),
+        "sasl" => ("main.cf", "smtpd_sasl_path = private/postgate-sasl"),
         _ => (
             "main.cf",
             "check_policy_service unix:private/postgate-policy",
@@ -27,6 +28,10 @@ pub(crate) fn promise(program: &'static Facts) -> &'static str {
         "dict" => {
             "A failure is never answered as \"not found\", and a write is said to be done only if \
              the API says so."
+        }
+        "sasl" => {
+            "A failure is never answered as a wrong password, and is never a login: the connection \
+             is closed, which Postfix calls a temporary failure (454)."
         }
         _ => {
             "A failure is never answered as \"not found\", and never lets a mail pass, unless the \
@@ -127,7 +132,7 @@ pub(crate) fn files(program: &'static Facts) -> &'static [(&'static str, &'stati
                 "the unit that listens on 127.0.0.1:9467 for metrics and health",
             ),
         ],
-        _ => &[
+        "policy" => &[
             ("/etc/postgate/config.toml", "the configuration"),
             (
                 "postgate-policy.socket",
@@ -142,6 +147,23 @@ pub(crate) fn files(program: &'static Facts) -> &'static [(&'static str, &'stati
             (
                 "postgate-metrics-policy.socket",
                 "the unit that listens on 127.0.0.1:9466 for metrics and health",
+            ),
+        ],
+        _ => &[
+            ("/etc/postgate/config.toml", "the configuration"),
+            (
+                "postgate-sasl.socket",
+                "the unit that listens on /var/spool/postfix/private/postgate-sasl, under the \
+                 name sasl",
+            ),
+            (
+                "postgate-sasl@NAME.socket",
+                "the unit that listens on /var/spool/postfix/private/postgate-sasl-NAME, under \
+                 the name NAME",
+            ),
+            (
+                "postgate-metrics-sasl.socket",
+                "the unit that listens on 127.0.0.1:9468 for metrics and health",
             ),
         ],
     }

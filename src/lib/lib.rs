@@ -1,5 +1,5 @@
-//! Postgate: answers Postfix's table lookups and policy requests, and Dovecot's dicts, from an HTTP
-//! API.
+//! Postgate: answers Postfix's table lookups, policy requests and logins, and Dovecot's dicts, from
+//! an HTTP API.
 //!
 //! This library holds everything; the programs under `src/bin` call [`run`].
 //!

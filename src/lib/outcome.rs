@@ -12,6 +12,8 @@ pub enum Outcome {
     Done,
     /// The backend says that there is no such key.
     NotFound,
+    /// The same, with the backend's own words for the user: a login is refused.
+    Refused(String),
     /// There is no answer at the moment; ask again later.
     Temporary(Failure),
     /// An operator has to change a setting; asking again does not help.
@@ -19,23 +21,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The names of the outcomes in the log and the metrics.
+    /// The names of the outcomes in the log and the metrics, for protocols that have none of their
+    /// own.
     pub const NAMES: [&'static str; 5] = ["found", "done", "not-found", "temporary", "permanent"];
-
-    /// The names of those that a lookup may have.
-    pub const OF_LOOKUPS: [&'static str; 4] = ["found", "not-found", "temporary", "permanent"];
-
-    /// Returns the name of this outcome.
-    pub fn name(&self) -> &'static str {
-        Self::NAMES[self.number()]
-    }
 
     /// Returns the place of this outcome among the names.
     pub fn number(&self) -> usize {
         match self {
             Self::Found(_) => 0,
             Self::Done => 1,
-            Self::NotFound => 2,
+            Self::NotFound | Self::Refused(_) => 2,
             Self::Temporary(_) => 3,
             Self::Permanent(_) => 4,
         }
@@ -44,7 +39,7 @@ impl Outcome {
     /// Returns the failure, if there is one.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Found(_) | Self::Done | Self::NotFound => None,
+            Self::Found(_) | Self::Done | Self::NotFound | Self::Refused(_) => None,
             Self::Temporary(failure) | Self::Permanent(failure) => Some(failure),
         }
     }
@@ -145,6 +140,8 @@ pub enum Reason {
     CannotBeListed,
     /// The key that a write needs is not there, and other parts of the write are done.
     NoSuchKey,
+    /// An account has reached a limit.
+    LimitReached,
 }
 
 impl fmt::Display for Reason {
@@ -168,6 +165,7 @@ impl fmt::Display for Reason {
             Self::ReadOnly => "dict is read-only",
             Self::CannotBeListed => "dict cannot be listed",
             Self::NoSuchKey => "no such key",
+            Self::LimitReached => "limit reached",
         })
     }
 }

@@ -1,9 +1,12 @@
 //! One request, as named values, in terms of no protocol and no backend.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// A request from the mail server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -17,6 +20,57 @@ pub struct Request {
     /// The name of a value without which the answer would be that of another user: there is no call
     /// if it is empty, or if the call does not carry it.
     pub needs: Option<&'static str>,
+    /// A further value, which goes to the backend and nowhere else. Boxed, so that other requests have
+    /// no room for it.
+    pub secret: Option<Box<Secret>>,
+}
+
+/// A password or a token with its name. No log, error or `Debug` shows it, and its memory is
+/// overwritten when it is dropped.
+#[derive(Clone)]
+pub struct Secret {
+    name: &'static str,
+    value: SecretString,
+}
+
+impl Secret {
+    /// Makes a secret of a value, which the caller overwrites.
+    pub fn new(name: &'static str, value: &str) -> Self {
+        Self {
+            name,
+            value: value.into(),
+        }
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns the value, which may only be sent.
+    pub fn expose(&self) -> &str {
+        self.value.expose_secret()
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.expose() == other.expose()
+    }
+}
+
+impl Eq for Secret {}
+
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (hidden)", self.name)
+    }
 }
 
 /// What a request asks for.
@@ -116,7 +170,8 @@ impl Request {
         }
     }
 
-    /// Returns the value of a name: the first, if the name occurs more than once.
+    /// Returns the value of a name, which is not the secret: the first, if the name occurs more than
+    /// once.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         self.values
             .iter()
@@ -147,6 +202,11 @@ impl Request {
     /// those after it wait for its end.
     pub fn is_write(&self) -> bool {
         matches!(self.kind, Kind::Write(_))
+    }
+
+    /// Returns the secret of this name.
+    pub fn secret(&self, name: &str) -> Option<&Secret> {
+        self.secret.as_deref().filter(|secret| secret.name == name)
     }
 }
 

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{self, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,7 +21,7 @@ use crate::reply::Reply;
 use crate::request::{Kind, Request};
 use crate::serve::connections::ConnectionGuard;
 use crate::serve::peer::{End, Peer};
-use crate::table::{Asked, Backend, Rules, Table};
+use crate::table::{Asked, Backend, Rules, Table, login};
 
 /// What a connection shares with the rest of the program.
 #[derive(Debug)]
@@ -43,10 +44,14 @@ where
     B::Table: Rules<P::Rules>,
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let (protocol, greeting) = P::open();
+    let (protocol, greeting) = match backend.table(None) {
+        Some(table) => P::open(table.rules()),
+        None => P::open(&P::Rules::default()),
+    };
     let mut session = Session {
         protocol,
-        peer: Peer::new(stream, context.guard),
+        opened: Instant::now(),
+        peer: Peer::new(stream, context.guard).sends_secrets(!P::FACTS.secrets.is_empty()),
         backend,
         recorder: context.recorder,
         queue: VecDeque::new(),
@@ -59,6 +64,7 @@ where
 
 struct Session<'s, P, B: Backend, S> {
     protocol: P,
+    opened: Instant,
     peer: Peer<'s, S>,
     backend: &'s B,
     recorder: &'s Recorder,
@@ -83,6 +89,9 @@ where
             if !self.has_room() {
                 self.reply_or_read_ahead().await?;
                 continue;
+            }
+            if P::FACTS.keeps_time {
+                self.protocol.at(self.opened.elapsed());
             }
             match self.protocol.next_step(&mut self.peer.input) {
                 Step::NeedMore if self.queue.is_empty() => {
@@ -117,9 +126,21 @@ where
             Some(table) => Answer::InFlight(if matches!(request.kind, Kind::List(_)) {
                 let (sender, receiver) = mpsc::channel(ROWS_AHEAD);
                 rows = Some(Rows::new(receiver));
-                Box::pin(async move { (table.list(&request, asked, sender).await, request) })
+                Box::pin(async move {
+                    let outcome = table.list(&request, asked, sender).await;
+                    (outcome, Some(request))
+                })
+            } else if P::FACTS.has_logins() {
+                let deadline = asked.at + Duration::from_secs(P::FACTS.max_secs);
+                Box::pin(async move {
+                    let (outcome, request) = login::answer(&*table, request, asked, deadline).await;
+                    (outcome, Some(request))
+                })
             } else {
-                Box::pin(async move { (table.answer(&request, asked).await, request) })
+                Box::pin(async move {
+                    let outcome = table.answer(&request, asked).await;
+                    (outcome, Some(request))
+                })
             }),
         };
         self.queue.push_back(Queued::Reply(Pending {
@@ -136,7 +157,13 @@ where
 
     /// Queues an outcome that took no call.
     fn answer(&mut self, tag: Tag, outcome: Outcome) {
-        let pending = self.pending_answer(tag, outcome);
+        let mut pending = self.pending_answer(tag, outcome);
+        if let (Some(table), Answer::Ready(outcome, _)) = (&pending.table, &pending.answer)
+            && let Some(pause) = table.pause_before(outcome)
+        {
+            let outcome = login::after(pause, outcome.clone());
+            pending.answer = Answer::InFlight(Box::pin(async { (outcome.await, None) }));
+        }
         self.queue.push_back(Queued::Reply(pending));
     }
 
@@ -212,7 +239,7 @@ where
         };
         let record = Record {
             request: request.as_ref(),
-            shown: P::FACTS.shown,
+            protocol: P::FACTS,
             id: pending.id,
             started: pending.started,
         };
@@ -307,7 +334,7 @@ impl Rows {
 
 enum Answer {
     /// Boxed: an idle connection has no room for a call, and the queue moves.
-    InFlight(Pin<Box<dyn Future<Output = (Outcome, Request)> + Send>>),
+    InFlight(Pin<Box<dyn Future<Output = (Outcome, Option<Request>)> + Send>>),
     /// The outcome, and the request if it was one.
     Ready(Outcome, Option<Request>),
 }
@@ -364,7 +391,7 @@ impl Answer {
     fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         if let Self::InFlight(call) = self {
             let (outcome, request) = task::ready!(call.as_mut().poll(cx));
-            *self = Self::Ready(outcome, Some(request));
+            *self = Self::Ready(outcome, request);
         }
         Poll::Ready(())
     }

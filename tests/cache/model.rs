@@ -172,7 +172,7 @@ impl Tables {
         self.current[flight.key] = None;
         let default = match answered.outcome {
             Outcome::Found(_) => self.settings.ttl,
-            Outcome::NotFound => self.settings.negative_ttl,
+            Outcome::NotFound | Outcome::Refused(_) => self.settings.negative_ttl,
             Outcome::Done | Outcome::Temporary(_) | Outcome::Permanent(_) => return,
         };
         let said = if self.settings.honour_http {

@@ -106,6 +106,7 @@ fn every_answer_is_read() {
                 let may_be = is_lookup(&reading) || reading.missing == Missing::NotFound;
                 assert!(may_be, "{}", place());
             }
+            Outcome::Refused(_) => panic!("{}", place()),
             Outcome::Temporary(failure) => {
                 let reasons = [
                     Reason::NotUnderstood,
@@ -197,6 +198,7 @@ fn reading(rng: &mut Rng) -> ResponseRules {
         true_value: "1".to_owned(),
         status: Statuses::default(),
         require_header: Vec::new(),
+        login: None,
     }
 }
 

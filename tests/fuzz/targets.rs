@@ -276,6 +276,7 @@ fn bytes(template: &Template, key: &[u8]) -> Option<Vec<u8>> {
             Part::Literal(literal) => bytes.extend(percent_decode(literal.as_bytes())),
             Part::Placeholder(Placeholder::Value(_)) => bytes.extend_from_slice(key),
             Part::Placeholder(Placeholder::Part(..)) => panic!("a lookup has no parts"),
+            Part::Placeholder(Placeholder::Secret(name)) => panic!("{name} in a URL"),
             Part::Placeholder(Placeholder::Name) => bytes.extend_from_slice(b"users"),
             Part::Placeholder(Placeholder::Local) => {
                 let local = &key[..at.unwrap_or(key.len())];

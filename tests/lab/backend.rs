@@ -51,6 +51,11 @@ fn converse(stream: TcpStream) -> io::Result<()> {
                 thread::park();
             },
             Ok(("raw", bytes)) => return writer.write_all(bytes.as_bytes()),
+            // Waits for a writer, as the folder of this name does.
+            Ok(("wait", _)) => {
+                fs::read("/tmp/go")?;
+                answer(&request)
+            }
             Ok((head, body)) => (head.to_owned(), body.to_owned()),
             Err(_) => answer(&request),
         };
@@ -127,6 +132,19 @@ fn plain(escaped: &str) -> String {
         .into_owned()
 }
 
+/// Says who has logged in, or why not.
+fn login(body: &str) -> serde_json::Value {
+    let login: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let text = |name: &str| login[name].as_str().unwrap_or_default().to_owned();
+    let is_good = ["p w\u{20ac}", "plain password"].contains(&&*text("password"))
+        || text("token") == "good.t-k";
+    let why = match &*text("password") {
+        "locked" => "account locked",
+        _ => "no such password",
+    };
+    serde_json::json!({ "ok": is_good, "user": text("username"), "why": why })
+}
+
 fn answer(request: &Request) -> (String, String) {
     let json = |value: serde_json::Value| ("200 application/json".to_owned(), value.to_string());
     let text = |body: &str| ("200 text/plain".to_owned(), body.to_owned());
@@ -150,6 +168,9 @@ fn answer(request: &Request) -> (String, String) {
         ])),
         "access" if key.starts_with("closed") => json("REJECT mailbox closed".into()),
         "domains" | "users" | "aliases" | "access" => not_found(),
+        "senders" if key.ends_with("@lab.test") => json(key.as_str().into()),
+        "senders" => not_found(),
+        "login" => json(login(&request.body)),
         "policy" => {
             let sender = request.form.iter().find(|(name, _)| name == "sender");
             let sender = sender.map_or("", |(_, sender)| sender);

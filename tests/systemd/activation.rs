@@ -109,6 +109,8 @@ fn at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody(system: Syst
         "postgate-socketmap@x.socket",
         "postgate-policy.socket",
         "postgate-policy@x.socket",
+        "postgate-sasl.socket",
+        "postgate-sasl@x.socket",
         "postgate-tcp-lookup@9001.socket",
     ] {
         let before = unit(socket, "Before");
@@ -122,7 +124,7 @@ fn at_boot_the_sockets_are_there_before_postfix_and_wait_for_nobody(system: Syst
         assert!(before.contains("sockets.target"), "{socket}: {before}");
         assert!(!unit(socket, "After").contains("network"), "{socket}");
     }
-    for program in ["socketmap", "policy", "tcp-lookup", "dict"] {
+    for program in ["socketmap", "policy", "tcp-lookup", "dict", "sasl"] {
         let service = format!("postgate-{program}.service");
         for property in ["Requires", "Requisite", "BindsTo", "Wants"] {
             let needed = unit(&service, property);

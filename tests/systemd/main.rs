@@ -51,6 +51,10 @@ target = "http://127.0.0.1:8080/policy"
 [policy.submission]
 target = "http://127.0.0.1:8080/policy"
 on-temporary = "DEFER_IF_PERMIT 4.3.0 submission"
+
+[sasl.sasl]
+target = "http://127.0.0.1:8080/login"
+accepted = "/ok"
 "#;
 
 /// Waits until a program has refused its configuration so many times; returns how many it were.

@@ -20,11 +20,11 @@ fn the_units_are_clean(system: System) {
     };
     let said = lab.sh("cd /usr/lib/systemd/system
         systemd-analyze verify --recursive-errors=yes 2>&1 postgate-*.service \
-            postgate-socketmap.socket postgate-policy.socket postgate-dict.socket \
-            postgate-{policy,socketmap,dict}@submission.socket postgate-tcp-lookup@9001.socket");
+            postgate-{socketmap,policy,sasl,dict}.socket \
+            postgate-{policy,socketmap,sasl,dict}@submission.socket postgate-tcp-lookup@9001.socket");
     assert_eq!(said, "");
     // Only IPAddressDeny= would make it less, and that depends on where the backend is.
-    lab.sh("for program in tcp-lookup socketmap policy dict; do
+    lab.sh("for program in tcp-lookup socketmap policy dict sasl; do
             systemd-analyze --no-pager --offline=yes --threshold=10 \
                 security postgate-$program.service || exit 1
         done");
@@ -39,6 +39,8 @@ fn only_postfix_and_root_reach_the_sockets(system: System) {
         ("postgate-socketmap@x.socket", "postgate-socketmap-x"),
         ("postgate-policy.socket", "postgate-policy"),
         ("postgate-policy@x.socket", "postgate-policy-x"),
+        ("postgate-sasl.socket", "postgate-sasl"),
+        ("postgate-sasl@x.socket", "postgate-sasl-x"),
     ] {
         lab.sh(&format!("systemctl start {unit}"));
         let owners = lab.sh(&format!(
@@ -221,6 +223,7 @@ fn it_writes_only_to_folders_of_its_own(system: System) {
             "postgate-policy.socket",
             "/var/lib/postgate-policy\n",
         ),
+        ("sasl", "postgate-sasl.socket", "/var/lib/postgate-sasl\n"),
     ] {
         let writable = lab.sh(&format!(
             "systemctl start {socket}

@@ -10,7 +10,7 @@ use super::file::{Entry, entries};
 use super::headers::HeaderText;
 use super::reader::Reader;
 use super::target::Target;
-use super::template::Template;
+use super::template::{SECRET_IN_A_URL, Template};
 use super::values;
 use crate::protocol::facts::Content;
 
@@ -235,6 +235,9 @@ pub(super) fn parameters<'t>(
     for pair in entries(&entry.path, table) {
         if let Some(text) = values::private_string(&pair, reader.report) {
             let template = reader.template(text, pair.value.span(), &pair.path);
+            if name == "query" && template.as_ref().is_some_and(Template::has_secret) {
+                reader.error(pair.value.span(), &pair.path, SECRET_IN_A_URL);
+            }
             pairs.extend(template.map(|template| (pair.key.to_owned(), template)));
         }
     }

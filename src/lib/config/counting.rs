@@ -194,6 +194,10 @@ impl<'t> OneLimit<'_, 't> {
             self.report.layout().harmless.push(value.span());
             let has_end = templates.last().is_some_and(|last| !last.has_placeholder());
             match template {
+                Ok(template) if template.has_secret() => {
+                    let text = "has a password or a token, and accounts are kept and logged";
+                    self.report.error(value.span(), &entry.path, text);
+                }
                 Ok(_) if has_end => {
                     let text = "is never used, because the text before it has no placeholder, and \
                                 so is always there; write that one last";
@@ -210,8 +214,9 @@ impl<'t> OneLimit<'_, 't> {
         let Some(entry) = self.section.take("rates") else {
             return Vec::new();
         };
+        let has_call = self.counting.call.is_some();
         let rates = self.windows(&entry, |value| match value.get_ref() {
-            DeValue::String(pointer) => {
+            DeValue::String(pointer) if has_call => {
                 found.makes_calls = true;
                 let is_pointer = pointer.starts_with('/') && values::is_pointer(pointer);
                 is_pointer.then(|| RateSource::Pointer(pointer.to_string()))
@@ -284,7 +289,8 @@ impl<'t> OneLimit<'_, 't> {
                 (Ok(window), Some(number)) => windows.push((window, number)),
                 (Err(text), _) => self.report.error(member.key_span, &member.path, text),
                 (_, None) => {
-                    let text = no_number(entry.key);
+                    let has_pointers = entry.key == "rates" && self.counting.call.is_some();
+                    let text = no_number(has_pointers);
                     self.report.error(member.value.span(), &member.path, text);
                 }
             }
@@ -323,10 +329,10 @@ fn number(value: &Spanned<DeValue<'_>>) -> Option<u64> {
     values::integer(value).filter(|number| (1..=MAX_NUMBER).contains(number))
 }
 
-fn no_number(key: &str) -> String {
-    let or_pointer = match key {
-        "rates" => ", or a JSON Pointer such as \"/per_hour\"",
-        _ => "",
+fn no_number(has_pointers: bool) -> String {
+    let or_pointer = match has_pointers {
+        true => ", or a JSON Pointer such as \"/per_hour\"",
+        false => "",
     };
     format!("must be a whole number from 1 to {MAX_NUMBER}{or_pointer}")
 }

@@ -3,13 +3,16 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::HeaderValue;
+use toml::de::DeValue;
 
 use super::file::{Entry, Section, table};
 use super::keys::BASIC_AUTH;
 use super::oauth::{self, OAuth};
 use super::reader::Reader;
 use super::secret::{HeaderSecret, Secret, Source, any_secret, header_secret, sensitive};
+use super::template::Template;
 use super::tls::Tls;
+use super::values;
 
 /// The keys that set `Authorization`.
 pub(super) const AUTHORIZATION_KEYS: [&str; 3] = ["bearer-token", "basic-auth", "oauth2"];
@@ -28,18 +31,27 @@ pub enum Credential {
         /// The header; absent where one of the two could not be read.
         value: Option<HeaderValue>,
     },
+    /// `Basic`, with the name and the password of the login that is asked about.
+    Login {
+        /// The user's name.
+        user: Template,
+        /// The password.
+        password: Template,
+    },
     /// `Bearer`, with a token that is fetched from a token server.
     OAuth(Box<OAuth>),
 }
 
 /// Reads the one credential; `headers` has dropped those that it displaces.
 pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential> {
+    let nearest = reader.section.nearest(&["basic-auth"]);
     let mut found: Vec<_> = AUTHORIZATION_KEYS
         .into_iter()
         .filter_map(|name| reader.section.take(name))
         .collect();
     found.sort_by_key(|entry| entry.key_span.start);
     let entry = found.first()?;
+    let is_own = nearest.is_some_and(|(below, _)| below == 0);
     if let Some(second) = found.get(1) {
         let text = format!(
             "{} is set as well, and only one of them can be sent; remove one",
@@ -52,7 +64,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential>
     match entry.key {
         "bearer-token" => header_secret(entry, "Bearer ", reader.secret_policy, reader.report)
             .map(Credential::Bearer),
-        "basic-auth" => basic(reader, entry),
+        "basic-auth" => basic(reader, entry, is_own),
         _ => {
             let settings = oauth::read(reader, entry, tls)?;
             Some(Credential::OAuth(Box::new(settings)))
@@ -60,7 +72,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential>
     }
 }
 
-fn basic<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Option<Credential> {
+fn basic<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>, is_own: bool) -> Option<Credential> {
     let table = table(entry, reader.report)?;
     let mut section = Section::new(&entry.path, entry.key_span.clone(), table, BASIC_AUTH);
     let user = section.take("user");
@@ -74,6 +86,10 @@ fn basic<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Option<Credentia
         );
         return None;
     };
+    if is_own && reader.facts().has_logins() && (is_template(&user_entry) || is_template(&password))
+    {
+        return login(reader, &user_entry, &password);
+    }
     let user = basic_part(reader, &user_entry);
     let password = basic_part(reader, &password);
     let (user, password) = (user?, password?);
@@ -87,6 +103,37 @@ fn basic<'t>(reader: &mut Reader<'_, 't>, entry: &Entry<'t>) -> Option<Credentia
         user: user.source().clone(),
         password: password.source().clone(),
         value: sensitive(&format!("Basic {pair}")).filter(|_| !is_absent),
+    })
+}
+
+/// Returns whether a text has placeholders, or braces that are none.
+fn is_template(entry: &Entry<'_>) -> bool {
+    matches!(entry.value.get_ref(), DeValue::String(text) if text.contains(['{', '}']))
+}
+
+/// Reads the credential that is that of each login.
+fn login(
+    reader: &mut Reader<'_, '_>,
+    user: &Entry<'_>,
+    password: &Entry<'_>,
+) -> Option<Credential> {
+    let mut read = |entry: &Entry<'_>| {
+        let text = values::private_string(entry, reader.report)?;
+        reader.template(text, entry.value.span(), &entry.path)
+    };
+    let (name, secret) = (read(user), read(password));
+    let (name, secret) = (name?, secret?);
+    if name.has_secret() || !name.has_placeholder() {
+        let text = "must have a placeholder as the password has, such as {username}";
+        reader.error(user.value.span(), &user.path, text);
+    }
+    if !secret.has_secret() {
+        let text = "must be the password of the login, as user has a placeholder: {password}";
+        reader.error(password.value.span(), &password.path, text);
+    }
+    Some(Credential::Login {
+        user: name,
+        password: secret,
     })
 }
 

@@ -22,10 +22,11 @@ use super::response::{self, Response, ResponseRules};
 use super::secret::{HeaderSecret, SecretPolicy};
 use super::target::{self, Target};
 use super::transport::{self, Transport};
-use super::{actions, values};
+use super::{actions, login, values};
 use crate::protocol::Facts;
 use crate::protocol::facts::Content;
 use crate::protocol::policy::rules::PolicyActions;
+use crate::protocol::sasl::rules::Logins;
 
 /// An HTTP endpoint: how a request is sent to it, and how its answer is read.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +62,8 @@ pub struct Endpoint {
     pub limits: Vec<Limit>,
     /// What the table can do besides lookups.
     pub operations: Operations<Self>,
+    /// The settings of a table of logins for its replies.
+    pub logins: Logins,
     /// How connections are made.
     pub transport: Transport,
     /// Whether redirects to the same origin are followed.
@@ -97,6 +100,7 @@ pub(super) fn read(
     // Before the credentials, because this drops those that a nearer one displaces.
     let headers = headers::read(reader);
     let transport = transport::read(reader);
+    let (logins, login) = login::read(reader);
     let mut endpoint = Endpoint {
         targets,
         method,
@@ -109,22 +113,30 @@ pub(super) fn read(
         special_keys: reader.boolean("special-keys"),
         normalise: normalise::read(reader),
         extra_attributes: reader.extra_attributes.clone(),
-        response_rules: response::read(reader, &actions),
+        response_rules: response::read(reader, &actions, login),
         actions,
         limits: limits.limits,
+        request_timeout: request_timeout(reader, &logins),
+        logins,
         operations: Operations::default(),
         transport,
         follows_redirects: transport::follows_redirects(reader),
         retries: reader.count("retries", 0..=10, 1),
-        request_timeout: request_timeout(reader),
         max_response: reader.size("max-response", 1 << 20),
         max_in_flight: reader.count("max-in-flight", 1..=1_000_000, 256),
         cache: resilience::cache(reader),
         breaker: resilience::breaker(reader),
     };
+    complete_logins(reader, &mut endpoint);
     // A value that was rejected may have had the placeholder.
-    if reader.report.rejected() == rejected_before && !reader.is_default() && !endpoint.varies() {
-        report_constant(reader, &endpoint.method);
+    let is_sound = reader.report.rejected() == rejected_before;
+    if is_sound && !reader.is_default() {
+        warn_of_any_200(reader, &endpoint.response_rules);
+        if reader.facts().has_logins() {
+            report_without_secret(reader, &endpoint);
+        } else if !endpoint.varies() {
+            report_constant(reader, &endpoint.method);
+        }
     }
     if endpoint.response_rules.require_header.is_empty() {
         warn_of_strangers(reader, limits.without_fallback);
@@ -222,6 +234,79 @@ impl Endpoint {
             || self.body.varies()
             || headers.any(|(_, text)| matches!(text, HeaderText::Filled(text) if text.varies()))
     }
+
+    /// Returns whether a call of a login has a credential that is not that of the user.
+    fn has_own_credential(&self) -> bool {
+        let is_own = |credential: &Credential| !matches!(credential, Credential::Login { .. });
+        self.auth_token.is_some()
+            || self.transport.tls.identity.is_some()
+            || self.credential.as_ref().is_some_and(is_own)
+            || self.headers.iter().any(is_own_credential)
+    }
+
+    /// Returns whether a call of a login has the secret of this name in it.
+    fn carries_secret(&self, secret: &str) -> bool {
+        let in_credential = match &self.credential {
+            Some(Credential::Login { password, .. }) => password.carries(secret),
+            _ => false,
+        };
+        in_credential || self.carries(secret)
+    }
+}
+
+/// Completes the endpoint of a table of logins, whose keys are all read.
+fn complete_logins(reader: &Reader<'_, '_>, endpoint: &mut Endpoint) {
+    let has_own_credential = endpoint.has_own_credential();
+    let Some(rules) = &mut endpoint.response_rules.login else {
+        return;
+    };
+    rules.has_own_credential = has_own_credential;
+    let mechanisms = endpoint.logins.mechanisms.iter();
+    let mut secrets: Vec<_> = mechanisms.map(|mechanism| mechanism.secret()).collect();
+    secrets.sort_unstable();
+    secrets.dedup();
+    let carries_any = secrets.iter().any(|secret| endpoint.carries_secret(secret));
+    if !carries_any && endpoint.body == Body::None && body::has_body(&endpoint.method) {
+        endpoint.body = login::default_body(reader, &secrets);
+    }
+}
+
+/// Warns of logins that a proxy's page would accept.
+fn warn_of_any_200(reader: &mut Reader<'_, '_>, rules: &ResponseRules) {
+    let Some(login) = &rules.login else {
+        return;
+    };
+    if login.accepted.is_none() && rules.require_header.is_empty() {
+        let (span, path) = reader.place();
+        let text = "a login is accepted for any 200, also for that of a proxy; write accepted, or \
+                    let the API mark its answers, with require-header";
+        reader.report.warning(span, &path, text);
+    }
+}
+
+/// Reports a call that carries no secret, so that every login would have the same answer.
+fn report_without_secret(reader: &mut Reader<'_, '_>, endpoint: &Endpoint) {
+    let mut mechanisms = endpoint.logins.mechanisms.iter();
+    let Some(mechanism) = mechanisms.find(|mechanism| !endpoint.carries_secret(mechanism.secret()))
+    else {
+        return;
+    };
+    let (name, secret) = (mechanism.name(), mechanism.secret());
+    let (span, path) = reader.place();
+    let text = format!(
+        "the call for {name} does not carry the {secret}; write {{{secret}}} in json, form, \
+         headers or basic-auth"
+    );
+    reader.error(span, &path, text);
+}
+
+/// Returns whether a header is a credential that does not come from the user.
+fn is_own_credential((name, text): &(HeaderName, HeaderText)) -> bool {
+    let is_of_user = match text {
+        HeaderText::Fixed(_) => false,
+        HeaderText::Filled(template) => template.has_secret(),
+    };
+    headers::is_credential(name.as_str()) && !is_of_user
 }
 
 fn extra_attributes(reader: &mut Reader<'_, '_>) -> Vec<String> {
@@ -273,25 +358,28 @@ fn report_constant(reader: &mut Reader<'_, '_>, method: &Method) {
     reader.error(place, &path, text);
 }
 
-fn request_timeout(reader: &mut Reader<'_, '_>) -> Duration {
+fn request_timeout(reader: &mut Reader<'_, '_>, logins: &Logins) -> Duration {
     let default = Duration::from_secs(5);
     let nearest = reader.section.nearest(&["request-timeout"]);
     let is_inherited = nearest.is_some_and(|(below, _)| below > 0);
+    let facts = reader.facts();
+    let most = login::longest_call(facts, logins);
     let Some(entry) = reader.section.take("request-timeout") else {
-        return default;
+        return default.min(most);
     };
     let timeout = values::duration(&entry, reader.report).unwrap_or(default);
-    let facts = reader.facts();
-    let most = Duration::from_secs(facts.max_secs);
     if is_inherited {
         return timeout.min(most);
     }
     if timeout > most {
-        let text = format!(
-            "must be at most \"{}s\"; {} gives up after {} s",
-            facts.max_secs, facts.client, facts.client_waits_secs
-        );
+        let (client, waits) = (facts.client, facts.client_waits_secs);
+        let with = match facts.has_logins() {
+            true => format!("with failure-delay that is {} s, and ", facts.max_secs),
+            false => String::new(),
+        };
+        let most = values::written(most);
+        let text = format!("must be at most \"{most}\"; {with}{client} gives up after {waits} s");
         reader.error(entry.value.span(), &entry.path, text);
     }
-    timeout
+    timeout.min(most)
 }

@@ -61,6 +61,12 @@ enum Owner {
     Raw,
     /// The calls for lists.
     Listed,
+    /// The tables that answer lookups.
+    Lookups,
+    /// The tables of logins, and not `[http]`.
+    Logins,
+    /// All others.
+    NotLogins,
 }
 
 /// The tables of the file.
@@ -120,12 +126,16 @@ pub(super) const ENDPOINT: &[Key] = &[
     key("basic-auth").with(BASIC_AUTH).general(),
     key("oauth2").with(OAUTH2).general(),
     key("normalise").with(NORMALISE).of(Owner::Keyed),
-    key("special-keys").of(Owner::Keyed),
+    key("special-keys").of(Owner::Lookups),
+    key("mechanisms").of(Owner::Logins),
     // The answer.
+    key("accepted").with(SIGN).of(Owner::Logins),
+    key("user").with(PLACE).of(Owner::Logins),
+    key("reason").with(PLACE).of(Owner::Logins),
     key("response").of(Owner::Formats),
-    key("value"),
-    key("missing"),
-    key("error"),
+    key("value").of(Owner::NotLogins),
+    key("missing").of(Owner::NotLogins),
+    key("error").with(PLACE),
     key("no-error"),
     key("list-separator").of(Owner::Values),
     key("true-value").of(Owner::Values),
@@ -136,6 +146,7 @@ pub(super) const ENDPOINT: &[Key] = &[
     key("on-permanent").of(Owner::Actions),
     key("permit-actions").of(Owner::Open),
     key("restriction-classes").of(Owner::Actions),
+    key("failure-delay").of(Owner::Logins),
     key("limits").with(LIMIT).of(Owner::Counted),
     // Time and transport.
     key("request-timeout").general(),
@@ -189,6 +200,12 @@ pub(super) const LIMIT: &[Key] = &[
 /// The keys of a secret: where it is kept.
 pub(super) const SECRET: &[Key] = &[key("credential"), key("file"), key("env")];
 
+/// The keys of a place in an answer that is no JSON Pointer.
+pub(super) const PLACE: &[Key] = &[key("header")];
+
+/// The keys of what an answer has to have, if that is no JSON Pointer.
+pub(super) const SIGN: &[Key] = &[key("header"), key("is")];
+
 pub(super) const BASIC_AUTH: &[Key] = &[key("user").with(SECRET), key("password").with(SECRET)];
 
 pub(super) const OAUTH2: &[Key] = &[
@@ -215,13 +232,13 @@ pub(super) const TLS: &[Key] = &[
 
 pub(super) const CACHE: &[Key] = &[
     key("ttl"),
-    key("negative-ttl"),
-    key("stale-if-error"),
-    key("refresh-ahead"),
-    key("honour-http"),
+    key("negative-ttl").of(Owner::NotLogins),
+    key("stale-if-error").of(Owner::NotLogins),
+    key("refresh-ahead").of(Owner::NotLogins),
+    key("honour-http").of(Owner::NotLogins),
     key("max-entries"),
     key("max-bytes"),
-    key("shared"),
+    key("shared").of(Owner::NotLogins),
     key("by").of(Owner::Open),
 ];
 
@@ -258,7 +275,11 @@ impl Key {
             Kind::Defaults => {
                 let is_own = matches!(
                     self.owner,
-                    Owner::Single | Owner::PickedBySocket | Owner::Counted | Owner::Operation
+                    Owner::Single
+                        | Owner::PickedBySocket
+                        | Owner::Counted
+                        | Owner::Operation
+                        | Owner::Logins
                 );
                 return !is_own;
             }
@@ -271,13 +292,18 @@ impl Key {
             Owner::Keyed => makes_calls && facts.key.is_some(),
             Owner::Actions => facts.has_actions,
             Owner::Open => makes_calls && facts.is_open,
-            Owner::Formats => makes_calls && facts.content != Content::Document,
+            Owner::Formats => {
+                makes_calls && ![Content::Document, Content::Login].contains(&facts.content)
+            }
             Owner::Cached => makes_calls && facts.has_cache,
             Owner::Operation => facts.operations.iter().any(|one| one.name == self.name),
             Owner::Raw => facts.raw_value.is_some(),
             Owner::Listed => facts.content == Content::Rows,
             Owner::Values => makes_calls && facts.content == Content::Value,
             Owner::Counted => facts.counting.is_some(),
+            Owner::Lookups => makes_calls && facts.key.is_some() && !facts.has_logins(),
+            Owner::Logins => facts.has_logins(),
+            Owner::NotLogins => makes_calls && !facts.has_logins(),
         }
     }
 
@@ -347,19 +373,46 @@ mod tests {
             key.filter(|key| !key.is_of(kind))
                 .map(|key| key.refusal(kind))
         };
-        let [tcp_lookup, socketmap, policy, dict] = protocol::ALL.map(Kind::Asking);
+        let [tcp_lookup, socketmap, policy, dict, sasl] = protocol::ALL.map(Kind::Asking);
         let numbers = protocol::ALL[2].counting.and_then(|counting| counting.call);
         let numbers = Kind::Asking(numbers.expect("a call"));
         let counting = Kind::Counting(protocol::ALL[2]);
         for (name, kind, expected) in [
             ("socket", tcp_lookup, None),
-            ("socket", socketmap, Some("only tcp-lookup and policy")),
-            ("normalise", policy, Some("only tcp-lookup and socketmap")),
-            ("normalise", numbers, Some("only tcp-lookup and socketmap")),
+            ("socket", sasl, None),
+            (
+                "socket",
+                socketmap,
+                Some("only tcp-lookup, policy and sasl"),
+            ),
+            (
+                "normalise",
+                policy,
+                Some("only tcp-lookup, socketmap and sasl"),
+            ),
+            (
+                "normalise",
+                numbers,
+                Some("only tcp-lookup, socketmap and sasl"),
+            ),
+            ("normalise", sasl, None),
+            ("special-keys", sasl, Some("only tcp-lookup and socketmap")),
+            (
+                "value",
+                sasl,
+                Some("only tcp-lookup, socketmap, policy and dict"),
+            ),
+            (
+                "response",
+                sasl,
+                Some("only tcp-lookup, socketmap, policy and dict"),
+            ),
+            ("accepted", policy, Some("only sasl tables")),
+            ("accepted", Kind::Defaults, Some("cannot be inherited")),
             ("normalise", Kind::Defaults, None),
             ("target", Kind::Defaults, Some("cannot be inherited")),
             ("limits", Kind::Defaults, Some("cannot be inherited")),
-            ("limits", socketmap, Some("only policy tables")),
+            ("limits", socketmap, Some("only policy and sasl tables")),
             ("limits", policy, None),
             ("permit-actions", policy, None),
             ("permit-actions", numbers, Some("a table with limits")),
@@ -374,9 +427,17 @@ mod tests {
             ("extra-attributes", counting, None),
             ("limits", counting, None),
             ("socket", counting, None),
-            ("socket", dict, Some("only tcp-lookup and policy")),
-            ("normalise", dict, Some("only tcp-lookup and socketmap")),
-            ("cache", dict, Some("only tcp-lookup, socketmap and policy")),
+            ("socket", dict, Some("only tcp-lookup, policy and sasl")),
+            (
+                "normalise",
+                dict,
+                Some("only tcp-lookup, socketmap and sasl"),
+            ),
+            (
+                "cache",
+                dict,
+                Some("only tcp-lookup, socketmap, policy and sasl"),
+            ),
             (
                 "list-separator",
                 dict,

@@ -43,12 +43,12 @@ pub(super) fn cache(reader: &mut Reader<'_, '_>) -> Option<Cache> {
     let mut section = reader.section.take_members("cache", reader.report)?;
     let by = by(reader, &mut section);
     let ttl = lifetime(reader, &mut section, "ttl", Duration::from_secs(60));
-    let negative_ttl = lifetime(
-        reader,
-        &mut section,
-        "negative-ttl",
-        Duration::from_secs(10),
-    );
+    // A refusal is never kept: whoever has the right password is to find it right.
+    let default = match reader.facts().has_logins() && !reader.is_default() {
+        true => Duration::ZERO,
+        false => Duration::from_secs(10),
+    };
+    let negative_ttl = lifetime(reader, &mut section, "negative-ttl", default);
     let mut duration = |name| {
         let entry = section.take(name)?;
         values::duration(&entry, reader.report)

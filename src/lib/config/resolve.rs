@@ -245,7 +245,8 @@ impl<'t> Tables<'t> {
             return;
         };
         let makes_calls = !endpoint.targets.is_empty();
-        if makes_calls && endpoint.request_timeout > self.drain_timeout {
+        let is_slow = endpoint.request_timeout > self.drain_timeout;
+        if makes_calls && is_slow && protocol.drain_within.is_none() {
             let text = format!(
                 "request-timeout is longer than server.drain-timeout ({:?} > {:?}), so a stop may \
                  cut a call short; change one of them",

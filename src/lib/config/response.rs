@@ -4,6 +4,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use toml::de::DeValue;
 
 use super::file::{Entry, entries};
+use super::login::LoginRules;
 use super::reader::Reader;
 use super::values;
 use crate::outcome::is_blank;
@@ -34,6 +35,8 @@ pub struct ResponseRules {
     pub status: Statuses,
     /// The headers that an answer of the API has; without them it is not understood.
     pub require_header: Vec<(HeaderName, HeaderValue)>,
+    /// How an answer about a login is read; absent where requests are no logins.
+    pub login: Option<LoginRules>,
 }
 
 /// The format of the body of an answer.
@@ -87,12 +90,24 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub(super) const WORDS: [(&'static str, Self); 4] = [
-        ("found", Self::Found),
-        ("not-found", Self::NotFound),
-        ("temporary", Self::Temporary),
-        ("permanent", Self::Permanent),
-    ];
+    /// Returns the words of a protocol, which are the names of its outcomes. No login is refused for
+    /// good by a status.
+    pub(super) fn words(facts: &Facts) -> Vec<(&'static str, Self)> {
+        let verdicts = [
+            Self::Found,
+            Self::Done,
+            Self::NotFound,
+            Self::Temporary,
+            Self::Permanent,
+        ];
+        let words = facts.outcomes.into_iter().zip(verdicts);
+        let is_word = |(_, verdict): &(_, Self)| match verdict {
+            Self::Done => false,
+            Self::Permanent => !facts.has_logins(),
+            Self::Found | Self::NotFound | Self::Temporary => true,
+        };
+        words.filter(is_word).collect()
+    }
 }
 
 /// The operator's `status`, which has priority over the built-in table.
@@ -114,7 +129,11 @@ impl Statuses {
     }
 }
 
-pub(super) fn read(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> ResponseRules {
+pub(super) fn read(
+    reader: &mut Reader<'_, '_>,
+    actions: &PolicyActions,
+    login: Option<LoginRules>,
+) -> ResponseRules {
     let default = match reader.facts().object_value {
         None => Response::Json,
         Some(_) => Response::Auto,
@@ -137,6 +156,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> Resp
         }),
         status: status(reader, actions),
         require_header: require_header(reader),
+        login,
     }
 }
 
@@ -217,7 +237,8 @@ fn status(reader: &mut Reader<'_, '_>, actions: &PolicyActions) -> Statuses {
         return statuses;
     };
     for (below, entry) in section.rest() {
-        let Some(verdict) = values::word(&entry, &Verdict::WORDS, reader.report) else {
+        let words = Verdict::words(reader.facts());
+        let Some(verdict) = values::word(&entry, &words, reader.report) else {
             continue;
         };
         // A 204 is "not found" in every protocol.

@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use reqwest::header::HeaderValue;
 use serde::{Serialize, Serializer};
 
 use super::keys::{Key, Kind};
 use super::secret::Source;
 use super::template::Template;
+use super::values;
 
 /// The shapes that a value can have.
 #[derive(Serialize)]
@@ -53,17 +55,19 @@ pub(super) fn table<'c>(
     pairs.collect()
 }
 
+/// The values of keys, in any order.
+pub(super) type Values<'c> = Vec<(&'static str, Option<Shape<'c>>)>;
+
+pub(super) fn header_value(value: &HeaderValue) -> Shape<'static> {
+    text(String::from_utf8_lossy(value.as_bytes()))
+}
+
 pub(super) fn text(value: impl ToString) -> Shape<'static> {
     Shape::Text(value.to_string())
 }
 
 pub(super) fn duration(duration: Duration) -> Shape<'static> {
-    let millis = duration.as_millis();
-    text(if millis.is_multiple_of(1_000) {
-        format!("{}s", millis / 1_000)
-    } else {
-        format!("{millis}ms")
-    })
+    text(values::written(duration))
 }
 
 /// Returns the word for a value, or `false` for a value without a word.

@@ -20,12 +20,14 @@ use super::normalise::Normalise;
 use super::oauth::{ClientAuth, OAuth, TokenServer};
 use super::resilience::{Breaker, Cache};
 use super::resolve::{Config, Table};
-use super::response::{Missing, Response, ResponseRules, Statuses, Verdict};
+use super::response::{Missing, Response, ResponseRules, Verdict};
 use super::secret::Source;
 use super::server::Server;
 use super::shape::{
-    Pairs, Shape, duration, hidden, some_strings, some_table, source, table, template, text, word,
+    Pairs, Shape, Values, duration, header_value, hidden, some_strings, some_table, source, table,
+    template, text, word,
 };
+use super::show_logins;
 use super::store::Store;
 use super::target::Target;
 use super::tls::{Tls, TlsVersion};
@@ -81,9 +83,6 @@ fn server(server: &Server) -> Pairs<'static> {
     table(SERVER, Kind::Defaults, values)
 }
 
-/// The values of keys, in any order.
-type Values<'c> = Vec<(&'static str, Option<Shape<'c>>)>;
-
 fn endpoint(of: &Table) -> Pairs<'_> {
     let endpoint = &of.endpoint;
     let kinds = [
@@ -91,8 +90,9 @@ fn endpoint(of: &Table) -> Pairs<'_> {
         call(endpoint),
         credentials(endpoint),
         response(&endpoint.response_rules),
+        show_logins::logins(endpoint),
         actions(&endpoint.actions),
-        bounds(endpoint),
+        bounds(of),
         vec![("limits", limits(of))],
         operations(endpoint),
         transport(&endpoint.transport),
@@ -194,10 +194,6 @@ fn header(value: &HeaderText) -> Shape<'_> {
     }
 }
 
-fn header_value(value: &HeaderValue) -> Shape<'static> {
-    text(String::from_utf8_lossy(value.as_bytes()))
-}
-
 fn normalise(normalise: &Normalise) -> Pairs<'_> {
     let pattern = normalise.pattern.as_ref();
     let values = vec![
@@ -221,6 +217,13 @@ fn credentials(endpoint: &Endpoint) -> Values<'_> {
             let values = vec![
                 ("user", Some(source(user))),
                 ("password", Some(source(password))),
+            ];
+            basic_auth = Some(Shape::Table(table(BASIC_AUTH, Kind::Defaults, values)));
+        }
+        Some(Credential::Login { user, password }) => {
+            let values = vec![
+                ("user", Some(template(user))),
+                ("password", Some(template(password))),
             ];
             basic_auth = Some(Shape::Table(table(BASIC_AUTH, Kind::Defaults, values)));
         }
@@ -267,7 +270,13 @@ fn response(rules: &ResponseRules) -> Values<'_> {
         ("response", Some(word(&Response::WORDS, &rules.response))),
         ("value", rules.value.as_ref().map(text)),
         ("missing", Some(word(&Missing::WORDS, &rules.missing))),
-        ("error", rules.error.as_ref().map(text)),
+        (
+            "error",
+            match &rules.login {
+                Some(login) => login.error.as_ref().map(show_logins::place),
+                None => rules.error.as_ref().map(text),
+            },
+        ),
         ("no-error", some_strings(&rules.no_error)),
         ("list-separator", Some(text(&rules.list_separator))),
         ("true-value", Some(text(&rules.true_value))),
@@ -275,7 +284,7 @@ fn response(rules: &ResponseRules) -> Values<'_> {
             "require-header",
             some_table(require_header(&rules.require_header)),
         ),
-        ("status", some_table(status(&rules.status))),
+        ("status", some_table(status(rules))),
     ]
 }
 
@@ -286,11 +295,12 @@ fn require_header(headers: &[(HeaderName, HeaderValue)]) -> Pairs<'_> {
         .collect()
 }
 
-fn status(statuses: &Statuses) -> Pairs<'static> {
+fn status(rules: &ResponseRules) -> Pairs<'static> {
+    let (statuses, words) = (&rules.status, Verdict::words(rules.protocol));
     let exact = statuses.exact.iter().map(|(n, v)| (n.to_string(), v));
     let classes = statuses.classes.iter().map(|(n, v)| (format!("{n}xx"), v));
     let all = exact.chain(classes);
-    all.map(|(name, verdict)| (name, word(&Verdict::WORDS, verdict)))
+    all.map(|(name, verdict)| (name, word(&words, verdict)))
         .collect()
 }
 
@@ -312,7 +322,8 @@ fn action(action: &FallbackAction) -> Shape<'_> {
     }
 }
 
-fn bounds(endpoint: &Endpoint) -> Values<'_> {
+fn bounds(of: &Table) -> Values<'_> {
+    let endpoint = &of.endpoint;
     let redirects = endpoint.follows_redirects.then_some("same-origin");
     let breaker = endpoint.breaker.as_ref().map(breaker);
     vec![
@@ -326,7 +337,10 @@ fn bounds(endpoint: &Endpoint) -> Values<'_> {
         ),
         (
             "cache",
-            endpoint.cache.as_ref().map(|c| Shape::Table(cache(c))),
+            endpoint
+                .cache
+                .as_ref()
+                .map(|c| Shape::Table(cache(c, kind(of)))),
         ),
         (
             "breaker",
@@ -395,7 +409,7 @@ fn store(store: &Store) -> Pairs<'_> {
     table(STORE, Kind::Defaults, values)
 }
 
-fn cache(cache: &Cache) -> Pairs<'_> {
+fn cache(cache: &Cache, kind: Kind) -> Pairs<'_> {
     let lifetime = |ttl: Duration| {
         if ttl.is_zero() {
             Shape::Flag(false)
@@ -414,7 +428,7 @@ fn cache(cache: &Cache) -> Pairs<'_> {
         ("shared", Some(Shape::Flag(cache.is_shared))),
         ("by", some_strings(&cache.by)),
     ];
-    table(CACHE, Kind::Defaults, values)
+    table(CACHE, kind, values)
 }
 
 fn breaker(breaker: &Breaker) -> Pairs<'static> {

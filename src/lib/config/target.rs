@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::Reader;
-use super::template::{Part, Template, Vocabulary};
+use super::template::{Part, SECRET_IN_A_URL, Template, Vocabulary};
 use crate::protocol::facts::Expansion;
 
 /// A URL with placeholders in its path and query.
@@ -38,6 +38,13 @@ impl Segment {
         match self {
             Self::Text(template) => template.has_placeholder(),
             Self::Expansion(..) => true,
+        }
+    }
+
+    fn text(&self) -> Option<&Template> {
+        match self {
+            Self::Text(template) => Some(template),
+            Self::Expansion(..) => None,
         }
     }
 
@@ -114,6 +121,10 @@ impl Target {
             )));
         }
         let query = query.map(read).transpose()?;
+        let texts = segments.iter().filter_map(Segment::text).chain(&query);
+        if texts.into_iter().any(Template::has_secret) {
+            return Err(fault(SECRET_IN_A_URL.to_owned()));
+        }
         if !segments.iter().any(Segment::has_placeholder) {
             let literal = |segment: &Segment| match segment {
                 Segment::Text(template) => template.literal(),

@@ -39,6 +39,8 @@ pub enum Placeholder {
     Value(String),
     /// A part of such a value; empty where the value has no such part.
     Part(String, ValuePart),
+    /// A secret of this name. Where the request has none, what has the placeholder is left out.
+    Secret(String),
     /// The name of the map or table.
     Name,
     /// The key up to its last `@`.
@@ -46,6 +48,10 @@ pub enum Placeholder {
     /// The key from its last `@` on.
     Domain,
 }
+
+/// The message for a secret in a target or a query.
+pub(super) const SECRET_IN_A_URL: &str = "would put a password or a token into a URL, which servers and proxies log; write it in json, \
+     form, headers or basic-auth";
 
 /// Which placeholders a text may have.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,9 +78,12 @@ impl Vocabulary<'_> {
         let (facts, words) = match self.protocols {
             [] => return format!("this text has {}", in_braces(self.words)),
             [facts] => (facts, facts.values),
-            _ => return "[http] can have those of lookups and those of policy".to_owned(),
+            _ => return "[http] can have those of each program".to_owned(),
         };
-        if facts.key.is_some() {
+        if facts.has_logins() {
+            let words = [words, facts.secrets].concat();
+            format!("logins have {}", in_braces(&words))
+        } else if facts.key.is_some() {
             "lookups have {key}, {name}, {local} and {domain}".to_owned()
         } else if facts.is_open {
             "policy has the attributes of SMTPD_POLICY_README and those in extra-attributes"
@@ -197,9 +206,9 @@ impl Template {
     /// Returns whether the text has a value of the request, or a part of it.
     pub(super) fn carries(&self, value: &str) -> bool {
         self.parts.iter().any(|part| match part {
-            Part::Placeholder(Placeholder::Value(name) | Placeholder::Part(name, _)) => {
-                name == value
-            }
+            Part::Placeholder(
+                Placeholder::Value(name) | Placeholder::Part(name, _) | Placeholder::Secret(name),
+            ) => name == value,
             Part::Placeholder(_) | Part::Literal(_) => false,
         })
     }
@@ -211,6 +220,12 @@ impl Template {
             .any(|part| matches!(part, Part::Placeholder(_)))
     }
 
+    /// Returns whether the text has a secret of the request.
+    pub fn has_secret(&self) -> bool {
+        let is_secret = |part: &Part| matches!(part, Part::Placeholder(Placeholder::Secret(_)));
+        self.parts.iter().any(is_secret)
+    }
+
     /// Returns whether the text differs between the requests of one table. The name of a map does
     /// not depend on the key, and `request` is always `smtpd_access_policy`.
     pub(super) fn varies(&self) -> bool {
@@ -219,7 +234,9 @@ impl Template {
             Part::Placeholder(Placeholder::Value(name) | Placeholder::Part(name, _)) => {
                 !is_constant(name)
             }
-            Part::Placeholder(Placeholder::Local | Placeholder::Domain) => true,
+            Part::Placeholder(
+                Placeholder::Secret(_) | Placeholder::Local | Placeholder::Domain,
+            ) => true,
         })
     }
 }
@@ -239,7 +256,7 @@ const LOOKUP: [(&str, Placeholder); 3] = [
 
 fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, String> {
     let any = |has: &dyn Fn(&Facts) -> bool| vocabulary.protocols.iter().any(|facts| has(facts));
-    if any(&|facts| facts.key.is_some())
+    if any(&|facts| facts.key.is_some() && !facts.has_logins())
         && let Some((_, found)) = LOOKUP.iter().find(|(n, _)| *n == name)
     {
         return Ok(found.clone());
@@ -250,6 +267,9 @@ fn placeholder(name: &str, vocabulary: Vocabulary<'_>) -> Result<Placeholder, St
     }
     if let Some(part) = vocabulary.part(name) {
         return Ok(part);
+    }
+    if any(&|facts| facts.secrets.contains(&name)) {
+        return Ok(Placeholder::Secret(name.to_owned()));
     }
     Err(unknown(name, vocabulary))
 }
@@ -271,7 +291,9 @@ impl fmt::Display for Template {
                 Part::Literal(text) => {
                     f.write_str(&text.replace('{', "{{").replace('}', "}}"))?;
                 }
-                Part::Placeholder(Placeholder::Value(name)) => write!(f, "{{{name}}}")?,
+                Part::Placeholder(Placeholder::Value(name) | Placeholder::Secret(name)) => {
+                    write!(f, "{{{name}}}")?;
+                }
                 Part::Placeholder(Placeholder::Part(name, part)) => {
                     let found = ValuePart::NAMES.iter().find(|(_, p)| p == part);
                     write!(f, "{{{name}.{}}}", found.map_or("", |(name, _)| name))?;

@@ -131,6 +131,16 @@ pub(super) fn duration(entry: &Entry<'_>, report: &mut Report) -> Option<Duratio
     }
 }
 
+/// Returns a duration as the file has it.
+pub(super) fn written(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis.is_multiple_of(1_000) {
+        format!("{}s", millis / 1_000)
+    } else {
+        format!("{millis}ms")
+    }
+}
+
 /// A longer duration is taken for a typing error.
 const LONGEST: Duration = Duration::from_secs(86_400);
 

@@ -75,7 +75,8 @@ pub fn read(content_type: &str, body: &[u8], rules: &ResponseRules) -> Outcome {
         Content::Written => return written(content_type, is_json, body, rules),
         _ if is_json => read_json(body, rules),
         Content::Text => read_whole_text(content_type, body),
-        Content::Value | Content::Document | Content::Rows => read_text(body),
+        // An answer about a login is not read here.
+        Content::Value | Content::Document | Content::Rows | Content::Login => read_text(body),
     };
     match value {
         // Checked here for all kinds of values: a list, too, may be joined to nothing but blanks.
@@ -206,7 +207,8 @@ fn read_json(body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
     }
     match follow(root, pointer) {
         Pointed::At(value) => match rules.protocol.content {
-            Content::Value => scalar_or_list(value, rules),
+            // An answer about a login is not read here.
+            Content::Value | Content::Login => scalar_or_list(value, rules),
             Content::Text => text_of(value),
             Content::Document => Ok(document(value)),
             Content::Rows if value.get() == "null" => Ok(Value::Empty),
@@ -219,7 +221,7 @@ fn read_json(body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
 }
 
 /// The result of following a JSON Pointer.
-enum Pointed<'j> {
+pub(super) enum Pointed<'j> {
     At(&'j RawValue),
     /// An object, a list or `null` has no such member.
     Nowhere,
@@ -230,7 +232,11 @@ enum Pointed<'j> {
 /// Returns the member that may flag an error. Where the pointer meets a value without members, it
 /// is that value: an API that usually sends `{"error": {"message": "down"}}` may send `{"error":
 /// "down"}`.
-fn error_member<'j>(root: &'j RawValue, mut error: &str, value: &str) -> Option<&'j RawValue> {
+pub(super) fn error_member<'j>(
+    root: &'j RawValue,
+    mut error: &str,
+    value: &str,
+) -> Option<&'j RawValue> {
     loop {
         match follow(root, error) {
             Pointed::At(member) => return Some(member),
@@ -246,7 +252,7 @@ fn error_member<'j>(root: &'j RawValue, mut error: &str, value: &str) -> Option<
 }
 
 /// Returns whether a member flags an error.
-fn flags_error(member: &RawValue, rules: &ResponseRules) -> bool {
+pub(super) fn flags_error(member: &RawValue, rules: &ResponseRules) -> bool {
     let raw = member.get();
     let text = match raw.as_bytes().first() {
         Some(b'"') => match serde_json::from_str(raw) {
@@ -268,7 +274,7 @@ fn flags_error(member: &RawValue, rules: &ResponseRules) -> bool {
 }
 
 /// Follows a JSON Pointer.
-fn follow<'j>(root: &'j RawValue, pointer: &str) -> Pointed<'j> {
+pub(super) fn follow<'j>(root: &'j RawValue, pointer: &str) -> Pointed<'j> {
     let mut value = root;
     for token in pointer.split('/').skip(1) {
         let token = token.replace("~1", "/").replace("~0", "~");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AsHeaderName, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use reqwest::{Response, Url};
+use reqwest::{Response, StatusCode, Url};
 
 use super::answer;
 use super::body::{self, drain};
@@ -15,9 +15,10 @@ use super::error::{
 };
 use super::freshness::{Fetched, Lifetime, lifetime};
 use super::in_flight::InFlightPermits;
+use super::login::{self, LoginAnswer};
 use super::send::{OutgoingCall, Progress, SendError, Sender};
 use super::targets::Health;
-use crate::config::Verdict;
+use crate::config::{LoginRules, Verdict};
 use crate::outcome::{Effect, Failure, Outcome, Reason};
 
 /// The end of one attempt.
@@ -56,6 +57,10 @@ impl Attempt {
                 try_next: sender.is_repeatable(),
             };
         }
+        if let Some(login) = &rules.login {
+            // Boxed, so that the calls of other tables have no room for it.
+            return Box::pin(Self::of_login(sender, login, response, call, progress)).await;
+        }
         let verdict = answer::verdict(status, rules);
         if verdict != Verdict::Found {
             let mut outcome = answer::without_body(status, verdict);
@@ -91,6 +96,46 @@ impl Attempt {
             fetched: Fetched::new(outcome, lifetime),
             health: health(status, verdict),
             try_next: false,
+        }
+    }
+
+    /// Reads the answer to a login.
+    async fn of_login(
+        sender: &Sender,
+        login: &LoginRules,
+        response: Response,
+        call: &OutgoingCall,
+        progress: &mut Progress,
+    ) -> Self {
+        let rules = &sender.table.endpoint.response_rules;
+        let status = response.status().as_u16();
+        let verdict = login::verdict(status, rules, login);
+        let headers = response.headers().clone();
+        let body = if login::needs_body(verdict, login) {
+            Some(login_body(response, sender.table.endpoint.max_response, login).await)
+        } else {
+            drain_in_background(response, &call.permits);
+            None
+        };
+        let answer = LoginAnswer {
+            status,
+            header: &|name| {
+                let lines = headers.get_all(name).iter();
+                lines.map(|line| line.as_bytes().to_vec()).collect()
+            },
+            body,
+            name: &call.name,
+        };
+        let mut outcome = login::read(&answer, verdict, rules, login);
+        if let Outcome::Temporary(failure) = &mut outcome
+            && let Some(why) = progress.not_followed.take()
+        {
+            failure.detail = why;
+        }
+        Self {
+            fetched: outcome.into(),
+            health: health(status, verdict),
+            try_next: verdict == Verdict::Temporary && status >= 500,
         }
     }
 
@@ -190,6 +235,21 @@ fn drain_in_background(response: Response, permits: &Arc<InFlightPermits>) {
         drain(response).await;
         drop(permits);
     });
+}
+
+/// Reads the body of an answer about a login.
+async fn login_body(
+    response: Response,
+    limit: usize,
+    login: &LoginRules,
+) -> Result<Vec<u8>, Failure> {
+    if response.status() == StatusCode::NO_CONTENT {
+        return Ok(Vec::new());
+    }
+    if login::is_decided_by_head(login) {
+        return body::read_if_any(response, limit).await;
+    }
+    body::read(response, limit).await
 }
 
 /// Returns how long an answer may be cached by its headers, where the table goes by them.

@@ -62,7 +62,6 @@ fn is_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// The body of a call, which notes when it is being sent: from then on the backend may act on it.
-#[derive(Debug)]
 pub struct NotedBody {
     bytes: Option<Bytes>,
     sending: Arc<AtomicBool>,

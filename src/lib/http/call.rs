@@ -2,16 +2,22 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 use reqwest::Url;
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use secrecy::zeroize::Zeroizing;
 
 use super::json::{put_each, put_text};
+use super::text::Text;
 use super::transaction::put_transaction;
 use crate::config::{
-    Body, Endpoint, HeaderText, Json, Parameters, Part, Placeholder, Segment, Table, Target,
-    Template,
+    Body, Credential, Endpoint, HeaderText, Json, Parameters, Part, Placeholder, Segment, Table,
+    Target, Template,
 };
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::protocol::facts::{Expansion, Meaning};
@@ -28,14 +34,24 @@ pub const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 const ESCAPED_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// A call, ready to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Call {
     /// One URL for each target.
     pub urls: Vec<Url>,
     /// The headers that depend on the request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body, if there is one.
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Bytes>,
+    /// The name whose login this is, or empty.
+    pub name: String,
+}
+
+/// Without the headers and the body, which may have a secret.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut call = f.debug_struct("Call");
+        call.field("urls", &self.urls).finish_non_exhaustive()
+    }
 }
 
 /// Makes the call for a request whose key is normalised, or returns the outcome of a request for
@@ -67,9 +83,15 @@ pub fn compose(table: &Table, request: &Request) -> Result<Call, Outcome> {
                 HeaderText::Fixed(_) => None,
                 HeaderText::Filled(template) => Some((name, template)),
             })
+            .filter(|(_, template)| !values.lacks(template))
             .map(|(name, template)| Ok((name.clone(), values.header(template)?)))
+            .chain(values.login(endpoint.credential.as_ref()))
             .collect::<Result<_, _>>()?,
         body: values.body(&endpoint.body)?,
+        name: match endpoint.response_rules.login {
+            Some(_) => String::from_utf8_lossy(values.key).into_owned(),
+            None => String::new(),
+        },
     })
 }
 
@@ -100,6 +122,9 @@ const USUAL_QUERY: usize = 128;
 /// Enough for most forms.
 const USUAL_FORM: usize = 1024;
 
+/// The scheme of basic authentication.
+const BASIC: &str = "Basic ";
+
 /// The values of placeholders, and the texts that they go into.
 struct Values<'r> {
     table: &'r Table,
@@ -123,13 +148,13 @@ impl Values<'_> {
     fn url(&self, target: &Target) -> Result<Url, Outcome> {
         let mut url = target.base.clone();
         if target.segments.iter().any(Segment::has_placeholder) {
-            let mut path = String::new();
+            let mut path = Text::default();
             self.put_path(target, &mut path)?;
             url.set_path(&path);
         }
         let parameters = &self.table.endpoint.query;
         if target.query.is_some() || *parameters != Parameters::None {
-            let mut query = String::with_capacity(USUAL_QUERY);
+            let mut query = Text::new(USUAL_QUERY, false);
             self.put_query(target, parameters, &mut query)?;
             url.set_query(Some(&query));
         }
@@ -140,8 +165,20 @@ impl Values<'_> {
         Ok(url)
     }
 
+    /// Returns whether a text has a secret that the request has not, and so is left out.
+    fn lacks(&self, template: &Template) -> bool {
+        template.parts.iter().any(|part| match part {
+            Part::Placeholder(Placeholder::Secret(name)) => self.request.secret(name).is_none(),
+            _ => false,
+        })
+    }
+
+    fn text(&self, capacity: usize) -> Text {
+        Text::new(capacity, self.request.secret.is_some())
+    }
+
     fn header(&self, template: &Template) -> Result<HeaderValue, Outcome> {
-        let mut text = String::new();
+        let mut text = self.text(0);
         for part in &template.parts {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
@@ -150,40 +187,90 @@ impl Values<'_> {
                 }
             }
         }
-        HeaderValue::from_str(&text).map_err(|_| self.unfit())
+        // Not copied, as the header may have a secret in it.
+        let value = HeaderValue::from_maybe_shared(text.into_bytes());
+        let mut value = value.map_err(|_| self.unfit())?;
+        value.set_sensitive(template.has_secret());
+        Ok(value)
     }
 
-    fn body(&self, body: &Body) -> Result<Option<Vec<u8>>, Outcome> {
+    /// Returns the header of a credential that is that of the login.
+    fn login(
+        &self,
+        credential: Option<&Credential>,
+    ) -> Option<Result<(HeaderName, HeaderValue), Outcome>> {
+        let Some(Credential::Login { user, password }) = credential else {
+            return None;
+        };
+        if self.lacks(password) {
+            return None;
+        }
+        Some(
+            self.basic(user, password)
+                .map(|value| (AUTHORIZATION, value)),
+        )
+    }
+
+    fn basic(&self, user: &Template, password: &Template) -> Result<HeaderValue, Outcome> {
+        let user = self.plain(user)?;
+        let password = self.plain(password)?;
+        // It would end the name (RFC 7617, section 2), so no account can have it here.
+        if user.contains(&b':') {
+            return Err(self.unfit());
+        }
+        let pair = Zeroizing::new([&user[..], b":", &password].concat());
+        let length = base64::encoded_len(pair.len(), true).unwrap_or_default();
+        let mut base64 = Zeroizing::new(vec![0; length]);
+        let written = BASE64.encode_slice(&*pair, &mut base64);
+        base64.truncate(written.unwrap_or_default());
+        let mut text = self.text(BASIC.len() + length);
+        text.push_str(BASIC);
+        text.push_str(std::str::from_utf8(&base64).unwrap_or_default());
+        let value = HeaderValue::from_maybe_shared(text.into_bytes());
+        let mut value = value.map_err(|_| self.unfit())?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// Returns a text as it is.
+    fn plain(&self, template: &Template) -> Result<Zeroizing<Vec<u8>>, Outcome> {
+        let pieces: Vec<Cow<'_, [u8]>> = template
+            .parts
+            .iter()
+            .map(|part| match part {
+                Part::Literal(literal) => Ok(Cow::Borrowed(literal.as_bytes())),
+                Part::Placeholder(name) => self.value(name),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Zeroizing::new(pieces.concat()))
+    }
+
+    fn body(&self, body: &Body) -> Result<Option<Bytes>, Outcome> {
         match body {
             Body::None => Ok(None),
             Body::Form(form) => {
-                let mut text = String::with_capacity(USUAL_FORM);
+                let mut text = self.text(USUAL_FORM);
                 self.put_parameters(form, &mut text)?;
                 Ok(Some(text.into_bytes()))
             }
             Body::Json(json) => {
-                let mut text = String::new();
+                let mut text = self.text(0);
                 self.put_json(json, &mut text)?;
                 Ok(Some(text.into_bytes()))
             }
-            Body::Value(name) => Ok(Some(self.request.value(name).unwrap_or_default().to_vec())),
+            Body::Value(name) => {
+                let value = self.request.value(name).unwrap_or_default();
+                Ok(Some(Bytes::copy_from_slice(value)))
+            }
         }
     }
 
-    fn put_json(&self, json: &Json, out: &mut String) -> Result<(), Outcome> {
+    fn put_json(&self, json: &Json, out: &mut Text) -> Result<(), Outcome> {
         match json {
             Json::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
             Json::Number(number) => out.push_str(&number.to_string()),
-            Json::Text(template) => {
-                let mut text = Vec::new();
-                for part in &template.parts {
-                    match part {
-                        Part::Literal(literal) => text.extend_from_slice(literal.as_bytes()),
-                        Part::Placeholder(name) => text.extend_from_slice(&self.value(name)?),
-                    }
-                }
-                put_text(&text, out)?;
-            }
+            Json::Text(template) if self.lacks(template) => out.push_str("null"),
+            Json::Text(template) => put_text(&self.plain(template)?, out)?,
             Json::All if self.request.is_write() => put_transaction(self.request, out)?,
             Json::All => {
                 // The first of several attributes of one name, as for a placeholder.
@@ -200,11 +287,13 @@ impl Values<'_> {
                 })?;
             }
             Json::List(list) => {
+                let list = list.iter().filter(|value| !self.lacks_json(value));
                 put_each(('[', ']'), list, out, |value, out| {
                     self.put_json(value, out)
                 })?;
             }
             Json::Object(members) => {
+                let members = members.iter().filter(|(_, value)| !self.lacks_json(value));
                 put_each(('{', '}'), members, out, |(name, value), out| {
                     put_text(name.as_bytes(), out)?;
                     out.push(':');
@@ -215,7 +304,11 @@ impl Values<'_> {
         Ok(())
     }
 
-    fn put_path(&self, target: &Target, out: &mut String) -> Result<(), Outcome> {
+    fn lacks_json(&self, json: &Json) -> bool {
+        matches!(json, Json::Text(template) if self.lacks(template))
+    }
+
+    fn put_path(&self, target: &Target, out: &mut Text) -> Result<(), Outcome> {
         for segment in &target.segments {
             match segment {
                 Segment::Text(template) => {
@@ -246,7 +339,7 @@ impl Values<'_> {
     fn put_segments<'v>(
         &self,
         segments: impl IntoIterator<Item = &'v [u8]>,
-        out: &mut String,
+        out: &mut Text,
     ) -> Result<(), Outcome> {
         for segment in segments {
             out.push('/');
@@ -263,7 +356,7 @@ impl Values<'_> {
         &self,
         target: &Target,
         parameters: &Parameters,
-        out: &mut String,
+        out: &mut Text,
     ) -> Result<(), Outcome> {
         if let Some(query) = &target.query {
             self.put_template(query, out)?;
@@ -274,10 +367,11 @@ impl Values<'_> {
         self.put_parameters(parameters, out)
     }
 
-    fn put_parameters(&self, parameters: &Parameters, out: &mut String) -> Result<(), Outcome> {
+    fn put_parameters(&self, parameters: &Parameters, out: &mut Text) -> Result<(), Outcome> {
         match parameters {
             Parameters::Each(pairs) => {
-                for (i, (name, template)) in pairs.iter().enumerate() {
+                let pairs = pairs.iter().filter(|(_, template)| !self.lacks(template));
+                for (i, (name, template)) in pairs.enumerate() {
                     put_pair_start(i, name.as_bytes(), out);
                     for part in &template.parts {
                         match part {
@@ -299,7 +393,7 @@ impl Values<'_> {
     }
 
     /// Puts a part of a URL, whose literals are URL text already.
-    fn put_template(&self, template: &Template, out: &mut String) -> Result<(), Outcome> {
+    fn put_template(&self, template: &Template, out: &mut Text) -> Result<(), Outcome> {
         for part in &template.parts {
             match part {
                 Part::Literal(literal) => out.push_str(literal),
@@ -316,6 +410,10 @@ impl Values<'_> {
             Placeholder::Part(name, part) => {
                 let value = self.request.value(name).unwrap_or_default();
                 return Ok(part.of(value).unwrap_or_default());
+            }
+            Placeholder::Secret(name) => {
+                let secret = self.request.secret(name);
+                secret.map_or(&[][..], |secret| secret.expose().as_bytes())
             }
             Placeholder::Local => split_address(self.key).0.ok_or(Outcome::NotFound)?,
             Placeholder::Domain => split_address(self.key).1.ok_or(Outcome::NotFound)?,
@@ -336,7 +434,7 @@ fn is_dots(segment: &str) -> bool {
         && ["", ".", ".."].contains(&&*segment.to_ascii_lowercase().replace("%2e", "."))
 }
 
-fn put_pair_start(at: usize, name: &[u8], out: &mut String) {
+fn put_pair_start(at: usize, name: &[u8], out: &mut Text) {
     if at > 0 {
         out.push('&');
     }
@@ -344,6 +442,6 @@ fn put_pair_start(at: usize, name: &[u8], out: &mut String) {
     out.push('=');
 }
 
-fn put_escaped(value: &[u8], out: &mut String) {
+fn put_escaped(value: &[u8], out: &mut Text) {
     out.extend(percent_encode(value, ESCAPED));
 }

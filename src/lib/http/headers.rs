@@ -33,8 +33,8 @@ pub fn headers(endpoint: &Endpoint) -> HeaderMap {
         headers.insert("x-auth-token", value);
     }
     let authorization = match &endpoint.credential {
-        // A token of OAuth's is put into each call when it is made.
-        None | Some(Credential::OAuth(_)) => None,
+        // A token of OAuth's, and the password of a login, are put into each call when it is made.
+        None | Some(Credential::OAuth(_) | Credential::Login { .. }) => None,
         Some(Credential::Bearer(token)) => token.value.clone(),
         Some(Credential::Basic { value, .. }) => value.clone(),
     };

@@ -1,13 +1,14 @@
 //! JSON as it is sent: members between brackets, and strings.
 
+use super::text::Text;
 use crate::outcome::{Failure, Outcome, Reason};
 
 /// Puts members between brackets, separated by commas.
 pub fn put_each<T>(
     brackets: (char, char),
     members: impl IntoIterator<Item = T>,
-    out: &mut String,
-    put: impl Fn(T, &mut String) -> Result<(), Outcome>,
+    out: &mut Text,
+    put: impl Fn(T, &mut Text) -> Result<(), Outcome>,
 ) -> Result<(), Outcome> {
     out.push(brackets.0);
     for (i, member) in members.into_iter().enumerate() {
@@ -21,9 +22,9 @@ pub fn put_each<T>(
 }
 
 /// Puts a string. Bytes that are not UTF-8 cannot be sent in JSON.
-pub fn put_text(text: &[u8], out: &mut String) -> Result<(), Outcome> {
+pub fn put_text(text: &[u8], out: &mut Text) -> Result<(), Outcome> {
     let unfit = || Outcome::Temporary(Failure::new(Reason::KeyCannotBeSent, "not UTF-8, for JSON"));
     let text = std::str::from_utf8(text).map_err(|_| unfit())?;
-    out.push_str(&serde_json::to_string(text).map_err(|_| unfit())?);
-    Ok(())
+    // Into the text itself: a copy would have to be overwritten as well.
+    serde_json::to_writer(out, text).map_err(|_| unfit())
 }

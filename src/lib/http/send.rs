@@ -1,6 +1,7 @@
 //! One HTTP exchange with one target: the request, its retries, and the head of its answer.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION,
 };
 use reqwest::{Method, Response, StatusCode, Url, Version};
+use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, sleep};
 
 use super::body::{NotedBody, drain};
@@ -45,10 +47,11 @@ pub struct Sender {
 }
 
 /// A call, as it is sent to each target and at each retry.
-#[derive(Debug)]
 pub struct OutgoingCall {
     /// The URLs, one for each target.
     pub urls: Vec<Url>,
+    /// The name whose login this is, or empty.
+    pub name: String,
     /// Held for as long as anything of this call is in flight.
     pub permits: Arc<InFlightPermits>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -56,6 +59,14 @@ pub struct OutgoingCall {
     /// memory.
     body: Option<Bytes>,
     id: HeaderValue,
+}
+
+/// Without the headers and the body, which may have a secret.
+impl fmt::Debug for OutgoingCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut call = f.debug_struct("OutgoingCall");
+        call.field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// How far an attempt has come. It outlives the attempt, which its deadline may cut off.
@@ -120,6 +131,7 @@ impl Sender {
     pub fn outgoing(&self, call: Call, id: RequestId, permits: InFlightPermits) -> OutgoingCall {
         OutgoingCall {
             urls: call.urls,
+            name: call.name,
             permits: Arc::new(permits),
             headers: call.headers,
             body: call.body.map(|body| self.encoded(body)),
@@ -292,15 +304,23 @@ impl Sender {
     }
 
     /// Returns a body with the compression that the table asks for.
-    fn encoded(&self, body: Vec<u8>) -> Bytes {
+    fn encoded(&self, body: Bytes) -> Bytes {
         if self.table.endpoint.transport.compression != Compression::Both {
-            // Without its spare capacity, as it is held for as long as the call takes.
-            return body.into_boxed_slice().into();
+            return body;
         }
-        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let room = match self.table.protocol.secrets {
+            [] => 0,
+            // More than gzip makes of any body: a buffer that grows would leave copies behind.
+            _ => body.len() + body.len() / 8 + 1024,
+        };
+        let mut encoder = GzEncoder::new(Vec::with_capacity(room), flate2::Compression::fast());
         // A write into memory does not fail.
         let _ = encoder.write_all(&body);
-        encoder.finish().unwrap_or_default().into()
+        let encoded = encoder.finish().unwrap_or_default();
+        match room {
+            0 => encoded.into(),
+            _ => Bytes::from_owner(Zeroizing::new(encoded)),
+        }
     }
 }
 

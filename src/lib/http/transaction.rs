@@ -8,11 +8,12 @@
 //! ```
 
 use super::json::{put_each, put_text};
+use super::text::Text;
 use crate::outcome::{Outcome, Reason};
 use crate::request::{Change, Kind, Operation, Request};
 
 /// Puts the transaction of a request.
-pub fn put_transaction(request: &Request, out: &mut String) -> Result<(), Outcome> {
+pub fn put_transaction(request: &Request, out: &mut Text) -> Result<(), Outcome> {
     let Kind::Write(write) = &request.kind else {
         return Err(Outcome::Permanent(Reason::RequestNotUnderstood.into()));
     };
@@ -29,7 +30,7 @@ pub fn put_transaction(request: &Request, out: &mut String) -> Result<(), Outcom
     Ok(())
 }
 
-fn put_operation(operation: &Operation, out: &mut String) -> Result<(), Outcome> {
+fn put_operation(operation: &Operation, out: &mut Text) -> Result<(), Outcome> {
     let value = operation.request.value("value").unwrap_or_default();
     out.push_str("{\"op\":\"");
     out.push_str(operation.change.name());

@@ -21,6 +21,7 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::observe::metrics::{Meter, Metrics};
 use crate::outcome::{Effect, Failure, Outcome, Reason};
+use crate::protocol::Facts;
 use crate::request::{Kind, Request};
 use crate::sync::Mutex;
 
@@ -143,8 +144,8 @@ impl std::fmt::Display for RequestId {
 pub struct Record<'r> {
     /// The request, unless its bytes were not understood.
     pub request: Option<&'r Request>,
-    /// Which of its values a line at debug shows.
-    pub shown: &'static [&'static str],
+    /// Its protocol, whose facts say what a line shows.
+    pub protocol: &'static Facts,
     /// Its id, unless it was answered without a backend.
     pub id: Option<RequestId>,
     /// When its last byte had arrived.
@@ -258,7 +259,7 @@ impl<'r> Line<'r> {
         let queue_id = record.request.and_then(|request| request.value("queue_id"));
         Self {
             table,
-            outcome: outcome.name(),
+            outcome: record.protocol.outcomes[outcome.number()],
             reason: outcome.failure().map(|failure| failure.reason.to_string()),
             request_id: record.id.map(|id| id.to_string()),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -267,7 +268,8 @@ impl<'r> Line<'r> {
     }
 
     fn debug(&self, record: &Record<'_>, failure: Option<&Failure>) {
-        let key = record.request.map(|request| subject(request, record.shown));
+        let shown = record.protocol.shown;
+        let key = record.request.map(|request| subject(request, shown));
         let left = failure.filter(|failure| failure.effect != Effect::Nothing);
         debug!(
             table = self.table,

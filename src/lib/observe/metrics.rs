@@ -13,11 +13,13 @@ use prometheus::{
 };
 
 use crate::outcome::Outcome;
+use crate::protocol::Facts;
 
 /// The metrics of one program.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
+    program: &'static Facts,
     by_table: ByTable,
     /// Connections accepted from the mail server.
     pub connections_accepted: IntCounter,
@@ -78,6 +80,7 @@ struct Gauges {
 #[derive(Debug)]
 pub struct Meter {
     table: String,
+    program: &'static Facts,
     by_table: ByTable,
     requests: Series<{ Outcome::NAMES.len() }>,
     calls: Series<{ CLASSES.len() }>,
@@ -94,9 +97,9 @@ const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 impl Meter {
     /// Counts a request.
     pub fn request(&self, outcome: &Outcome, duration: Duration) {
-        let metrics = &self.by_table;
-        self.requests.observe(outcome.number(), duration, || {
-            let labels = [self.table.as_str(), outcome.name()];
+        let (metrics, at) = (&self.by_table, outcome.number());
+        self.requests.observe(at, duration, || {
+            let labels = [self.table.as_str(), self.program.outcomes[at]];
             (
                 metrics.requests.with_label_values(&labels),
                 metrics.request_duration.with_label_values(&labels),
@@ -170,8 +173,8 @@ const BUCKETS: [f64; 14] = [
 
 impl Metrics {
     /// Makes the metrics of a program. Fails only if two of them have the same name.
-    pub fn new(program: &str) -> Result<Self, prometheus::Error> {
-        let labels = [("program".to_owned(), program.to_owned())].into();
+    pub fn new(program: &'static Facts) -> Result<Self, prometheus::Error> {
+        let labels = [("program".to_owned(), program.name.to_owned())].into();
         let registry = Registry::new_custom(Some("postgate".to_owned()), Some(labels))?;
         let register = Register(&registry);
         let build = register.gauges(
@@ -213,6 +216,7 @@ impl Metrics {
             )?,
             reloads,
             reloaded_at,
+            program,
             registry,
         })
     }
@@ -220,11 +224,17 @@ impl Metrics {
     /// Returns the counters of one table.
     pub fn meter(&self, table: &str) -> Meter {
         // As with the reloads: each series exists before its first event.
-        for outcome in Outcome::OF_LOOKUPS {
+        // Only writes are done, and most tables have none.
+        let done = Outcome::Done.number();
+        for (at, outcome) in self.program.outcomes.iter().enumerate() {
+            if at == done {
+                continue;
+            }
             self.by_table.requests.with_label_values(&[table, outcome]);
         }
         Meter {
             table: table.to_owned(),
+            program: self.program,
             by_table: self.by_table.clone(),
             requests: Series::new(),
             calls: Series::new(),

@@ -12,6 +12,11 @@ pub(crate) fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
+/// Asks for input on stderr.
+pub(crate) fn prompt(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
 /// Writes a message to stderr, with a priority prefix if stderr is the journal (sd-daemon(3)).
 pub(crate) fn write_message(program: &'static Facts, severity: Severity, text: &str) {
     let mark = match severity {

@@ -12,6 +12,7 @@ mod messages;
 mod notify;
 pub mod options;
 mod query;
+mod secret;
 mod service;
 mod signals;
 mod startup;

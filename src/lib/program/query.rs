@@ -6,9 +6,10 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use bytes::BytesMut;
 
+use super::secret;
 use crate::outcome::Outcome;
 use crate::protocol::facts::PickedBy;
-use crate::protocol::{Protocol, Step, sayable};
+use crate::protocol::{Protocol, Step, Tag, sayable};
 use crate::request::Request;
 use crate::store::StoreError;
 use crate::table::endpoint::Endpoint;
@@ -38,17 +39,27 @@ where
     if table.is_none() && facts.picked_by == PickedBy::Socket {
         return Err(format!("there is no table {}.{name}", facts.name));
     }
-    let arguments: Vec<_> = arguments.iter().map(|one| one.as_bytes()).collect();
-    let request = match P::question(name.as_bytes(), &arguments) {
-        Some(request) => request?,
-        None => read_request::<P>()?,
-    };
-    let outcome = match table {
-        Some(table) => table.preview(&request, Asked::now()).await,
-        None => Outcome::Permanent(facts.unknown.into()),
-    };
     let unknown = P::Rules::default();
     let rules = table.map_or(&unknown, |table| table.rules());
+    let arguments: Vec<_> = arguments.iter().map(|one| one.as_bytes()).collect();
+    let step = match facts.secrets {
+        [secret, ..] => {
+            let key = arguments.first().copied().unwrap_or_default();
+            with_secret::<P>(key, secret, rules).await?
+        }
+        [] => {
+            let request = match P::question(name.as_bytes(), &arguments) {
+                Some(request) => request?,
+                None => read_request::<P>()?,
+            };
+            Step::Ask(Tag::default(), request)
+        }
+    };
+    let outcome = match (step, table) {
+        (Step::Ask(_, request), Some(table)) => table.preview(&request, Asked::now()).await,
+        (Step::Answer(_, outcome), _) => outcome,
+        _ => Outcome::Permanent(facts.unknown.into()),
+    };
     let outcome = sayable::<P>(outcome, rules);
     Ok(Answer {
         text: P::text(&outcome, rules),
@@ -66,6 +77,18 @@ pub(crate) async fn store_fault(routes: &Routes, name: &str) -> Option<StoreErro
     counters.store.fault().await
 }
 
+/// Makes the request for a key and a secret, which is read here.
+async fn with_secret<P: Protocol>(
+    key: &[u8],
+    name: &str,
+    rules: &P::Rules,
+) -> Result<Step, String> {
+    let secret = secret::read(name)
+        .await
+        .map_err(|error| format!("the {name} cannot be read: {error}"))?;
+    P::query(key, &secret, rules).ok_or_else(|| "this table cannot be asked".to_owned())
+}
+
 /// Reads a request as Postfix would send it. The empty line at its end may be missing.
 fn read_request<P: Protocol>() -> Result<Request, String> {
     let mut input = Vec::new();
@@ -76,7 +99,7 @@ fn read_request<P: Protocol>() -> Result<Request, String> {
         input.push(b'\n');
     }
     input.push(b'\n');
-    let (mut protocol, _) = P::open();
+    let (mut protocol, _) = P::open(&P::Rules::default());
     match protocol.next_step(&mut BytesMut::from(input.as_slice())) {
         Step::Ask(_, request) => Ok(request),
         _ => Err("standard input must hold lines such as sender=user@example.com".to_owned()),

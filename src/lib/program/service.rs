@@ -217,6 +217,8 @@ impl Service {
         let _ = stop.send(true);
         connections.stop();
         let drain_timeout = self.live.routes().server().drain_timeout;
+        let most = self.program.facts.drain_within;
+        let drain_timeout = most.map_or(drain_timeout, |most| most.min(drain_timeout));
         let drained = async { while listeners.join_next().await.is_some() {} };
         select! {
             drained = timeout(drain_timeout, drained) => if drained.is_err() {

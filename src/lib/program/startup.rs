@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tracing::{error, info, warn};
 
 use super::descriptors::Descriptors;
@@ -70,6 +71,9 @@ where
     config::Endpoint: Rules<P::Rules>,
 {
     let program = P::FACTS;
+    if !program.secrets.is_empty() {
+        keep_memory_private();
+    }
     match &options.command {
         Command::Help => print(&help(program)),
         Command::Version => {
@@ -107,6 +111,13 @@ where
         }
     }
     Ok(Exit::Done)
+}
+
+/// Keeps the memory of this process out of core dumps, and from other processes of its user. No
+/// call that is safe in Rust says that of a single buffer (madvise(2)).
+fn keep_memory_private() {
+    // Where this is not possible, the unit's LimitCORE=0 remains.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Reads the configuration, and writes a message about every problem in it.
@@ -162,16 +173,19 @@ where
             &format!("{}{colon}{}", failure.reason, failure.detail),
         );
     }
+    if let Outcome::Refused(words) = &answer.outcome {
+        complain(program, &log::printable(words.as_bytes()));
+    }
     Ok(match answer.outcome {
         Outcome::Found(_) | Outcome::Done => Exit::Done,
-        Outcome::NotFound => Exit::NotFound,
+        Outcome::NotFound | Outcome::Refused(_) => Exit::NotFound,
         Outcome::Temporary(_) => Exit::Temporary,
         Outcome::Permanent(_) => Exit::Permanent,
     })
 }
 
 fn metrics(program: &'static Facts) -> Result<Arc<Metrics>, Failure> {
-    match Metrics::new(program.name) {
+    match Metrics::new(program) {
         Ok(metrics) => Ok(Arc::new(metrics)),
         Err(error) => Err((
             Exit::Software,

@@ -1,5 +1,6 @@
 //! Facts about a protocol, for the modules that must not depend on one.
 
+use core::time::Duration;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
@@ -24,14 +25,21 @@ pub struct Facts {
     pub unknown: Reason,
     /// The most requests of one connection that may be in flight at once.
     pub max_in_flight: usize,
+    /// Whether the protocol has to know the time, because it forgets what its peer abandons.
+    pub keeps_time: bool,
     /// The most seconds that a request may take, with all its calls: less than the client waits.
     pub max_secs: u64,
     /// After how many seconds the client gives up.
     pub client_waits_secs: u64,
+    /// How long a stop waits for answers at most, where clients need the next program soon.
+    pub drain_within: Option<Duration>,
     /// Whether a call may be sent twice without harm. A policy's backend may count its calls.
     pub is_repeatable: bool,
     /// The names of the values that a request carries. A placeholder may name each of them.
     pub values: &'static [&'static str],
+    /// The names of the secrets that a request may carry, one at a time. A placeholder may name each
+    /// of them, but not in a URL.
+    pub secrets: &'static [&'static str],
     /// Values that are the same in every request, so that a call with no others is a mistake.
     pub constants: &'static [&'static str],
     /// Placeholders in the path of a target that stand for whole segments, with their slashes.
@@ -40,6 +48,8 @@ pub struct Facts {
     pub key: Option<&'static str>,
     /// The values that the log shows at debug.
     pub shown: &'static [&'static str],
+    /// The names of the outcomes in the log and the metrics, in the order of `Outcome::NAMES`.
+    pub outcomes: [&'static str; 5],
     /// Whether the operator may name further values, and whether `"{*}"` stands for all of them.
     pub is_open: bool,
     /// Whether `"{*}"` in JSON stands for all that a request holds, which is the default body.
@@ -109,6 +119,15 @@ pub enum Content {
     Rows,
     /// Nothing: it shows whether a write is done.
     Written,
+    /// The user of a login, or its refusal.
+    Login,
+}
+
+impl Facts {
+    /// Returns whether a request is a login.
+    pub fn has_logins(&self) -> bool {
+        self.content == Content::Login
+    }
 }
 
 /// How the requests of a protocol are counted.

@@ -60,9 +60,9 @@ impl Lines {
     }
 
     /// Cuts off the input up to `end`, where a found line ends, and drops the line feed.
-    pub fn cut(&mut self, input: &mut BytesMut, end: usize) -> Bytes {
+    pub fn cut(&mut self, input: &mut BytesMut, end: usize) -> BytesMut {
         *self = Self::default();
-        let lines = input.split_to(end).freeze();
+        let lines = input.split_to(end);
         input.advance(1);
         lines
     }
@@ -71,7 +71,7 @@ impl Lines {
     pub fn take(&mut self, input: &mut BytesMut, limit: usize) -> Frame {
         match self.find(input, limit) {
             Line::NeedMore => Frame::NeedMore,
-            Line::At(line) => Frame::Whole(self.cut(input, line.end)),
+            Line::At(line) => Frame::Whole(self.cut(input, line.end).freeze()),
             Line::TooLong => Frame::TooLong,
         }
     }

@@ -1,5 +1,7 @@
 //! The interface of every protocol: bytes become steps, and outcomes become replies.
 
+use core::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 
 use super::facts::{Facts, PickedBy};
@@ -26,8 +28,13 @@ pub trait Protocol: Sized + Send + 'static {
     /// The operator's settings for the replies of one table; most protocols have none.
     type Rules: Default + Send + Sync + 'static;
 
-    /// Opens a connection; returns the greeting, which is empty in most protocols.
-    fn open() -> (Self, Bytes);
+    /// Opens a connection, by the rules of its table if its socket picks one; returns the greeting,
+    /// which is empty in most protocols.
+    fn open(rules: &Self::Rules) -> (Self, Bytes);
+
+    /// Notes the time since the connection was opened, before each step, where the protocol keeps
+    /// the time (`FACTS.keeps_time`).
+    fn at(&mut self, _age: Duration) {}
 
     /// Takes the next step from the front of the input.
     ///
@@ -58,6 +65,11 @@ pub trait Protocol: Sized + Send + 'static {
             Self::FACTS.key?,
             value.to_vec().into(),
         )))
+    }
+
+    /// Returns the step of `--query` for a key and a secret, where requests have both.
+    fn query(_key: &[u8], _secret: &str, _: &Self::Rules) -> Option<Step> {
+        None
     }
 
     /// Returns the part of a reply that `--query` prints.
@@ -113,6 +125,6 @@ pub fn say<P: Protocol>(
 /// Returns the outcome that the reply expresses: a failure in place of a value that the protocol
 /// cannot express.
 pub fn sayable<P: Protocol>(outcome: Outcome, rules: &P::Rules) -> Outcome {
-    let (mut protocol, _) = P::open();
+    let (mut protocol, _) = P::open(rules);
     say(&mut protocol, Tag::default(), outcome, rules).0
 }

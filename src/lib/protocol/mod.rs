@@ -17,6 +17,7 @@ pub mod frame;
 pub mod grammar;
 pub mod policy;
 pub mod quote;
+pub mod sasl;
 pub mod socketmap;
 pub mod tcp_lookup;
 
@@ -26,9 +27,10 @@ pub use grammar::{
 };
 
 /// The protocols, in the order in which documents name them.
-pub const ALL: [&Facts; 4] = [
+pub const ALL: [&Facts; 5] = [
     tcp_lookup::TcpLookup::FACTS,
     socketmap::Socketmap::FACTS,
     policy::Policy::FACTS,
     dict::Dict::FACTS,
+    sasl::Sasl::FACTS,
 ];

@@ -43,12 +43,16 @@ impl Protocol for Socketmap {
         max_in_flight: 1,
         max_secs: MAX_SECS,
         client_waits_secs: POSTFIX_WAITS_SECS,
+        keeps_time: false,
+        drain_within: None,
         is_repeatable: true,
         values: &["key"],
+        secrets: &[],
         constants: &[],
         expansions: &[],
         key: Some("key"),
         shown: &["key"],
+        outcomes: Outcome::NAMES,
         is_open: false,
         has_whole_json: false,
         raw_value: None,
@@ -70,7 +74,7 @@ impl Protocol for Socketmap {
 
     type Rules = ();
 
-    fn open() -> (Self, Bytes) {
+    fn open((): &()) -> (Self, Bytes) {
         (Self, Bytes::new())
     }
 
@@ -90,7 +94,7 @@ impl Protocol for Socketmap {
             }
             Outcome::Done => return Err(Unsayable(Reason::ValueCannotBeSent.into())),
             Outcome::Found(value) => ("OK", Cow::Borrowed(value.as_str())),
-            Outcome::NotFound => ("NOTFOUND", Cow::Borrowed("")),
+            Outcome::NotFound | Outcome::Refused(_) => ("NOTFOUND", Cow::Borrowed("")),
             Outcome::Temporary(failure) => {
                 let status = match failure.reason {
                     Reason::TimedOut => "TIMEOUT",

@@ -40,12 +40,16 @@ impl Protocol for TcpLookup {
         max_in_flight: 1,
         max_secs: MAX_SECS,
         client_waits_secs: POSTFIX_WAITS_SECS,
+        keeps_time: false,
+        drain_within: None,
         is_repeatable: true,
         values: &["key"],
+        secrets: &[],
         constants: &[],
         expansions: &[],
         key: Some("key"),
         shown: &["key"],
+        outcomes: Outcome::NAMES,
         is_open: false,
         has_whole_json: false,
         raw_value: None,
@@ -67,7 +71,7 @@ impl Protocol for TcpLookup {
 
     type Rules = ();
 
-    fn open() -> (Self, Bytes) {
+    fn open((): &()) -> (Self, Bytes) {
         (Self::default(), Bytes::new())
     }
 
@@ -92,7 +96,7 @@ impl Protocol for TcpLookup {
             }
             Outcome::Found(value) => line("200", value),
             Outcome::Done => Err(Unsayable(Reason::ValueCannotBeSent.into())),
-            Outcome::NotFound => line("500", "not found"),
+            Outcome::NotFound | Outcome::Refused(_) => line("500", "not found"),
             Outcome::Temporary(failure) | Outcome::Permanent(failure) => {
                 line("400", &failure.reason.to_string())
             }

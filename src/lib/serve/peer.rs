@@ -1,10 +1,12 @@
 //! The other end of one connection: its bytes, and the time that it has for them.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use secrecy::zeroize::Zeroize as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
@@ -57,12 +59,13 @@ pub struct Timeouts {
 }
 
 /// The peer of one connection.
-#[derive(Debug)]
 pub struct Peer<'g, S> {
     stream: S,
     guard: &'g ConnectionGuard,
     /// The bytes that were received and are not parsed yet.
     pub input: BytesMut,
+    /// Whether they may be secrets, of which no copy must stay in memory.
+    has_secrets: bool,
     /// When the first byte of the request in the input was read.
     first_byte: Option<Instant>,
     /// Whether the first read has had its grace period.
@@ -84,12 +87,20 @@ where
             stream,
             guard,
             input: BytesMut::new(),
+            has_secrets: false,
             first_byte: None,
             has_begun: false,
             has_asked: false,
             has_ended: false,
             timer: None,
         }
+    }
+
+    /// Says whether the peer sends secrets. The reader of the input overwrites what it takes; this
+    /// overwrites the rest.
+    pub fn sends_secrets(mut self, has_secrets: bool) -> Self {
+        self.has_secrets = has_secrets;
+        self
     }
 
     /// Reads while nothing of this connection is in flight.
@@ -104,7 +115,7 @@ where
         if is_idle && self.input.try_reclaim(MAX_IDLE_BUFFER + 1) {
             self.input = BytesMut::new();
         }
-        self.input.reserve(READ);
+        self.make_room();
         if !self.has_begun {
             self.has_begun = true;
             // Not idle yet, so that a burst of new connections does not evict its own members.
@@ -148,9 +159,25 @@ where
         if self.has_ended || self.input.len() >= READ_AHEAD {
             return std::future::pending().await;
         }
+        if self.has_secrets {
+            self.make_room();
+        }
         let read = self.stream.read_buf(&mut self.input).await;
         self.has_ended = read.map_err(End::Broken)? == 0;
         Ok(())
+    }
+
+    /// Makes room for the next read.
+    fn make_room(&mut self) {
+        if !self.has_secrets {
+            self.input.reserve(READ);
+        } else if self.input.capacity().saturating_sub(self.input.len()) < READ / 2 {
+            // A buffer that grows by itself leaves a copy behind.
+            let mut larger = BytesMut::with_capacity(self.input.len().saturating_add(READ));
+            larger.extend_from_slice(&self.input);
+            self.input.as_mut().zeroize();
+            self.input = larger;
+        }
     }
 
     /// Notes that a request was taken from the input: the next one has its time to itself.
@@ -218,6 +245,23 @@ where
     }
 }
 
+/// Without its input, which may have a secret.
+impl<S> fmt::Debug for Peer<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut peer = f.debug_struct("Peer");
+        peer.field("unread", &self.input.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Drop for Peer<'_, S> {
+    fn drop(&mut self) {
+        if self.has_secrets {
+            self.input.as_mut().zeroize();
+        }
+    }
+}
+
 fn some_bytes(read: io::Result<usize>) -> Result<(), End> {
     match read {
         Ok(0) => Err(End::Eof),
@@ -235,4 +279,41 @@ async fn until(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Option<Instant>) {
     let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
     timer.as_mut().reset(deadline);
     timer.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::serve::connections::Connections;
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        read: Duration::from_secs(10),
+        idle: None,
+    };
+
+    #[tokio::test]
+    async fn a_buffer_with_secrets_grows_and_keeps_what_was_read() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let guard = Arc::new(Connections::default()).admit(|| 1).await;
+        let mut peer = Peer::new(ours, &guard).sends_secrets(true);
+        let sent: Vec<u8> = (0..50_000_u32).map(|i| i.to_le_bytes()[0]).collect();
+        theirs.write_all(&sent).await.unwrap();
+        while peer.input.len() < 20_000 {
+            peer.read(TIMEOUTS).await.unwrap();
+        }
+        while peer.input.len() < sent.len() {
+            peer.read_ahead().await.unwrap();
+        }
+        assert_eq!(peer.input, sent);
+        // An idle connection gives its large buffer back.
+        peer.input.clear();
+        theirs.write_all(b"a").await.unwrap();
+        peer.read(TIMEOUTS).await.unwrap();
+        assert_eq!(peer.input, "a");
+        assert!(peer.input.capacity() <= MAX_IDLE_BUFFER);
+    }
 }

@@ -33,7 +33,7 @@ pub fn lifetime_by(
 ) -> Option<(Duration, Option<Duration>)> {
     let default = match &fetched.outcome {
         Outcome::Found(_) => settings.ttl,
-        Outcome::NotFound => settings.negative_ttl,
+        Outcome::NotFound | Outcome::Refused(_) => settings.negative_ttl,
         Outcome::Done | Outcome::Temporary(_) | Outcome::Permanent(_) => return None,
     };
     let by_headers = if settings.honour_http {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use super::Asked;
 use super::cache::Cache;
 use super::keys;
+use super::login::LoginKeys;
 use super::shared_cache::SharedCache;
 use crate::config;
+use crate::http::call::compose;
 use crate::http::caller::Caller;
 use crate::http::freshness::Fetched;
 use crate::http::shared::Shared;
@@ -28,6 +30,8 @@ pub struct Calls {
     pub cache: Option<Arc<Cache>>,
     /// The part of the cache of all hosts that the table has, if it has one.
     pub shared_cache: Option<Arc<SharedCache>>,
+    /// Makes the keys of the cache of logins.
+    login_keys: Option<LoginKeys>,
     usable: Usable,
 }
 
@@ -40,13 +44,41 @@ impl Calls {
         shared: &mut Shared,
     ) -> Result<Self, String> {
         let cache = table.endpoint.cache.clone();
+        let login_keys = match &cache {
+            Some(_) if table.protocol.has_logins() => Some(LoginKeys::random()?),
+            _ => None,
+        };
         let shared_cache = store.and_then(|store| SharedCache::new(&table, store));
         Ok(Self {
             shared_cache: shared_cache.map(Arc::new),
             caller: Arc::new(Caller::new(table, shared)?),
             cache: cache.map(|settings| Arc::new(Cache::new(settings))),
+            login_keys,
             usable,
         })
+    }
+
+    /// Answers a login whose name is normalised, from the cache or by a call. An error is an outcome
+    /// for which the backend was not asked.
+    pub async fn login(&self, request: &Request, asked: Asked) -> Result<Outcome, Outcome> {
+        let (id, until) = (asked.id, asked.until(&self.caller));
+        let call = compose(self.caller.table(), request)?;
+        let (Some(cache), Some(keys)) = (&self.cache, &self.login_keys) else {
+            return Ok(self.caller.make(call, id, until).await.outcome);
+        };
+        let key = keys.of(&call);
+        let ask = || {
+            let (caller, request, usable) =
+                (Arc::clone(&self.caller), request.clone(), self.usable);
+            async move {
+                let fetched = caller.make(call, id, until).await;
+                Fetched {
+                    outcome: usable(fetched.outcome, &caller.table().endpoint, &request),
+                    ..fetched
+                }
+            }
+        };
+        Ok(cache.answer(&key, ask).await)
     }
 
     /// Answers a request, from a cache or by a call.

@@ -2,6 +2,7 @@
 
 use std::iter;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use tokio::sync::mpsc;
@@ -9,9 +10,10 @@ use tokio::sync::mpsc;
 use super::calls::{Calls, Usable};
 use super::limits::{Counters, Limits, numbers};
 use super::lists::Lister;
+use super::login::is_offered;
 use super::operations::Operations;
 use super::writes::write;
-use super::{Asked, Rules, Table};
+use super::{Asked, Rules, Table, keys};
 use crate::config;
 use crate::http::caller::Caller;
 use crate::http::pool::Pool;
@@ -20,6 +22,7 @@ use crate::http::tls::Authorities;
 use crate::observe::metrics::{Meter, State};
 use crate::outcome::{Outcome, Row};
 use crate::protocol::policy::rules::PolicyActions;
+use crate::protocol::sasl::rules::Logins;
 use crate::request::{Kind, Request};
 use crate::store::Store;
 
@@ -122,9 +125,28 @@ impl Endpoint {
 
     /// Answers a request as `answer` does, but charges nothing.
     pub async fn preview(&self, request: &Request, asked: Asked) -> Outcome {
+        if self.table().protocol.has_logins() {
+            return self.login(request, asked, true).await;
+        }
         match &self.limits {
             Some(limits) => limits.answer(request, asked, &self.calls, true).await,
             None => self.calls.answer(request, asked).await,
+        }
+    }
+
+    /// Answers a login.
+    async fn login(&self, request: &Request, asked: Asked, is_preview: bool) -> Outcome {
+        let request = match keys::normalise(request, self.table()) {
+            Ok(request) => request,
+            Err(outcome) => return outcome,
+        };
+        if !is_offered(&request, &self.table().endpoint.logins) {
+            return Outcome::NotFound;
+        }
+        let answer = self.calls.login(&request, asked);
+        match &self.limits {
+            Some(limits) => limits.login(&request, answer, is_preview).await,
+            None => answer.await.unwrap_or_else(|outcome| outcome),
         }
     }
 
@@ -148,7 +170,17 @@ impl Table for Endpoint {
         Some(self.calls.caller.meter())
     }
 
+    fn pause_before(&self, outcome: &Outcome) -> Option<Duration> {
+        let is_refusal = matches!(outcome, Outcome::NotFound | Outcome::Refused(_));
+        let delay = self.table().endpoint.logins.failure_delay;
+        delay.filter(|_| is_refusal && self.table().protocol.has_logins())
+    }
+
     async fn answer(&self, request: &Request, asked: Asked) -> Outcome {
+        if self.table().protocol.has_logins() {
+            // Boxed, so that the answers of other tables have no room for it.
+            return Box::pin(self.login(request, asked, false)).await;
+        }
         match (&request.kind, &self.limits) {
             (Kind::Write(changes), _) => write(&self.operations, request, changes, asked).await,
             (_, Some(limits)) => limits.answer(request, asked, &self.calls, false).await,
@@ -176,6 +208,12 @@ impl Rules<()> for config::Endpoint {
 impl Rules<PolicyActions> for config::Endpoint {
     fn rules(&self) -> &PolicyActions {
         &self.actions
+    }
+}
+
+impl Rules<Logins> for config::Endpoint {
+    fn rules(&self) -> &Logins {
+        &self.logins
     }
 }
 

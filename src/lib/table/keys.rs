@@ -13,16 +13,14 @@ pub fn normalise<'r>(request: &'r Request, table: &Table) -> Result<Cow<'r, Requ
         return Ok(Cow::Borrowed(request));
     };
     let (key, endpoint) = (request.value(name).unwrap_or_default(), &table.endpoint);
-    if !endpoint.special_keys && is_special(key) {
+    let is_lookup = !table.protocol.has_logins();
+    if is_lookup && !endpoint.special_keys && is_special(key) {
         return Err(Outcome::NotFound);
     }
     match normal_key(key, &endpoint.normalise) {
         None => Err(Outcome::NotFound),
         Some(Cow::Borrowed(_)) => Ok(Cow::Borrowed(request)),
-        Some(Cow::Owned(key)) => {
-            let table = request.table.clone();
-            Ok(Cow::Owned(Request::of(table, name, key.into())))
-        }
+        Some(Cow::Owned(key)) => Ok(Cow::Owned(request.clone().with(name, key.into()))),
     }
 }
 

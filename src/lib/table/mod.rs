@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod keys;
 pub mod limits;
 pub mod lists;
+pub mod login;
 pub mod operations;
 pub mod routes;
 pub mod shared_cache;
@@ -82,6 +83,11 @@ pub trait Table: Send + Sync + 'static {
     ) -> impl Future<Output = Outcome> + Send {
         let _ = (request, asked, rows);
         async { Outcome::Permanent(Reason::RequestNotUnderstood.into()) }
+    }
+
+    /// Returns how long to wait before an outcome is said, if it has to wait.
+    fn pause_before(&self, _: &Outcome) -> Option<Duration> {
+        None
     }
 
     /// Returns the counters of its requests, if it has any.

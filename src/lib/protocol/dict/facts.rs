@@ -1,6 +1,6 @@
 //! The facts of dicts, and of what they can do besides lookups.
 
-use crate::outcome::Reason;
+use crate::outcome::{Outcome, Reason};
 use crate::protocol::facts::{Content, Expansion, Facts, Meaning, Operation, PickedBy};
 
 /// A lookup.
@@ -18,11 +18,14 @@ const CALL: Facts = Facts {
     picked_by: PickedBy::Request,
     unknown: Reason::UnknownDict,
     max_in_flight: 32,
+    keeps_time: false,
     // A client of any version gives up after 30 s without a line (dict-client.c).
     max_secs: 25,
     client_waits_secs: 30,
+    drain_within: None,
     is_repeatable: true,
     values: &["key", "scope", "user", "dict"],
+    secrets: &[],
     constants: &["dict"],
     expansions: &[
         ("/path*", Expansion::Segments("key")),
@@ -30,6 +33,7 @@ const CALL: Facts = Facts {
     ],
     key: None,
     shown: &["scope", "key", "user"],
+    outcomes: Outcome::NAMES,
     is_open: false,
     has_whole_json: false,
     raw_value: None,

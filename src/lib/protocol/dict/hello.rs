@@ -58,6 +58,7 @@ impl Hello {
             ],
             kind: Kind::Lookup,
             needs,
+            secret: None,
         })
     }
 }

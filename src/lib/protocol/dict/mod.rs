@@ -60,7 +60,7 @@ impl Protocol for Dict {
 
     type Rules = ();
 
-    fn open() -> (Self, Bytes) {
+    fn open((): &()) -> (Self, Bytes) {
         (Self::default(), Bytes::new())
     }
 
@@ -124,7 +124,7 @@ fn put_commit(id: Id, outcome: &Outcome, line: &mut BytesMut) -> Result<(), Unsa
     let id = id.as_bytes();
     match outcome {
         Outcome::Done => put_line(b'O', &[id], line),
-        Outcome::NotFound => put_line(b'N', &[id], line),
+        Outcome::NotFound | Outcome::Refused(_) => put_line(b'N', &[id], line),
         Outcome::Permanent(failure) if failure.reason == Reason::NoSuchKey => {
             put_line(b'N', &[id], line);
         }

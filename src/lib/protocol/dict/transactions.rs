@@ -126,6 +126,7 @@ impl Transaction {
             ],
             kind: Kind::Write(Box::new(write)),
             needs: None,
+            secret: None,
         })
     }
 }

@@ -9,7 +9,7 @@
 //! `instance` is the same in all requests about one message. Requests without it, and those of
 //! other states, are about none, and are not counted.
 
-use crate::outcome::{Failure, Reason};
+use crate::outcome::{Failure, Outcome, Reason};
 use crate::protocol::digest::digest;
 use crate::protocol::facts::{Content, Count, Counting, Facts, Meaning, Message, Needs, PickedBy};
 use crate::protocol::grammar::{MAX_SECS, POSTFIX_WAITS_SECS};
@@ -39,12 +39,16 @@ static NUMBERS: Facts = Facts {
     max_in_flight: 1,
     max_secs: MAX_SECS,
     client_waits_secs: POSTFIX_WAITS_SECS,
+    keeps_time: false,
+    drain_within: None,
     is_repeatable: true,
     values: &["account"],
+    secrets: &[],
     constants: &[],
     expansions: &[],
     key: None,
     shown: &[],
+    outcomes: Outcome::NAMES,
     is_open: false,
     has_whole_json: false,
     raw_value: None,
@@ -146,7 +150,6 @@ mod tests {
         let pairs = text.split(' ').filter_map(|pair| pair.split_once('='));
         let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
         Request {
-            table: None,
             values: pairs
                 .map(|(name, value)| (bytes(name), bytes(value)))
                 .collect(),

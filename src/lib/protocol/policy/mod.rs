@@ -69,12 +69,16 @@ impl Protocol for Policy {
         max_in_flight: 1,
         max_secs: MAX_SECS,
         client_waits_secs: POSTFIX_WAITS_SECS,
+        keeps_time: false,
+        drain_within: None,
         is_repeatable: false,
         values: &ATTRIBUTES,
+        secrets: &[],
         constants: &["request"],
         expansions: &[],
         key: None,
         shown: &["protocol_state", "client_address", "sender", "recipient"],
+        outcomes: Outcome::NAMES,
         is_open: true,
         has_whole_json: false,
         raw_value: None,
@@ -96,7 +100,7 @@ impl Protocol for Policy {
 
     type Rules = PolicyActions;
 
-    fn open() -> (Self, Bytes) {
+    fn open(_: &PolicyActions) -> (Self, Bytes) {
         (Self::default(), Bytes::new())
     }
 
@@ -165,14 +169,13 @@ fn action<'o>(
 impl Policy {
     /// Makes a request from the lines before the empty line at `end`.
     fn request(&mut self, input: &mut BytesMut, end: usize) -> Step {
-        let block = self.lines.cut(input, end);
+        let block = self.lines.cut(input, end).freeze();
         let attributes = std::mem::take(&mut self.found).into_iter().map(|found| {
             let name = block.slice(found.start..found.equals);
             let value = block.slice(found.equals.saturating_add(1)..found.end);
             (name, value)
         });
         let request = Request {
-            table: None,
             values: attributes.collect(),
             ..Request::default()
         };

@@ -35,7 +35,7 @@ impl PolicyActions {
     pub fn fallback(&self, outcome: &Outcome) -> Option<&FallbackAction> {
         match outcome {
             Outcome::Found(_) | Outcome::Done => None,
-            Outcome::NotFound => Some(&self.on_not_found),
+            Outcome::NotFound | Outcome::Refused(_) => Some(&self.on_not_found),
             Outcome::Temporary(_) => Some(&self.on_temporary),
             Outcome::Permanent(_) => Some(&self.on_permanent),
         }

@@ -120,7 +120,6 @@ mod tests {
             )
         });
         Request {
-            table: None,
             values: pairs.collect(),
             ..Request::default()
         }

@@ -1,10 +1,13 @@
 //! The limits of one table: whether the accounts of a request have room, and what is said if not.
 //!
 //! `account` finds whose use a request is, and `numbers` how much that account may use. All limits
-//! of a request are one question to the store.
+//! of a request are one question to the store. `logins` counts logins that are refused, and
+//! `pending` those that are being asked about.
 
 pub mod account;
+mod logins;
 pub mod numbers;
+pub mod pending;
 
 use std::sync::Arc;
 
@@ -25,6 +28,7 @@ use crate::table::Asked;
 use crate::table::calls::Calls;
 use account::{Account, bounded};
 use numbers::Group;
+use pending::Pending;
 
 /// What the limits of all tables of a program share.
 #[derive(Debug)]
@@ -62,6 +66,8 @@ pub struct Limits {
     counters: Arc<Counters>,
     /// The warnings about numbers that are unknown, where no other line says so.
     unknown: Throttle,
+    /// The logins that are being asked about, if it is logins that are counted.
+    pending: Pending,
 }
 
 /// One limit that a request touches.
@@ -135,6 +141,7 @@ impl Limits {
             actions: table.endpoint.actions.clone(),
             counters: Arc::clone(counters),
             unknown: Throttle::new(1),
+            pending: Pending::default(),
         })
     }
 
@@ -306,6 +313,24 @@ impl Limits {
         touched: &[Touched],
         mode: Mode,
     ) -> Option<String> {
+        let (at, why) = self.refusal(request, parts, places, touched, mode).await?;
+        Some(self.limits[at].action(&Exceeding {
+            limit: why.most,
+            used: why.used,
+            window: why.window,
+            wait: why.wait,
+        }))
+    }
+
+    /// Asks the store, and returns the place of the limit that refuses the request, and why.
+    async fn refusal(
+        &self,
+        request: &Request,
+        parts: Vec<Part>,
+        places: &[usize],
+        touched: &[Touched],
+        mode: Mode,
+    ) -> Option<(usize, Exceeded)> {
         if parts.is_empty() {
             return None;
         }
@@ -320,19 +345,14 @@ impl Limits {
             mode,
         };
         let decision = self.counters.store.decide(question).await;
-        if mode != Mode::Peek {
+        // A login that is charged was recorded when it was asked about.
+        if !matches!(mode, Mode::Peek | Mode::Charge) {
             for (at, result) in places.iter().zip(&decision.parts) {
                 self.record(*at, touched, result.err());
             }
         }
         let (part, why) = decision.refusal?;
-        let limit = &self.limits[*places.get(part)?];
-        Some(limit.action(&Exceeding {
-            limit: why.most,
-            used: why.used,
-            window: why.window,
-            wait: why.wait,
-        }))
+        Some((*places.get(part)?, why))
     }
 
     /// Counts a decision, and logs that an account has reached its limit.

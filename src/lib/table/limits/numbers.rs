@@ -35,7 +35,6 @@ impl Group<'_> {
         let places: Vec<_> = self.limits.iter().map(usize::to_string).collect();
         let value = |text: &'static str, value| (Bytes::from_static(text.as_bytes()), value);
         Request {
-            table: None,
             values: vec![
                 value(ACCOUNT, Bytes::copy_from_slice(&self.account.bytes)),
                 value(LIMITS, places.join(" ").into()),

@@ -1,0 +1,244 @@
+//! The table HTTP → outcome for logins, the only one.
+//!
+//! | HTTP | outcome |
+//! |---|---|
+//! | an answer without the header of `require-header`; one that flags an `error` | temporary |
+//! | a 2xx that is HTML, or whose body does not come to its end | temporary |
+//! | 200, 201, 204 | accepted, where `accepted` agrees |
+//! | 401, 403 | refused; temporary where the call has a credential of our own |
+//! | every other status; no answer | temporary |
+//!
+//! The operator's `status` comes before this table, an exact status before a class. Nothing but an
+//! answer that the API has given on purpose is a login, or the refusal of one.
+
+use serde_json::value::RawValue;
+
+use super::answer::{Pointed, error_member, flags_error, follow, trim_text};
+use crate::config::{LoginRules, Place, ResponseRules, Sign, Verdict};
+use crate::outcome::{Failure, Outcome, Reason, is_blank};
+
+/// An answer about a login.
+pub struct LoginAnswer<'a> {
+    /// The status.
+    pub status: u16,
+    /// Returns the lines of a header.
+    pub header: &'a dyn Fn(&str) -> Vec<Vec<u8>>,
+    /// The body, or why it cannot be read; absent if it is not needed.
+    pub body: Option<Result<Vec<u8>, Failure>>,
+    /// The name that was asked for.
+    pub name: &'a str,
+}
+
+/// Returns the meaning of a status, which is looked at before the body.
+pub fn verdict(status: u16, rules: &ResponseRules, login: &LoginRules) -> Verdict {
+    let by_operator = rules.status.verdict(status);
+    by_operator.unwrap_or(match status {
+        200 | 201 | 204 => Verdict::Found,
+        // They may be about our credential, and a user's program would forget its password.
+        401 | 403 if !login.has_own_credential => Verdict::NotFound,
+        _ => Verdict::Temporary,
+    })
+}
+
+/// Returns whether an answer is not understood without its body.
+pub fn needs_body(verdict: Verdict, login: &LoginRules) -> bool {
+    let is_pointer = |place: &Option<Place>| matches!(place, Some(Place::Pointer(_)));
+    match verdict {
+        // Whatever is asked for in it, it must not be a proxy's page.
+        Verdict::Found => true,
+        Verdict::NotFound => is_pointer(&login.error) || is_pointer(&login.reason),
+        Verdict::Done | Verdict::Temporary | Verdict::Permanent => false,
+    }
+}
+
+/// Returns whether a header alone says that a login is good, so that nothing is missed in a body
+/// that may have been cut short.
+pub fn is_decided_by_head(login: &LoginRules) -> bool {
+    let is_pointer = |place: &Option<Place>| matches!(place, Some(Place::Pointer(_)));
+    let has_pointer = is_pointer(&login.user) || is_pointer(&login.error);
+    matches!(login.accepted, Some(Sign::Header { .. })) && !has_pointer
+}
+
+/// Returns the outcome of an answer whose status has this meaning.
+pub fn read(
+    answer: &LoginAnswer<'_>,
+    verdict: Verdict,
+    rules: &ResponseRules,
+    login: &LoginRules,
+) -> Outcome {
+    if !matches!(verdict, Verdict::Found | Verdict::NotFound) {
+        return Outcome::Temporary(Reason::Answered(answer.status).into());
+    }
+    let document = match Document::of(answer, verdict, login) {
+        Ok(document) => document,
+        Err(failure) => return Outcome::Temporary(failure),
+    };
+    if has_error(answer, &document, rules, login) {
+        return Outcome::Temporary(Reason::ReportedError.into());
+    }
+    let is_good = match verdict {
+        Verdict::Found => is_accepted(answer, &document, login),
+        _ => Ok(false),
+    };
+    match is_good {
+        Err(failure) => Outcome::Temporary(failure),
+        Ok(false) => refused(answer, &document, login),
+        Ok(true) => match user(answer, &document, login) {
+            Ok(user) => Outcome::Found(user),
+            Err(failure) => Outcome::Temporary(failure),
+        },
+    }
+}
+
+/// The body of an answer.
+struct Document {
+    /// Its JSON, if it has any.
+    root: Option<Box<RawValue>>,
+    /// Why it has none.
+    flaw: &'static str,
+}
+
+impl Document {
+    fn of(answer: &LoginAnswer<'_>, verdict: Verdict, login: &LoginRules) -> Result<Self, Failure> {
+        let none = |flaw| Self { root: None, flaw };
+        let body = match &answer.body {
+            None => return Ok(none("no body")),
+            Some(Ok(body)) => trim_text(body),
+            // A refusal needs no more than its status, unless the body could take it back.
+            Some(Err(_)) if verdict == Verdict::NotFound && login.error.is_none() => {
+                return Ok(none("no body"));
+            }
+            Some(Err(failure)) => return Err(failure.clone()),
+        };
+        let is_page = body.starts_with(b"<");
+        if is_page && (verdict == Verdict::Found || login.error.is_some()) {
+            return Err(failure("HTML where the answer of an API is expected"));
+        }
+        if body.is_empty() {
+            return Ok(none("an empty body"));
+        }
+        let root = std::str::from_utf8(body).ok();
+        Ok(Self {
+            root: root.and_then(|text| serde_json::from_str(text).ok()),
+            flaw: "not JSON",
+        })
+    }
+
+    /// Follows a JSON Pointer. Fails if there is no JSON, or if it has another shape.
+    fn at(&self, pointer: &str, key: &str) -> Result<Option<&RawValue>, Failure> {
+        let Some(root) = &self.root else {
+            let flaw = self.flaw;
+            return Err(failure(format!("{flaw}, in which {key:?} could point")));
+        };
+        match follow(root, pointer) {
+            Pointed::At(value) => Ok(Some(value)),
+            Pointed::Nowhere => Ok(None),
+            Pointed::Wrong => {
+                let text = format!("{key:?} points through a value without members");
+                Err(failure(text))
+            }
+        }
+    }
+}
+
+fn failure(detail: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
+    Failure::new(Reason::NotUnderstood, detail)
+}
+
+/// Returns whether an answer flags an error. A flag is not in a body without JSON.
+fn has_error(
+    answer: &LoginAnswer<'_>,
+    document: &Document,
+    rules: &ResponseRules,
+    login: &LoginRules,
+) -> bool {
+    match (&login.error, &document.root) {
+        (Some(Place::Header(name)), _) => {
+            let lines = (answer.header)(name.as_str());
+            lines.iter().any(|line| {
+                let text = String::from_utf8_lossy(line);
+                let is_nothing = ["", "0", "false"].contains(&text.as_ref());
+                !is_nothing && !rules.no_error.iter().any(|none| *none == text)
+            })
+        }
+        (Some(Place::Pointer(pointer)), Some(root)) => {
+            // No member of an answer about a login holds a value that an error could displace.
+            error_member(root, pointer, "").is_some_and(|member| flags_error(member, rules))
+        }
+        _ => false,
+    }
+}
+
+/// Returns whether a login is good, although its status is.
+fn is_accepted(
+    answer: &LoginAnswer<'_>,
+    document: &Document,
+    login: &LoginRules,
+) -> Result<bool, Failure> {
+    match &login.accepted {
+        None => Ok(true),
+        Some(Sign::Header { name, is }) => {
+            let lines = (answer.header)(name.as_str());
+            if lines.is_empty() {
+                return Err(failure("without the header of \"accepted\""));
+            }
+            Ok(lines.iter().all(|line| line == is.as_bytes()))
+        }
+        Some(Sign::Pointer(pointer)) => {
+            let value = document.at(pointer, "accepted")?.map(RawValue::get);
+            match value {
+                Some("true") => Ok(true),
+                Some("false") => Ok(false),
+                None => Err(failure("\"accepted\" points nowhere in the answer")),
+                Some(_) => Err(failure("\"accepted\" is neither true nor false")),
+            }
+        }
+    }
+}
+
+/// Returns the name of the user who has logged in.
+fn user(
+    answer: &LoginAnswer<'_>,
+    document: &Document,
+    login: &LoginRules,
+) -> Result<String, Failure> {
+    let user = match &login.user {
+        None => Some(answer.name.to_owned()),
+        Some(Place::Header(name)) => header_text(answer, name.as_str()),
+        Some(Place::Pointer(pointer)) => document.at(pointer, "user")?.and_then(text_of),
+    };
+    // A login as nobody would pass for one.
+    user.filter(|user| !is_blank(user) && !user.contains(char::is_control))
+        .ok_or_else(|| failure("no name in \"user\""))
+}
+
+fn refused(answer: &LoginAnswer<'_>, document: &Document, login: &LoginRules) -> Outcome {
+    let words = match &login.reason {
+        None => None,
+        Some(Place::Header(name)) => header_text(answer, name.as_str()),
+        // A refusal without its words is still one.
+        Some(Place::Pointer(pointer)) => {
+            let value = document.at(pointer, "reason").ok().flatten();
+            value.and_then(text_of)
+        }
+    };
+    words.map_or(Outcome::NotFound, Outcome::Refused)
+}
+
+/// Returns the one line of a header, if it is text.
+fn header_text(answer: &LoginAnswer<'_>, name: &str) -> Option<String> {
+    match (answer.header)(name).as_slice() {
+        [line] => String::from_utf8(line.clone()).ok(),
+        _ => None,
+    }
+}
+
+/// Returns the text of a string, or a number as it is written.
+fn text_of(value: &RawValue) -> Option<String> {
+    let raw = value.get();
+    match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(raw).ok(),
+        Some(b'-' | b'0'..=b'9') => Some(raw.to_owned()),
+        _ => None,
+    }
+}
