@@ -30,5 +30,6 @@ mod oauth;
 mod programs;
 mod promtool;
 mod requests;
+mod sasl;
 mod shared_cache;
 mod transport;

@@ -2,9 +2,9 @@
 //! `docs/coming-from-….md`, run by the real programs against backends that behave as the
 //! backends of those bridges do.
 
-mod page;
+pub(crate) mod page;
 mod pfxhttp;
-mod place;
+pub(crate) mod place;
 mod podop;
 mod podop_dicts;
 mod postfix_rest_api_connector;

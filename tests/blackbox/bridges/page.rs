@@ -24,21 +24,47 @@ pub(crate) struct Ready(String);
 impl Ready {
     /// Every configuration on a bridge's page.
     pub(crate) fn all(bridge: &str) -> Vec<Self> {
-        let page = repository_file(&format!("docs/coming-from-{bridge}.md"));
-        let mut found = Vec::new();
-        let mut blocks = page.split("```toml\n");
-        blocks.next();
-        for block in blocks {
-            let (text, _) = block.split_once("```").expect("an end of the block");
-            let first = text.lines().next().expect("a line");
-            assert!(
-                first.starts_with("# ") && first.contains(bridge),
-                "{first:?} does not name {bridge}"
-            );
-            assert!(text.contains(API), "no {API} in\n{text}");
-            found.push(Self(text.to_owned()));
+        let all = Self::on(&format!("docs/coming-from-{bridge}.md"));
+        for ready in &all {
+            let title = ready.title();
+            assert!(title.contains(bridge), "{title:?} does not name {bridge}");
         }
-        found
+        all
+    }
+
+    /// Every configuration of the guide to logins.
+    pub(crate) fn logins() -> Vec<Self> {
+        Self::on("docs/sasl.md")
+    }
+
+    /// The configuration of the guide to logins that has this title.
+    pub(crate) fn login(title: &str) -> Self {
+        let mut all = Self::logins().into_iter();
+        let found = all.find(|ready| ready.title() == title);
+        found.unwrap_or_else(|| panic!("docs/sasl.md has no {title:?}"))
+    }
+
+    /// Every configuration on a page.
+    fn on(page: &str) -> Vec<Self> {
+        let page = repository_file(page);
+        let blocks = page.split("```toml\n").skip(1);
+        let ready = blocks.map(|block| {
+            let (text, _) = block.split_once("```").expect("an end of the block");
+            assert!(text.contains(API), "no {API} in\n{text}");
+            Self(text.to_owned())
+        });
+        ready.collect()
+    }
+
+    /// What its first line says.
+    fn title(&self) -> &str {
+        let first = self.0.lines().next().expect("a line");
+        first.strip_prefix("# ").expect("a title")
+    }
+
+    /// What follows its first line.
+    pub(crate) fn rest(&self) -> &str {
+        self.0.split_once('\n').expect("a line").1
     }
 
     /// The first configuration on a bridge's page.
@@ -96,10 +122,14 @@ async fn accepted(bridge: &str, ready: &Ready) {
         assert_eq!(end.stdout, "ok\n", "{bridge}");
         end.status(0);
     }
-    if ready.0.contains("\n[dict.") {
+    for (kind, launch) in [("dict", Launch::dict()), ("sasl", Launch::sasl())] {
+        if !ready.0.contains(&format!("\n[{kind}.")) {
+            continue;
+        }
         programs += 1;
-        let launch = Launch::dict().config(ready.0.as_str()).argument("--check");
-        let end = launch.end().await;
+        let secrets = Secrets::default();
+        let launch = launch.config(ready.0.as_str());
+        let end = secrets.given_to(launch).argument("--check").end().await;
         assert_eq!(
             (end.stdout.as_str(), end.stderr.as_str()),
             ("ok\n", ""),
@@ -117,6 +147,9 @@ async fn every_ready_table_passes_the_check_without_a_warning() {
         for ready in all {
             accepted(bridge, &ready).await;
         }
+    }
+    for ready in Ready::logins() {
+        accepted(ready.title(), &ready).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! One of the three programs, started as systemd starts it: listening sockets as descriptors 3, 4,
+//! One of the programs, started as systemd starts it: listening sockets as descriptors 3, 4,
 //! ..., their names and the process id in the environment, and a socket to be notified on.
 
 use std::{
@@ -6,7 +6,10 @@ use std::{
     fmt::Write as _,
     fs, io,
     net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt as _,
+    },
     path::{Path, PathBuf},
     process::Stdio,
     time::Instant,
@@ -102,6 +105,7 @@ enum ListenPid {
 
 /// A program about to be started.
 pub(crate) struct Launch {
+    /// How its peers speak with it.
     binary: Binary,
     path: &'static str,
     directory: Directory,
@@ -138,6 +142,14 @@ impl Launch {
     pub(crate) fn dict() -> Self {
         Self {
             path: env!("CARGO_BIN_EXE_dict"),
+            ..Self::new(Binary::TcpLookup)
+        }
+    }
+
+    /// The program for logins, whose replies are lines as those of tcp_table(5) are.
+    pub(crate) fn sasl() -> Self {
+        Self {
+            path: env!("CARGO_BIN_EXE_sasl"),
             ..Self::new(Binary::TcpLookup)
         }
     }
@@ -499,6 +511,23 @@ impl Program {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let number = line.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next());
         number.expect(name).parse().expect("a number")
+    }
+
+    /// Whether these bytes are anywhere in its memory that it can write to.
+    pub(crate) fn has_in_memory(&self, bytes: &[u8]) -> bool {
+        let of = |name: &str| format!("/proc/{}/{name}", self.pid.as_raw_nonzero());
+        let maps = fs::read_to_string(of("maps")).expect("a running program");
+        let memory = fs::File::open(of("mem")).expect("its memory");
+        maps.lines().any(|line| {
+            let (range, rest) = line.split_once(' ').expect("a mapping");
+            let (start, end) = range.split_once('-').expect("a range");
+            let [start, end] = [start, end].map(|n| u64::from_str_radix(n, 16).expect("a number"));
+            let mut content = vec![0; usize::try_from(end - start).expect("a size")];
+            // Some mappings cannot be read, such as those of the kernel.
+            rest.starts_with("rw")
+                && memory.read_exact_at(&mut content, start).is_ok()
+                && memchr::memmem::find(&content, bytes).is_some()
+        })
     }
 
     /// How many descriptors it has open.
