@@ -4,13 +4,16 @@
 use std::io;
 use std::time::Duration;
 
-use memchr::memmem;
+use memchr::{memchr, memmem};
 use percent_encoding::percent_decode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use crate::wire;
+
+/// What stands before the name in the JSON of a login.
+const USERNAME: &[u8] = b"\"username\":\"";
 
 /// Answers every request after this latency, until the process ends.
 pub(crate) async fn serve(listener: TcpListener, latency: Duration) -> io::Result<()> {
@@ -52,8 +55,13 @@ fn answer(input: &[u8]) -> Option<(usize, String)> {
     let (_, length) = head.split_once("\r\ncontent-length: ")?;
     let length: usize = length.split("\r\n").next()?.parse().ok()?;
     let body = input.get(end..end + length)?;
-    let recipient = parameter(body, b"&recipient=")?;
-    Some((end + length, wire::text_answer(&recipient)))
+    let answer = if body.starts_with(b"{") {
+        let name = &body[memmem::find(body, USERNAME)? + USERNAME.len()..];
+        wire::login_answer(&name[..memchr(b'"', name)?])
+    } else {
+        wire::text_answer(&parameter(body, b"&recipient=")?)
+    };
+    Some((end + length, answer))
 }
 
 fn parameter(text: &[u8], name: &[u8]) -> Option<Vec<u8>> {

@@ -6,6 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -40,6 +42,10 @@ async fn connection(mut stream: TcpStream, program: Program, backend: SocketAddr
     upstream.set_nodelay(true).ok()?;
     let (mut sender, upstream) = http1::handshake(TokioIo::new(upstream)).await.ok()?;
     let mut upstream = pin!(upstream);
+    if program == Program::Sasl {
+        let greeting = b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nDONE\n";
+        stream.write_all(greeting).await.ok()?;
+    }
     let mut input = Vec::with_capacity(2048);
     loop {
         let (used, call) = loop {
@@ -106,10 +112,37 @@ fn call(program: Program, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)>
             let target = format!("/?name=bench&scope=shared&key={key}&user=");
             (end + 1, Method::GET, target, String::new())
         }
+        Program::Sasl => {
+            // VERSION and CPID come once.
+            let mut start = 0;
+            while matches!(input.get(start)?, b'V' | b'C') {
+                start += memchr(b'\n', &input[start..])? + 1;
+            }
+            let end = start + memchr(b'\n', &input[start..])?;
+            let body = login(&input[start..end])?;
+            (end + 1, Method::POST, "/".to_owned(), body)
+        }
     };
     let request = Request::builder().method(method).uri(target);
     let request = request.header("host", "backend");
     Some((used, request.body(body.into()).ok()?))
+}
+
+/// Returns the JSON of a login.
+fn login(line: &[u8]) -> Option<String> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (head, message) = line.split_once("\tresp=")?;
+    let message = String::from_utf8(BASE64.decode(message).ok()?).ok()?;
+    let mut parts = message.split('\0').skip(1);
+    let field = |name: &str| head.split('\t').find_map(|field| field.strip_prefix(name));
+    let members = serde_json::json!({
+        "username": parts.next()?,
+        "password": parts.next()?,
+        "client_address": field("rip=")?,
+        "mechanism": head.split('\t').nth(2)?,
+        "service": field("service=")?,
+    });
+    Some(members.to_string())
 }
 
 fn escape(text: &[u8]) -> String {
@@ -121,6 +154,11 @@ fn reply(program: Program, body: &[u8]) -> Option<Vec<u8>> {
         Program::Postfix(Binary::Policy) => return Some(framed(Binary::Policy, body)),
         Program::Postfix(binary) => binary,
         Program::Dict => return Some([b"O", body, b"\n"].concat()),
+        Program::Sasl => {
+            let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+            let user = answer["user"].as_str()?;
+            return Some(format!("OK\t1\tuser={user}\n").into_bytes());
+        }
     };
     let values: Vec<String> = serde_json::from_slice(body).ok()?;
     let status = match binary {

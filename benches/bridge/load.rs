@@ -148,7 +148,7 @@ fn failure(ended: Result<io::Result<()>, tokio::task::JoinError>) -> io::Error {
 async fn keep_asking(mut stream: TcpStream, tally: Rc<Tally>) -> io::Result<()> {
     let (mut request, mut reply) = (Vec::new(), Vec::with_capacity(512));
     if let Some(first) = tally.questions.first() {
-        stream.write_all(&first.hello).await?;
+        greet(&mut stream, first).await?;
     }
     while !tally.is_over.get() {
         let number = tally.asked.replace(tally.asked.get() + 1);
@@ -158,6 +158,18 @@ async fn keep_asking(mut stream: TcpStream, tally: Rc<Tally>) -> io::Result<()> 
         exchange(&mut stream, &request, question, &mut reply).await?;
         if tally.is_measuring.get() {
             tally.latencies.borrow_mut().push(asked_at.elapsed());
+        }
+    }
+    Ok(())
+}
+
+/// Sends and reads what comes before the first request.
+async fn greet(stream: &mut TcpStream, question: &Question) -> io::Result<()> {
+    stream.write_all(&question.hello).await?;
+    let mut greeting = Vec::new();
+    while !greeting.ends_with(question.greeting) {
+        if stream.read_buf(&mut greeting).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
     Ok(())
@@ -196,12 +208,11 @@ pub(crate) async fn first_answer(
 ) -> io::Result<Duration> {
     server.wait()?;
     let mut stream = TcpStream::connect(server.address).await?;
-    let request = [&*question.hello, &question.asked].concat();
     let mut reply = Vec::new();
-    timeout(
-        LONGEST,
-        exchange(&mut stream, &request, question, &mut reply),
-    )
+    timeout(LONGEST, async {
+        greet(&mut stream, question).await?;
+        exchange(&mut stream, &question.asked, question, &mut reply).await
+    })
     .await??;
     Ok(server.started.elapsed())
 }

@@ -329,6 +329,9 @@ fn program(
             config,
             "[{kind}.{table}]\ntarget = \"http://{address}/\"\n{keys}"
         );
+        if program == Program::Sasl {
+            config.push_str("accepted = \"/ok\"\nuser = \"/user\"\n");
+        }
     }
     let path = directory()?.join("config.toml");
     std::fs::write(&path, config)?;

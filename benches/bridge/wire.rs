@@ -4,6 +4,9 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::ops::Range;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use crate::client::{Binary, framed, question, rcpt};
 
 /// A program, by the protocol that it speaks.
@@ -11,14 +14,16 @@ use crate::client::{Binary, framed, question, rcpt};
 pub(crate) enum Program {
     Postfix(Binary),
     Dict,
+    Sasl,
 }
 
 /// All programs, in the order of the output.
-pub(crate) const PROGRAMS: [Program; 4] = [
+pub(crate) const PROGRAMS: [Program; 5] = [
     Program::Postfix(Binary::TcpLookup),
     Program::Postfix(Binary::Socketmap),
     Program::Postfix(Binary::Policy),
     Program::Dict,
+    Program::Sasl,
 ];
 
 impl Program {
@@ -26,6 +31,7 @@ impl Program {
         match self {
             Self::Postfix(binary) => binary.name(),
             Self::Dict => "dict",
+            Self::Sasl => "sasl",
         }
     }
 }
@@ -34,11 +40,16 @@ impl Program {
 pub(crate) struct Question {
     /// What a connection sends before its first request.
     pub(crate) hello: Vec<u8>,
+    /// The end of what the server sends before its first reply.
+    pub(crate) greeting: &'static [u8],
     pub(crate) asked: Vec<u8>,
     pub(crate) expected: Vec<u8>,
     /// Where the number of the request goes, if each has to differ from all others.
     number: Option<Range<usize>>,
 }
+
+/// The password of every user.
+const PASSWORD: &str = "correct horse battery staple";
 
 /// The place of a number that has not been written yet.
 const NUMBER: &str = "0123456789abcdef";
@@ -51,9 +62,23 @@ impl Question {
             Program::Dict => Self {
                 // As Dovecot 2.3 does.
                 hello: format!("H3\t2\t0\t\t{table}\n").into_bytes(),
+                greeting: b"",
                 asked: format!("Lshared/{key}\t\n").into_bytes(),
                 // The value of a dict is JSON as it is written.
                 expected: format!("O[\"{}\"]\n", value(key.as_bytes())).into_bytes(),
+                number: None,
+            },
+            Program::Sasl => Self {
+                hello: b"VERSION\t1\t0\nCPID\t339\n".to_vec(),
+                greeting: b"DONE\n",
+                // The number is free again with the reply.
+                asked: format!(
+                    "AUTH\t1\tPLAIN\tservice=smtp\tnologin\tlip=192.0.2.1\trip=198.51.100.7\t\
+                     secured\tresp={}\n",
+                    BASE64.encode(format!("\0{key}\0{PASSWORD}"))
+                )
+                .into_bytes(),
+                expected: format!("OK\t1\tuser={}\n", value(key.as_bytes())).into_bytes(),
                 number: None,
             },
         }
@@ -71,6 +96,7 @@ impl Question {
         };
         Self {
             hello: Vec::new(),
+            greeting: b"",
             asked,
             expected: framed(binary, said),
             number: None,
@@ -89,6 +115,7 @@ impl Question {
         let number = places.position(|bytes| bytes == NUMBER.as_bytes());
         Self {
             hello: Vec::new(),
+            greeting: b"",
             asked,
             expected: framed(Binary::Policy, "DUNNO"),
             number: number.map(|at| at..at + NUMBER.len()),
@@ -99,6 +126,7 @@ impl Question {
     pub(crate) fn of_backend(key: &str) -> Self {
         Self {
             hello: Vec::new(),
+            greeting: b"",
             asked: format!("GET /?key={key} HTTP/1.1\r\nHost: backend\r\n\r\n").into_bytes(),
             expected: json_answer(key.as_bytes()).into_bytes(),
             number: None,
@@ -134,6 +162,12 @@ pub(crate) fn json_answer(key: &[u8]) -> String {
 pub(crate) fn text_answer(recipient: &[u8]) -> String {
     let body = format!("PREPEND X-Bench: {}", value(recipient));
     response("text/plain", &body)
+}
+
+/// Returns the backend's response to a login.
+pub(crate) fn login_answer(name: &[u8]) -> String {
+    let body = format!("{{\"ok\":true,\"user\":\"{}\"}}", value(name));
+    response("application/json", &body)
 }
 
 fn response(content_type: &str, body: &str) -> String {
