@@ -30,6 +30,7 @@ const SOCKETMAP: &str = "/var/spool/postfix/private/postgate-socketmap";
 /// How long a test waits for an event before it fails.
 const LOST: Duration = Duration::from_secs(20);
 
+/// Tests append keys to the last table.
 const CONFIG: &str = r#"
 [http]
 request-timeout = "5s"
@@ -48,13 +49,14 @@ socket = "9002"
 
 [policy.policy]
 target = "http://127.0.0.1:8080/policy"
-[policy.submission]
-target = "http://127.0.0.1:8080/policy"
-on-temporary = "DEFER_IF_PERMIT 4.3.0 submission"
 
 [sasl.sasl]
 target = "http://127.0.0.1:8080/login"
 accepted = "/ok"
+
+[policy.submission]
+target = "http://127.0.0.1:8080/policy"
+on-temporary = "DEFER_IF_PERMIT 4.3.0 submission"
 "#;
 
 /// Waits until a program has refused its configuration so many times; returns how many it were.
