@@ -63,6 +63,7 @@ impl Protocol for Numbered {
         inherits_all: true,
         method: "GET",
         default_query: &[("key", "key")],
+        answers_secrets: false,
         object_value: None,
         empty: Meaning::NotFound,
         status_404: Meaning::NotFound,

@@ -14,6 +14,9 @@ use super::keys::SECRET;
 use super::problem::Report;
 use super::values::{place, plain};
 
+/// The text in place of a secret.
+pub const HIDDEN: &str = "(hidden)";
+
 /// The place where a secret is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {

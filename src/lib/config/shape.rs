@@ -7,7 +7,7 @@ use reqwest::header::HeaderValue;
 use serde::{Serialize, Serializer};
 
 use super::keys::{Key, Kind};
-use super::secret::Source;
+use super::secret::{HIDDEN, Source};
 use super::template::Template;
 use super::values;
 
@@ -83,9 +83,6 @@ pub(super) fn some_strings(list: &[String]) -> Option<Shape<'_>> {
 pub(super) fn some_table(table: Pairs<'_>) -> Option<Shape<'_>> {
     (!table.0.is_empty()).then_some(Shape::Table(table))
 }
-
-/// The text in place of a hidden value.
-const HIDDEN: &str = "(hidden)";
 
 pub(super) fn hidden() -> Shape<'static> {
     text(HIDDEN)

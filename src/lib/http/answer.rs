@@ -38,6 +38,36 @@ pub fn verdict(status: u16, rules: &ResponseRules) -> Verdict {
     })
 }
 
+/// Returns the rule by which a status decides, for people.
+pub fn rule_of_status(status: u16, rules: &ResponseRules) -> String {
+    match rules.status.verdict(status) {
+        Some(_) => format!("{status}, by \"status\""),
+        None => status.to_string(),
+    }
+}
+
+/// Returns the rule by which a body decides, for people.
+pub fn rule_of_body(status: u16, content_type: &str, body: &[u8], rules: &ResponseRules) -> String {
+    let kind = match (rules.response, is_json(content_type)) {
+        (Response::Json, _) => "JSON",
+        (Response::Text, _) => "text",
+        (Response::Auto, true) => "JSON, by its content type",
+        (Response::Auto, false) => "text, by its content type",
+    };
+    let value = match value(content_type, body, rules) {
+        Ok(Value::Text(_)) => "a value",
+        Ok(Value::Empty) => "empty",
+        Ok(Value::Nowhere) if rules.missing == Missing::NotFound => "missing = \"not-found\"",
+        Ok(Value::Nowhere) => "missing = \"temporary\"",
+        Err(_) => "no value",
+    };
+    let pointer = match &rules.value {
+        Some(pointer) => format!(" at {pointer:?}"),
+        None => String::new(),
+    };
+    format!("{status}, read as {kind}: {value}{pointer}")
+}
+
 fn meaning(meaning: Meaning) -> Verdict {
     match meaning {
         Meaning::NotFound => Verdict::NotFound,
@@ -66,19 +96,15 @@ pub fn not_from_the_api(status: u16) -> Outcome {
 
 /// Returns the outcome of a body.
 pub fn read(content_type: &str, body: &[u8], rules: &ResponseRules) -> Outcome {
-    let is_json = match rules.response {
-        Response::Json => true,
-        Response::Text => false,
-        Response::Auto => is_json(content_type),
-    };
-    let value = match rules.protocol.content {
-        Content::Written => return written(content_type, is_json, body, rules),
-        _ if is_json => read_json(body, rules),
-        Content::Text => read_whole_text(content_type, body),
-        // An answer about a login is not read here.
-        Content::Value | Content::Document | Content::Rows | Content::Login => read_text(body),
-    };
-    match value {
+    if rules.protocol.content == Content::Written {
+        return written(
+            content_type,
+            is_read_as_json(content_type, rules),
+            body,
+            rules,
+        );
+    }
+    match value(content_type, body, rules) {
         // Checked here for all kinds of values: a list, too, may be joined to nothing but blanks.
         Ok(Value::Text(text)) if rules.protocol.content == Content::Value && is_blank(&text) => {
             not_understood("the value has no word in it")
@@ -89,6 +115,22 @@ pub fn read(content_type: &str, body: &[u8], rules: &ResponseRules) -> Outcome {
         Ok(Value::Empty) if rules.protocol.empty == Meaning::NotFound => Outcome::NotFound,
         Ok(Value::Empty) => not_understood("empty where an action is expected"),
         Err(failure) => Outcome::Temporary(failure),
+    }
+}
+
+fn value(content_type: &str, body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
+    match rules.protocol.content {
+        _ if is_read_as_json(content_type, rules) => read_json(body, rules),
+        Content::Text => read_whole_text(content_type, body),
+        _ => read_text(body),
+    }
+}
+
+fn is_read_as_json(content_type: &str, rules: &ResponseRules) -> bool {
+    match rules.response {
+        Response::Json => true,
+        Response::Text => false,
+        Response::Auto => is_json(content_type),
     }
 }
 

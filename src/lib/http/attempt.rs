@@ -19,7 +19,9 @@ use super::login::{self, LoginAnswer};
 use super::send::{OutgoingCall, Progress, SendError, Sender};
 use super::targets::Health;
 use crate::config::{LoginRules, Verdict};
+use crate::observe::verbose;
 use crate::outcome::{Effect, Failure, Outcome, Reason};
+use crate::protocol::Facts;
 
 /// The end of one attempt.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Attempt {
     pub health: Health,
     /// Whether the next target is to be tried.
     pub try_next: bool,
+    /// The rule that made the outcome, where it is shown and the outcome does not say it.
+    rule: Option<String>,
 }
 
 impl Attempt {
@@ -50,8 +54,9 @@ impl Attempt {
         let lifetime = cache_lifetime(sender, &response);
         if !has_all(&response, &rules.require_header) {
             let outcome = answer::not_from_the_api(status);
-            drain_in_background(response, &call.permits);
+            finish(response, sender, call).await;
             return Self {
+                rule: None,
                 fetched: outcome.into(),
                 health: health(status, Verdict::Temporary),
                 try_next: sender.is_repeatable(),
@@ -69,8 +74,9 @@ impl Attempt {
             {
                 failure.detail = why;
             }
-            drain_in_background(response, &call.permits);
+            finish(response, sender, call).await;
             return Self {
+                rule: verbose::is_on().then(|| answer::rule_of_status(status, rules)),
                 fetched: Fetched::new(outcome, lifetime),
                 health: health(status, verdict),
                 try_next: verdict == Verdict::Temporary && status >= 500 && sender.is_repeatable(),
@@ -85,14 +91,22 @@ impl Attempt {
         } else {
             body::read(response, most).await
         };
+        let mut rule = None;
         let outcome = match body {
-            Ok(body) => answer::read(&content_type, &body, rules),
+            Ok(body) => {
+                if let Some(shown) = &call.shown {
+                    shown.body(&body);
+                    rule = Some(answer::rule_of_body(status, &content_type, &body, rules));
+                }
+                answer::read(&content_type, &body, rules)
+            }
             Err(failure) => Outcome::Temporary(Failure {
                 effect: effect(progress),
                 ..failure
             }),
         };
         Self {
+            rule,
             fetched: Fetched::new(outcome, lifetime),
             health: health(status, verdict),
             try_next: false,
@@ -112,9 +126,13 @@ impl Attempt {
         let verdict = login::verdict(status, rules, login);
         let headers = response.headers().clone();
         let body = if login::needs_body(verdict, login) {
-            Some(login_body(response, sender.table.endpoint.max_response, login).await)
+            let body = login_body(response, sender.table.endpoint.max_response, login).await;
+            if let (Some(shown), Ok(body)) = (&call.shown, &body) {
+                shown.body(body);
+            }
+            Some(body)
         } else {
-            drain_in_background(response, &call.permits);
+            finish(response, sender, call).await;
             None
         };
         let answer = LoginAnswer {
@@ -133,6 +151,7 @@ impl Attempt {
             failure.detail = why;
         }
         Self {
+            rule: verbose::is_on().then(|| answer::rule_of_status(status, rules)),
             fetched: outcome.into(),
             health: health(status, verdict),
             try_next: verdict == Verdict::Temporary && status >= 500,
@@ -152,6 +171,7 @@ impl Attempt {
                     fetched: Outcome::Temporary(failure).into(),
                     health: Health::Inconclusive,
                     try_next: false,
+                    rule: None,
                 };
             }
         };
@@ -171,6 +191,7 @@ impl Attempt {
             failure.effect = effect(progress);
         }
         Self {
+            rule: None,
             health,
             // A policy request may have been counted if any of it was sent.
             try_next: is_unprocessed || sender.is_repeatable() && is_broken_connection(&error),
@@ -203,7 +224,26 @@ impl Attempt {
             fetched: Outcome::Temporary(failure).into(),
             health,
             try_next: false,
+            rule: None,
         }
+    }
+
+    /// Shows the outcome and the rule that made it.
+    pub fn show_outcome(&self, protocol: &Facts) {
+        let outcome = &self.fetched.outcome;
+        verbose::means(|| {
+            let failure = outcome.failure();
+            let why = failure.map(|failure| match &*failure.detail {
+                "" => failure.reason.to_string(),
+                detail => format!("{}: {detail}", failure.reason),
+            });
+            let parts = [
+                Some(protocol.outcomes[outcome.number()].to_owned()),
+                self.rule.clone(),
+                why,
+            ];
+            parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
+        });
     }
 }
 
@@ -221,6 +261,15 @@ fn health(status: u16, verdict: Verdict) -> Health {
     match verdict {
         Verdict::Temporary if matches!(status, 502..=504) => Health::Unhealthy,
         _ => Health::Healthy,
+    }
+}
+
+/// Reads the rest of an answer that is not needed, and shows it if calls are shown.
+async fn finish(response: Response, sender: &Sender, call: &OutgoingCall) {
+    match &call.shown {
+        None => drain_in_background(response, &call.permits),
+        // Boxed because it is rare, as in `send`.
+        Some(shown) => Box::pin(shown.rest(response, sender.table.endpoint.max_response)).await,
     }
 }
 

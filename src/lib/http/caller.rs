@@ -12,10 +12,12 @@ use super::in_flight::InFlightLimit;
 use super::pool::Pool;
 use super::send::{OutgoingCall, Sender};
 use super::shared::Shared;
+use super::shown::Shown;
 use super::targets::Targets;
 use crate::config;
 use crate::observe::log::RequestId;
 use crate::observe::metrics::Meter;
+use crate::observe::verbose;
 use crate::outcome::{Outcome, Reason};
 use crate::request::Request;
 use crate::serve::timers::Timers;
@@ -106,13 +108,26 @@ impl Caller {
     /// within the time that its peer waits.
     pub async fn ask(&self, request: &Request, id: RequestId, until: Instant) -> Fetched {
         match compose(self.table(), request) {
-            Ok(call) => self.make(call, id, until).await,
-            Err(outcome) => outcome.into(),
+            Ok(call) => {
+                let shown = Shown::of(self.table(), request, &call);
+                self.make(call, shown, id, until).await
+            }
+            Err(outcome) => {
+                let name = self.table().protocol.outcomes[outcome.number()];
+                verbose::means(|| format!("{name}: no call can be made of this"));
+                outcome.into()
+            }
         }
     }
 
-    /// Makes a call, as `ask` does.
-    pub async fn make(&self, call: Call, id: RequestId, until: Instant) -> Fetched {
+    /// Makes a call, as `ask` does, and shows it if it can be shown.
+    pub async fn make(
+        &self,
+        call: Call,
+        shown: Option<Box<Shown>>,
+        id: RequestId,
+        until: Instant,
+    ) -> Fetched {
         // Before the wait for a permit: a request that no target will get would wait in vain, and
         // could end as "backend busy" where the backend is down.
         if self.targets.would_all_reject() {
@@ -126,17 +141,23 @@ impl Caller {
         let Ok(Some(permits)) = timeout_at(deadline, self.in_flight.acquire()).await else {
             return Outcome::Temporary(Reason::Busy.into()).into();
         };
-        let call = self.sender.outgoing(call, id, permits);
+        let mut call = self.sender.outgoing(call, id, permits);
+        call.shown = shown;
         self.try_targets(&call, deadline).await
     }
 
     /// Tries the targets in their order until one has an answer.
     async fn try_targets(&self, call: &OutgoingCall, deadline: Instant) -> Fetched {
         let mut last = Outcome::Temporary(Reason::Down.into());
+        let mut is_next = false;
         for (at, target) in self.targets.target_order() {
             let (Some(url), Some(permit)) = (call.urls.get(at), target.breaker.permit()) else {
                 continue;
             };
+            if is_next {
+                verbose::means(|| "the next target is tried".to_owned());
+            }
+            is_next = true;
             let started = Instant::now();
             let mut progress = self.sender.progress(started);
             let attempt = {
@@ -152,6 +173,7 @@ impl Caller {
                 self.meter.call(progress.status, started.elapsed());
             }
             target.record(permit, started, attempt.health, &self.table().name);
+            attempt.show_outcome(self.table().protocol);
             if !attempt.try_next {
                 return attempt.fetched;
             }

@@ -3,7 +3,7 @@
 //! Pure functions: `call` composes what is sent, with the `headers` that all calls have, as `json`
 //! or, for a whole `transaction`, as the JSON of it; `answer`
 //! says what a response means, `redirect` where one leads, `freshness` how long an answer may be
-//! cached and `error` what an error of the client means.
+//! cached and `error` what an error of the client means. `shown` is a call without its secrets.
 //!
 //! One call: `caller` waits for the limit of `in_flight`, takes the `targets` in their order, each
 //! with its `breaker`, and makes an `attempt` at each until one answers. An attempt `send`s the
@@ -32,6 +32,7 @@ pub mod resolver;
 pub mod rows;
 pub mod send;
 pub mod shared;
+pub mod shown;
 pub mod targets;
 pub mod text;
 pub mod tls;

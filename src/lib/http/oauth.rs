@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::body;
 use super::call::ESCAPED;
 use super::error::cause;
+use super::shown::{token_request, token_response};
 use crate::config::{
     ClientAuth, Compression, HttpVersion, OAuth, SigningKey, TokenServer, Transport,
 };
@@ -280,7 +281,12 @@ impl Tokens {
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, &self.user_agent)
             .header("x-request-id", id);
-        let response = request.send().await.map_err(|error| cause(&error))?;
+        let (client, request) = request.build_split();
+        let request = request.map_err(|error| cause(&error))?;
+        token_request(&request);
+        let response = client.execute(request).await;
+        let response = response.map_err(|error| cause(&error))?;
+        token_response(&response);
         let status = response.status().as_u16();
         let (body, text) = if status == 200 {
             let body = body::read(response, MAX_ANSWER)

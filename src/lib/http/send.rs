@@ -18,15 +18,17 @@ use tokio::time::{Instant, sleep};
 
 use super::body::{NotedBody, drain};
 use super::call::Call;
-use super::error::{is_broken_connection, is_dropped_before_its_body, is_unprocessed};
+use super::error::{cause, is_broken_connection, is_dropped_before_its_body, is_unprocessed};
 use super::headers::headers;
 use super::in_flight::InFlightPermits;
 use super::oauth::Tokens;
 use super::pool::Pool;
 use super::redirect::{MAX_REDIRECTS, Redirect};
 use super::shared::Shared;
+use super::shown::Shown;
 use crate::config::{self, Compression};
 use crate::observe::log::RequestId;
+use crate::observe::verbose;
 use crate::outcome::Failure;
 use crate::protocol::facts::Content;
 
@@ -59,6 +61,8 @@ pub struct OutgoingCall {
     /// memory.
     body: Option<Bytes>,
     id: HeaderValue,
+    /// How it is shown, if calls are shown.
+    pub shown: Option<Box<Shown>>,
 }
 
 /// Without the headers and the body, which may have a secret.
@@ -137,6 +141,7 @@ impl Sender {
             body: call.body.map(|body| self.encoded(body)),
             id: HeaderValue::try_from(id.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("-")),
+            shown: None,
         }
     }
 
@@ -171,6 +176,7 @@ impl Sender {
         if status != StatusCode::UNAUTHORIZED || !tokens.reject(&token) {
             return Ok(response);
         }
+        verbose::means(|| "401: sent again with a fresh token".to_owned());
         progress.status = Some(status.as_u16());
         Box::pin(drain(response)).await;
         progress.sent_at = None;
@@ -200,9 +206,15 @@ impl Sender {
         let mut url = Cow::Borrowed(url);
         loop {
             let request = self.request(&url, call, token, progress);
+            if let Some(shown) = &call.shown {
+                shown.request(&request);
+            }
             let client = self.pool.client(&url, self.is_repeatable() && retries > 0);
             match client.execute(request).await {
                 Ok(response) => {
+                    if let Some(shown) = &call.shown {
+                        shown.response(&response);
+                    }
                     if response.status().is_server_error() && response.version() < Version::HTTP_2 {
                         self.pool.may_be_closing(&url);
                     }
@@ -213,6 +225,7 @@ impl Sender {
                             // connection from Postfix.
                             Box::pin(drain(response)).await;
                             redirects += 1;
+                            verbose::means(|| "the redirect is followed".to_owned());
                             url = Cow::Owned(next);
                             continue;
                         }
@@ -222,10 +235,14 @@ impl Sender {
                     return Ok(response);
                 }
                 Err(error) if refusals < MAX_REFUSALS && self.is_unprocessed(&error, call) => {
+                    verbose::means(|| format!("not processed, so sent again: {}", cause(&error)));
                     Box::pin(sleep(pause_before(refusals))).await;
                     refusals += 1;
                 }
-                Err(error) if retries > 0 && self.may_repeat(&error) => retries -= 1,
+                Err(error) if retries > 0 && self.may_repeat(&error) => {
+                    verbose::means(|| format!("sent again: {}", cause(&error)));
+                    retries -= 1;
+                }
                 Err(error) => return Err(SendError::Http(error)),
             }
         }

@@ -24,6 +24,8 @@ pub enum Command {
         name: String,
         /// What is asked for, as the protocol has it: the key of a lookup.
         arguments: Vec<OsString>,
+        /// Whether its calls are shown.
+        is_verbose: bool,
     },
     /// Print what accounts have used.
     Limits {
@@ -64,6 +66,7 @@ impl Options {
         let mut listen = Vec::new();
         let mut commands = Vec::new();
         let mut query = None;
+        let mut is_verbose = false;
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(text)? {
             match argument {
@@ -80,6 +83,7 @@ impl Options {
                     let name = parser.value().and_then(ValueExt::string).map_err(text)?;
                     query = Some((name, query_arguments(program, &mut parser)?));
                 }
+                Long("verbose") => is_verbose = true,
                 Long("limits") if program.counting.is_some() => {
                     commands.push(Command::limits(&mut parser)?);
                 }
@@ -93,7 +97,13 @@ impl Options {
             }
         }
         if let Some((name, arguments)) = query {
-            commands.push(Command::Query { name, arguments });
+            commands.push(Command::Query {
+                name,
+                arguments,
+                is_verbose,
+            });
+        } else if is_verbose {
+            return Err("--verbose goes with --query".to_owned());
         }
         if !listen.is_empty() {
             commands.push(Command::Serve(listen));
@@ -201,6 +211,7 @@ mod tests {
     #[test]
     fn commands_are_understood() {
         let query = |name: &str, arguments: &[&str]| Command::Query {
+            is_verbose: false,
             name: name.to_owned(),
             arguments: arguments.iter().map(Into::into).collect(),
         };
@@ -359,6 +370,10 @@ mod tests {
                 for name in [option.short, option.long] {
                     let mut arguments: Vec<_> = value.split_whitespace().collect();
                     arguments.insert(0, name);
+                    if name == "--verbose" {
+                        let query = program.query.0.split_whitespace();
+                        arguments.extend(["--query"].into_iter().chain(query));
+                    }
                     if !name.is_empty() {
                         parse(program, &arguments).expect(name);
                     }

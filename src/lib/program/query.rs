@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use bytes::BytesMut;
 
 use super::secret;
+use crate::observe::verbose;
 use crate::outcome::Outcome;
 use crate::protocol::facts::PickedBy;
 use crate::protocol::{Protocol, Step, Tag, sayable};
@@ -60,10 +61,17 @@ where
         (Step::Answer(_, outcome), _) => outcome,
         _ => Outcome::Permanent(facts.unknown.into()),
     };
-    let outcome = sayable::<P>(outcome, rules);
+    let said = sayable::<P>(outcome.clone(), rules);
+    if said != outcome {
+        let name = facts.outcomes[said.number()];
+        verbose::means(|| match said.failure() {
+            Some(failure) => format!("{name}: {}", failure.reason),
+            None => name.to_owned(),
+        });
+    }
     Ok(Answer {
-        text: P::text(&outcome, rules),
-        outcome,
+        text: P::text(&said, rules),
+        outcome: said,
     })
 }
 

@@ -25,6 +25,7 @@ use crate::config::{self, Config, Mode, Report, Severity};
 use crate::http::pool::ConnectionBudget;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
+use crate::observe::verbose;
 use crate::outcome::Outcome;
 use crate::protocol::{Facts, Protocol};
 use crate::serve::socket::{self, Address, Socket};
@@ -90,7 +91,14 @@ where
                 config::show(&config).map_err(|error| (Exit::Software, error.to_string()))?;
             print(&text);
         }
-        Command::Query { name, arguments } => {
+        Command::Query {
+            name,
+            arguments,
+            is_verbose,
+        } => {
+            if *is_verbose {
+                verbose::start();
+            }
             let mut config = read(program, &options.config, Mode::Serve(program))?;
             // It shows what the backend answers.
             config.share_no_caches();

@@ -83,6 +83,13 @@ fn options(program: &'static Facts) -> Vec<Explained> {
             query,
             &format!("ask {asks},\nand print what {} would get", program.client),
         ),
+        option(
+            "",
+            "--verbose",
+            "",
+            "with --query: print on stderr the HTTP calls, their answers and\n\
+             how they were judged, secrets hidden",
+        ),
     ];
     if program.counting.is_some() {
         options.extend(options_of_limits());

@@ -68,6 +68,8 @@ pub struct Facts {
     /// The default query: names of parameters, and the placeholder of each. Where it is empty, all
     /// values are sent as a form.
     pub default_query: &'static [(&'static str, &'static str)],
+    /// Whether answers may be passwords, so that nothing shows them.
+    pub answers_secrets: bool,
     /// Where an answer that is an object holds the value by default.
     pub object_value: Option<&'static str>,
     /// What a 200 with an empty value means.

@@ -61,6 +61,7 @@ impl Protocol for Socketmap {
         inherits_all: true,
         method: "GET",
         default_query: &[("name", "name"), ("key", "key")],
+        answers_secrets: false,
         object_value: None,
         empty: Meaning::NotFound,
         status_404: Meaning::NotFound,

@@ -1,10 +1,11 @@
 //! The calls of one table: its keys, its cache, the cache of all hosts and its backend, in this
 //! order.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Asked;
-use super::cache::Cache;
+use super::cache::{Cache, lifetime_by};
 use super::keys;
 use super::login::LoginKeys;
 use super::shared_cache::SharedCache;
@@ -13,6 +14,8 @@ use crate::http::call::compose;
 use crate::http::caller::Caller;
 use crate::http::freshness::Fetched;
 use crate::http::shared::Shared;
+use crate::http::shown::Shown;
+use crate::observe::verbose;
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::store::Store;
@@ -63,15 +66,16 @@ impl Calls {
     pub async fn login(&self, request: &Request, asked: Asked) -> Result<Outcome, Outcome> {
         let (id, until) = (asked.id, asked.until(&self.caller));
         let call = compose(self.caller.table(), request)?;
+        let shown = Shown::of(self.caller.table(), request, &call);
         let (Some(cache), Some(keys)) = (&self.cache, &self.login_keys) else {
-            return Ok(self.caller.make(call, id, until).await.outcome);
+            return Ok(self.caller.make(call, shown, id, until).await.outcome);
         };
         let key = keys.of(&call);
         let ask = || {
             let (caller, request, usable) =
                 (Arc::clone(&self.caller), request.clone(), self.usable);
             async move {
-                let fetched = caller.make(call, id, until).await;
+                let fetched = caller.make(call, shown, id, until).await;
                 Fetched {
                     outcome: usable(fetched.outcome, &caller.table().endpoint, &request),
                     ..fetched
@@ -85,8 +89,15 @@ impl Calls {
     pub async fn answer(&self, request: &Request, asked: Asked) -> Outcome {
         let request = match keys::normalise(request, self.caller.table()) {
             Ok(request) => request,
-            Err(outcome) => return outcome,
+            Err(outcome) => {
+                let name = self.caller.table().protocol.outcomes[outcome.number()];
+                verbose::means(|| format!("{name}: no call for this key"));
+                return outcome;
+            }
         };
+        if let Cow::Owned(request) = &request {
+            verbose::means(|| normalised(request, self.caller.table()));
+        }
         let (id, until) = (asked.id, asked.until(&self.caller));
         let Some(cache) = &self.cache else {
             return self.caller.ask(&request, id, until).await.outcome;
@@ -100,6 +111,7 @@ impl Calls {
                 let usable = |outcome| usable(outcome, &caller.table().endpoint, &request);
                 let call = async {
                     let fetched = caller.ask(&request, id, until).await;
+                    show_lifetime(&fetched, caller.table());
                     // Before a cache sees it, so that what cannot be used is not stored.
                     Fetched {
                         outcome: usable(fetched.outcome),
@@ -114,4 +126,22 @@ impl Calls {
         };
         cache.answer(&key, ask).await
     }
+}
+
+/// Says what a key is once it is normalised.
+fn normalised(request: &Request, table: &config::Table) -> String {
+    let key = table.protocol.key.and_then(|name| request.value(name));
+    let key = String::from_utf8_lossy(key.unwrap_or_default());
+    format!("\"normalise\" makes the key {key:?}")
+}
+
+/// Says how long an answer would be cached.
+fn show_lifetime(fetched: &Fetched, table: &config::Table) {
+    verbose::means(|| {
+        let cache = table.endpoint.cache.as_ref();
+        match cache.and_then(|settings| lifetime_by(settings, fetched)) {
+            Some((lifetime, _)) => format!("the service would cache this for {lifetime:?}"),
+            None => "the service would not cache this".to_owned(),
+        }
+    });
 }

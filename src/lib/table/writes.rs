@@ -43,7 +43,7 @@ pub async fn write(
     let all = calls.len();
     for (done, (caller, call)) in calls.into_iter().enumerate() {
         let until = asked.until(caller);
-        let outcome = caller.make(call, id.part(done), until).await.outcome;
+        let outcome = caller.make(call, None, id.part(done), until).await.outcome;
         if outcome != Outcome::Done {
             return ended(outcome, done, all, until);
         }

@@ -6,6 +6,7 @@ mod listen;
 mod options;
 mod query;
 mod sockets;
+mod verbose;
 
 use crate::support::program::Binary;
 

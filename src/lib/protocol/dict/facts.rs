@@ -47,6 +47,7 @@ const CALL: Facts = Facts {
         ("key", "key"),
         ("user", "user"),
     ],
+    answers_secrets: true,
     object_value: None,
     empty: Meaning::NotFound,
     status_404: Meaning::NotFound,

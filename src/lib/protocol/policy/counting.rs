@@ -57,6 +57,7 @@ static NUMBERS: Facts = Facts {
     inherits_all: true,
     method: "GET",
     default_query: &[("account", "account")],
+    answers_secrets: false,
     object_value: None,
     empty: Meaning::NotFound,
     status_404: Meaning::NotFound,

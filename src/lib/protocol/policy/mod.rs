@@ -87,6 +87,7 @@ impl Protocol for Policy {
         inherits_all: true,
         method: "POST",
         default_query: &[],
+        answers_secrets: false,
         object_value: Some("/action"),
         empty: Meaning::Temporary,
         status_404: Meaning::Permanent,

@@ -116,6 +116,7 @@ impl Protocol for Sasl {
         has_cache: true,
         method: "POST",
         default_query: &[],
+        answers_secrets: false,
         object_value: None,
         empty: Meaning::Temporary,
         status_404: Meaning::Temporary,

@@ -8,6 +8,7 @@ pub mod account;
 mod logins;
 pub mod numbers;
 pub mod pending;
+mod shown;
 
 use std::sync::Arc;
 
@@ -192,10 +193,12 @@ impl Limits {
         let mut touched = Vec::with_capacity(self.limits.len());
         for (at, limit) in self.limits.iter().enumerate() {
             let Some(account) = Account::of(request, limit) else {
+                shown::uncounted(limit, "the request has no account for it");
                 continue;
             };
             let needs = (self.counting.needs)(request, limit.count);
             if account.is_exempt(limit) {
+                shown::uncounted(limit, "its account is exempt");
                 if matches!(needs, Ok(Some(_))) && !is_preview {
                     self.meters[at].1.exempt.inc();
                 }
@@ -205,6 +208,9 @@ impl Limits {
                 Needs::More(units) => Units::Add(units),
                 Needs::InAll(units) => Units::UpTo(units),
             });
+            if units.is_none() {
+                shown::uncounted(limit, "this state is not counted, or has no instance");
+            }
             touched.push(Touched { at, account, units });
         }
         Ok(touched)
@@ -344,7 +350,9 @@ impl Limits {
             parts,
             mode,
         };
+        let accounts = shown::accounts(&question.parts);
         let decision = self.counters.store.decide(question).await;
+        shown::decision(&accounts, &decision);
         // A login that is charged was recorded when it was asked about.
         if !matches!(mode, Mode::Peek | Mode::Charge) {
             for (at, result) in places.iter().zip(&decision.parts) {

@@ -1,0 +1,277 @@
+//! A call as `--query --verbose` shows it: as it is sent and answered, without its secrets.
+//!
+//! Credentials and constants of the configuration are replaced where they are sent. A backend may
+//! repeat them, so their bytes are replaced in its answers as well.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use percent_encoding::percent_encode;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Response, Url, Version};
+use tokio::time::timeout;
+
+use super::body;
+use super::call::{Call, ESCAPED, compose};
+use crate::config::{HIDDEN, Table};
+use crate::observe::verbose::{self, Side, show};
+use crate::request::{Request, Secret};
+use crate::sync::Mutex;
+
+/// The most bytes of a body that are shown.
+const MAX_BODY: usize = 1024;
+
+/// How long to wait for a body that decides nothing.
+const BODY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A shorter credential, or a shorter constant, would be found in answers that do not repeat it.
+const SHORTEST_CREDENTIAL: usize = 4;
+const SHORTEST_CONSTANT: usize = 8;
+
+/// A call as it is shown.
+#[derive(Debug)]
+pub struct Shown {
+    call: Call,
+    /// The URLs as they are sent.
+    urls: Vec<Url>,
+    secrets: Mutex<Vec<String>>,
+    /// Whether nothing of an answer is shown but its status and what its body is.
+    hides_answers: bool,
+}
+
+impl Shown {
+    /// Returns how a call is shown, if calls are shown.
+    pub fn of(table: &Table, request: &Request, call: &Call) -> Option<Box<Self>> {
+        if !verbose::is_on() {
+            return None;
+        }
+        let masked = Table {
+            endpoint: table.endpoint.masked(),
+            ..table.clone()
+        };
+        let mut secrets = Vec::new();
+        for constant in table.endpoint.constants() {
+            put_secret(&constant, SHORTEST_CONSTANT, &mut secrets);
+        }
+        let mut request = Cow::Borrowed(request);
+        if let Some(secret) = &request.secret {
+            put_secret(secret.expose(), SHORTEST_CREDENTIAL, &mut secrets);
+            let hidden = Secret::new(secret.name(), HIDDEN);
+            request.to_mut().secret = Some(Box::new(hidden));
+        }
+        Some(Box::new(Self {
+            // It was composed before, with other constants.
+            call: compose(&masked, &request).ok()?,
+            urls: call.urls.clone(),
+            hides_answers: table.protocol.answers_secrets,
+            secrets: Mutex::new(secrets),
+        }))
+    }
+
+    /// Shows a request that is sent.
+    pub fn request(&self, request: &reqwest::Request) {
+        let mut headers = request.headers().clone();
+        self.learn(&headers);
+        for (name, value) in &self.call.headers {
+            headers.insert(name, value.clone());
+        }
+        if let Some(sent) = request.body().and_then(|body| body.as_bytes())
+            && !sent.is_empty()
+        {
+            headers.insert(CONTENT_LENGTH, sent.len().into());
+        }
+        let url = self.url(request.url());
+        let body = self.call.body.as_deref();
+        let mut text = head_of_request(request.method().as_str(), &url, &headers);
+        if let Some(body) = body.filter(|body| !body.is_empty()) {
+            text.push('\n');
+            text.push_str(&beginning(body));
+        }
+        // A constant stands there, percent-encoded.
+        let text = text.replace(
+            &percent_encode(HIDDEN.as_bytes(), ESCAPED).to_string(),
+            HIDDEN,
+        );
+        show(Side::Sent, &text);
+    }
+
+    /// Returns the URL as it is shown. A redirect may lead to one that repeats the query.
+    fn url(&self, url: &Url) -> Url {
+        let at = self.urls.iter().position(|known| known == url);
+        if let Some(shown) = at.and_then(|at| self.call.urls.get(at)) {
+            return shown.clone();
+        }
+        let mut url = url.clone();
+        if url.query().is_some() {
+            url.set_query(Some(HIDDEN));
+        }
+        url
+    }
+
+    /// Notes the credentials in the headers of a request.
+    fn learn(&self, headers: &HeaderMap) {
+        let mut secrets = self.secrets.lock();
+        for value in headers.values().filter(|value| value.is_sensitive()) {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            put_secret(&text, SHORTEST_CREDENTIAL, &mut secrets);
+            let (scheme, token) = text.split_once(' ').unwrap_or_default();
+            put_secret(token, SHORTEST_CREDENTIAL, &mut secrets);
+            let pair = BASE64.decode(token).ok().filter(|_| scheme == "Basic");
+            let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
+            if let Some((_, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) {
+                put_secret(password, SHORTEST_CREDENTIAL, &mut secrets);
+            }
+        }
+    }
+
+    /// Shows the status and the headers of an answer.
+    pub fn response(&self, response: &Response) {
+        let shown = |name: &HeaderName| {
+            !self.hides_answers || [CONTENT_TYPE, CONTENT_LENGTH].contains(name)
+        };
+        show(
+            Side::Came,
+            &self.redacted(&head_of_response(response, shown)),
+        );
+    }
+
+    /// Shows a body.
+    pub fn body(&self, body: &[u8]) {
+        if self.hides_answers {
+            let bytes = body.len();
+            show(Side::Came, &format!("{HIDDEN} ({bytes} bytes)"));
+            return;
+        }
+        // The cut must not leave a part of a secret that could have been found.
+        let text = self.redacted(&String::from_utf8_lossy(body));
+        show(Side::Came, &beginning(text.as_bytes()));
+    }
+
+    /// Reads and shows the body of an answer that decides nothing.
+    pub async fn rest(&self, response: Response, limit: usize) {
+        match timeout(BODY_TIMEOUT, body::read(response, limit)).await {
+            Ok(Ok(body)) => self.body(&body),
+            Ok(Err(failure)) => show(Side::Came, &format!("({})", failure.reason)),
+            Err(_) => show(Side::Came, "(the body did not come within 500 ms)"),
+        }
+    }
+
+    fn redacted(&self, text: &str) -> String {
+        redacted(text, &self.secrets.lock())
+    }
+}
+
+/// Notes a secret, and how it stands in a URL or a form, and in JSON.
+fn put_secret(secret: &str, shortest: usize, secrets: &mut Vec<String>) {
+    if secret.len() >= shortest {
+        secrets.push(secret.to_owned());
+        secrets.push(percent_encode(secret.as_bytes(), ESCAPED).to_string());
+        if let Ok(json) = serde_json::to_string(secret) {
+            secrets.push(json[1..json.len() - 1].to_owned());
+        }
+        // One secret may be a part of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.dedup();
+    }
+}
+
+fn redacted(text: &str, secrets: &[String]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets {
+        text = text.replace(secret, HIDDEN);
+    }
+    text
+}
+
+/// Shows the request for a token, whose body has the secret of the client.
+pub fn token_request(request: &reqwest::Request) {
+    if verbose::is_on() {
+        let method = request.method().as_str();
+        let mut text = head_of_request(method, request.url(), request.headers());
+        if request.body().is_some() {
+            text.push('\n');
+            text.push_str(HIDDEN);
+        }
+        show(Side::Sent, &text);
+    }
+}
+
+/// Shows the answer to a request for a token: its body holds the token, or may repeat the secret.
+pub fn token_response(response: &Response) {
+    if verbose::is_on() {
+        let mut text = format!("{:?} {}\n", response.version(), response.status());
+        if let Some(kind) = response.headers().get(CONTENT_TYPE) {
+            put_header("content-type", kind, &mut text);
+        }
+        text.push('\n');
+        text.push_str(HIDDEN);
+        show(Side::Came, &text);
+    }
+}
+
+fn head_of_request(method: &str, url: &Url, headers: &HeaderMap) -> String {
+    let mut text = format!("{method} {url}\n");
+    // hyper adds this one, or what HTTP/2 has in its place.
+    if let Some(host) = url.host_str() {
+        let port = url.port().map(|port| format!(":{port}"));
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "host: {host}{}", port.unwrap_or_default());
+    }
+    for (name, value) in headers {
+        put_header(name.as_str(), value, &mut text);
+    }
+    text
+}
+
+fn head_of_response(response: &Response, is_shown: impl Fn(&HeaderName) -> bool) -> String {
+    let version = match response.version() {
+        Version::HTTP_2 => "HTTP/2".to_owned(),
+        other => format!("{other:?}"),
+    };
+    let mut text = format!("{version} {}\n", response.status());
+    for (name, value) in response.headers() {
+        if is_shown(name) {
+            put_header(name.as_str(), value, &mut text);
+        }
+    }
+    text
+}
+
+fn put_header(name: &str, value: &HeaderValue, text: &mut String) {
+    let value = match value.is_sensitive() {
+        true => HIDDEN.into(),
+        false => String::from_utf8_lossy(value.as_bytes()),
+    };
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{name}: {value}");
+}
+
+/// Returns the beginning of a body, and how long it is if that is not all.
+fn beginning(body: &[u8]) -> String {
+    match body.get(..MAX_BODY) {
+        Some(start) if start.len() < body.len() => {
+            let start = String::from_utf8_lossy(start);
+            format!("{start}\n(the first {MAX_BODY} of {} bytes)", body.len())
+        }
+        _ => String::from_utf8_lossy(body).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_backend_repeats_of_a_secret_is_hidden_in_every_form() {
+        let mut secrets = Vec::new();
+        put_secret("abc", SHORTEST_CREDENTIAL, &mut secrets);
+        put_secret("s3cr&t", SHORTEST_CREDENTIAL, &mut secrets);
+        put_secret("Bearer s3cr&t", SHORTEST_CREDENTIAL, &mut secrets);
+        let text = "abc Bearer s3cr&t, /x?t=s3cr%26t, \"s3cr&t\"";
+        let expected = "abc (hidden), /x?t=(hidden), \"(hidden)\"";
+        assert_eq!(redacted(text, &secrets), expected);
+    }
+}
