@@ -116,7 +116,7 @@ where
     /// Begins the call that answers a request.
     fn ask(&mut self, tag: Tag, request: Request) {
         self.peer.mark_asked();
-        let asked = Asked::now();
+        let asked = Asked::at(self.peer.arrived_at());
         // Picked for each request, so that a reload takes effect on open connections.
         let table = self.backend.table(request.table.as_deref());
         let is_barrier = request.is_write();

@@ -1,5 +1,6 @@
 //! The other end of one connection: its bytes, and the time that it has for them.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -24,6 +25,9 @@ const MAX_IDLE_BUFFER: usize = 4 * 1024;
 /// How long a connection that has asked nothing yet does not count as idle: its first request is
 /// on its way.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(200);
+
+/// Bytes that come within this time came at once.
+const SAME_ARRIVAL: Duration = Duration::from_millis(10);
 
 /// How long after a shutdown an incomplete request may take to become complete.
 const INCOMPLETE_REQUEST_GRACE: Duration = Duration::from_secs(1);
@@ -64,6 +68,10 @@ pub struct Peer<'g, S> {
     guard: &'g ConnectionGuard,
     /// The bytes that were received and are not parsed yet.
     pub input: BytesMut,
+    /// How many bytes have been received in all.
+    received: u64,
+    /// When those in the input came: each up to which byte, and the time.
+    arrivals: VecDeque<(u64, Instant)>,
     /// Whether they may be secrets, of which no copy must stay in memory.
     has_secrets: bool,
     /// When the first byte of the request in the input was read.
@@ -87,6 +95,8 @@ where
             stream,
             guard,
             input: BytesMut::new(),
+            received: 0,
+            arrivals: VecDeque::new(),
             has_secrets: false,
             first_byte: None,
             has_begun: false,
@@ -108,6 +118,13 @@ where
     /// With an empty input the connection is idle: it may be evicted, and a shutdown ends it once
     /// the bytes that arrived before have been read. An incomplete request has a timeout.
     pub async fn read(&mut self, timeouts: Timeouts) -> Result<(), End> {
+        let before = self.input.len();
+        self.read_some(timeouts).await?;
+        self.note_arrival(before);
+        Ok(())
+    }
+
+    async fn read_some(&mut self, timeouts: Timeouts) -> Result<(), End> {
         if self.has_ended {
             return Err(End::Eof);
         }
@@ -162,9 +179,37 @@ where
         if self.has_secrets {
             self.make_room();
         }
+        let before = self.input.len();
         let read = self.stream.read_buf(&mut self.input).await;
         self.has_ended = read.map_err(End::Broken)? == 0;
+        self.note_arrival(before);
         Ok(())
+    }
+
+    /// Notes that more bytes have come than there were before.
+    fn note_arrival(&mut self, before: usize) {
+        let count = self.input.len().saturating_sub(before);
+        self.received += u64::try_from(count).unwrap_or(u64::MAX);
+        if before == 0 {
+            self.arrivals.clear();
+        }
+        let now = Instant::now();
+        match self.arrivals.back_mut() {
+            // A peer that sends byte by byte must not make a long list.
+            Some((end, at)) if now < *at + SAME_ARRIVAL => *end = self.received,
+            _ => self.arrivals.push_back((self.received, now)),
+        }
+    }
+
+    /// Returns when the last byte had arrived of the request that was taken from the input just now.
+    /// It may have waited there for those before it.
+    pub fn arrived_at(&mut self) -> Instant {
+        let taken = self.received - u64::try_from(self.input.len()).unwrap_or_default();
+        while self.arrivals.front().is_some_and(|(end, _)| *end < taken) {
+            self.arrivals.pop_front();
+        }
+        let first = self.arrivals.front();
+        first.map_or_else(Instant::now, |(_, at)| *at)
     }
 
     /// Makes room for the next read.
@@ -294,6 +339,30 @@ mod tests {
         read: Duration::from_secs(10),
         idle: None,
     };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_arrived_when_its_last_byte_was_read() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let guard = Arc::new(Connections::default()).admit(|| 1).await;
+        let mut peer = Peer::new(ours, &guard);
+        let began = Instant::now();
+        let second = Duration::from_secs(1);
+        // Two requests at once, the beginning of a third, its rest later.
+        theirs.write_all(b"aabbc").await.unwrap();
+        peer.read(TIMEOUTS).await.unwrap();
+        tokio::time::advance(second).await;
+        theirs.write_all(b"cdd").await.unwrap();
+        peer.read_ahead().await.unwrap();
+        tokio::time::advance(second).await;
+        for (request, after) in [("aa", 0), ("bb", 0), ("cc", 1), ("dd", 1)] {
+            assert_eq!(peer.input.split_to(2), request);
+            assert_eq!(peer.arrived_at(), began + second * after);
+        }
+        theirs.write_all(b"e").await.unwrap();
+        peer.read(TIMEOUTS).await.unwrap();
+        assert_eq!(peer.input.split_to(1), "e");
+        assert_eq!(peer.arrived_at(), began + second * 2);
+    }
 
     #[tokio::test]
     async fn a_buffer_with_secrets_grows_and_keeps_what_was_read() {

@@ -54,9 +54,14 @@ pub struct Asked {
 impl Asked {
     /// Asks at this moment.
     pub fn now() -> Self {
+        Self::at(Instant::now())
+    }
+
+    /// Asks for a request whose last byte arrived at this time.
+    pub fn at(at: Instant) -> Self {
         Self {
             id: RequestId::next(),
-            at: Instant::now(),
+            at,
         }
     }
 
