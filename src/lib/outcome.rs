@@ -70,6 +70,8 @@ pub enum Effect {
     Nothing,
     /// Some of what it was to change.
     Part,
+    /// Some of it, and there is no knowing of the rest.
+    PartOrMore,
     /// There is no knowing.
     Unknown,
 }

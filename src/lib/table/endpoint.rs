@@ -182,7 +182,9 @@ impl Table for Endpoint {
             return Box::pin(self.login(request, asked, false)).await;
         }
         match (&request.kind, &self.limits) {
-            (Kind::Write(changes), _) => write(&self.operations, request, changes, asked).await,
+            (Kind::Write(changes), _) => {
+                write(self.name(), &self.operations, request, changes, asked).await
+            }
             (_, Some(limits)) => limits.answer(request, asked, &self.calls, false).await,
             (_, None) => self.calls.answer(request, asked).await,
         }

@@ -4,15 +4,18 @@
 //! those before it stay done, and the log says how many these are.
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::Asked;
 use super::operations::Operations;
 use crate::http::call::compose;
+use crate::observe::log::RequestId;
 use crate::outcome::{Effect, Failure, Outcome, Reason};
 use crate::request::{Request, Write};
 
-/// Writes what a request asks for.
+/// Writes what a request asks for, for the table of this name.
 pub async fn write(
+    table: &str,
     operations: &Operations,
     request: &Request,
     write: &Write,
@@ -23,7 +26,10 @@ pub async fn write(
         return Outcome::Done;
     }
     if let Some(commit) = &operations.commit {
-        return commit.ask(request, id, asked.until(commit)).await.outcome;
+        let mut begun = Begun::new(table, id, write.operations.len());
+        let outcome = commit.ask(request, id, asked.until(commit)).await.outcome;
+        begun.has_ended = true;
+        return outcome;
     }
     if write.expires > 0 {
         let detail = "the value expires, which only the sub-table commit can send";
@@ -40,15 +46,58 @@ pub async fn write(
             Err(outcome) => return outcome,
         }
     }
-    let all = calls.len();
-    for (done, (caller, call)) in calls.into_iter().enumerate() {
+    let mut begun = Begun::new(table, id, calls.len());
+    for (caller, call) in calls {
         let until = asked.until(caller);
-        let outcome = caller.make(call, None, id.part(done), until).await.outcome;
+        let part = id.part(begun.done);
+        let outcome = caller.make(call, None, part, until).await.outcome;
         if outcome != Outcome::Done {
-            return ended(outcome, done, all, until);
+            begun.has_ended = true;
+            return ended(outcome, begun.done, begun.all, until);
+        }
+        begun.done += 1;
+    }
+    begun.has_ended = true;
+    Outcome::Done
+}
+
+/// A transaction that has begun. Dropped before its end, as when its client goes away or the program
+/// stops, it has no outcome that would be logged.
+struct Begun<'t> {
+    table: &'t str,
+    id: RequestId,
+    done: usize,
+    all: usize,
+    has_ended: bool,
+}
+
+impl<'t> Begun<'t> {
+    fn new(table: &'t str, id: RequestId, all: usize) -> Self {
+        Self {
+            table,
+            id,
+            done: 0,
+            all,
+            has_ended: false,
         }
     }
-    Outcome::Done
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let (table, request_id) = (self.table, self.id.to_string());
+        warn!(
+            table,
+            request_id,
+            "{table}: a transaction was cut off: {} of {} operations are done, and others may \
+             have been done nevertheless",
+            self.done,
+            self.all
+        );
+    }
 }
 
 /// Returns the outcome of a transaction that ends with this outcome of an operation.
@@ -61,7 +110,7 @@ fn ended(outcome: Outcome, done: usize, all: usize, until: Instant) -> Outcome {
         let is_over = Instant::now() >= until;
         let effect = match failure.effect {
             Effect::Nothing if !is_over => Effect::Part,
-            _ => Effect::Unknown,
+            _ => Effect::PartOrMore,
         };
         let colon = if failure.detail.is_empty() { "" } else { ": " };
         let detail = format!(

@@ -113,10 +113,31 @@ async fn what_a_write_has_left_behind_is_not_lost_among_other_failures() {
             .filter(|line| line.contains(text))
             .count()
     };
-    assert_eq!(lines("backend answered 503"), 2, "{end:#?}");
-    assert_eq!(lines("1 of 2 operations are done"), 1, "{end:#?}");
+    assert_eq!(lines("backend answered 503"), 6, "{end:#?}");
+    assert_eq!(lines("1 of 2 operations are done"), 5, "{end:#?}");
     assert_eq!(lines("backend unreachable: "), 1, "{end:#?}");
     assert_eq!(lines("it may have been done nevertheless"), 1, "{end:#?}");
+}
+
+#[tokio::test]
+async fn a_transaction_that_a_stop_cuts_off_is_in_the_log() {
+    let backend = Backend::new(|request| match request.target.contains("hang") {
+        true => vec![Act::Hang],
+        false => status(200),
+    });
+    let config = format!(
+        "[server]\ndrain-timeout = \"100ms\"\n[dict.t]\ntarget = \"{0}\"\n\
+         set = {{ target = \"{0}{{/path*}}\", body = \"{{value}}\" }}\n",
+        backend.url("/s")
+    );
+    let program = Launch::dict().config(config).unix("dict").ready().await;
+    let mut peer = hello(&program).await;
+    let operations = "S1\tshared/a\tv\nS1\tshared/hang\tv\nS1\tshared/b\tv\n";
+    peer.send(format!("B1\t\n{operations}C1\n")).await;
+    backend.asked(2).await;
+    let end = program.stop().await;
+    let cut_off = "t: a transaction was cut off: 1 of 3 operations are done, and others may";
+    assert!(end.stderr.contains(cut_off), "{end:#?}");
 }
 
 #[tokio::test]

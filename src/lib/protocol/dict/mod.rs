@@ -130,7 +130,7 @@ fn put_commit(id: Id, outcome: &Outcome, line: &mut BytesMut) -> Result<(), Unsa
         }
         Outcome::Temporary(failure) | Outcome::Permanent(failure) => {
             let status = match failure.effect {
-                Effect::Unknown => b'W',
+                Effect::Unknown | Effect::PartOrMore => b'W',
                 Effect::Nothing | Effect::Part => b'F',
             };
             put_line(status, &[id, failure.reason.to_string().as_bytes()], line);
