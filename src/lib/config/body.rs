@@ -10,7 +10,7 @@ use super::file::{Entry, entries};
 use super::headers::HeaderText;
 use super::reader::Reader;
 use super::target::Target;
-use super::template::{SECRET_IN_A_URL, Template};
+use super::template::{SECRET_IN_A_URL, Template, Wanted};
 use super::values;
 use crate::protocol::facts::Content;
 
@@ -34,11 +34,11 @@ impl Parameters {
         }
     }
 
-    pub(super) fn carries(&self, value: &str) -> bool {
+    pub(super) fn carries(&self, wanted: Wanted<'_>) -> bool {
         match self {
             Self::None => false,
             Self::All => true,
-            Self::Each(pairs) => pairs.iter().any(|(_, text)| text.carries(value)),
+            Self::Each(pairs) => pairs.iter().any(|(_, text)| text.carries(wanted)),
         }
     }
 }
@@ -67,12 +67,12 @@ impl Body {
     }
 
     /// Returns whether the body has a value of the request.
-    pub(super) fn carries(&self, value: &str) -> bool {
+    pub(super) fn carries(&self, wanted: Wanted<'_>) -> bool {
         match self {
             Self::None => false,
-            Self::Form(form) => form.carries(value),
-            Self::Json(json) => json.carries(value),
-            Self::Value(name) => *name == value,
+            Self::Form(form) => form.carries(wanted),
+            Self::Json(json) => json.carries(wanted),
+            Self::Value(name) => *name == wanted.value,
         }
     }
 }
@@ -105,13 +105,13 @@ impl Json {
         }
     }
 
-    fn carries(&self, value: &str) -> bool {
+    fn carries(&self, wanted: Wanted<'_>) -> bool {
         match self {
             Self::Flag(_) | Self::Number(_) => false,
-            Self::Text(text) => text.carries(value),
+            Self::Text(text) => text.carries(wanted),
             Self::All => true,
-            Self::List(list) => list.iter().any(|json| json.carries(value)),
-            Self::Object(members) => members.iter().any(|(_, json)| json.carries(value)),
+            Self::List(list) => list.iter().any(|json| json.carries(wanted)),
+            Self::Object(members) => members.iter().any(|(_, json)| json.carries(wanted)),
         }
     }
 
@@ -168,12 +168,13 @@ pub(super) fn carries(
     query: &Parameters,
     body: &Body,
     headers: &[(HeaderName, HeaderText)],
-    value: &str,
+    wanted: Wanted<'_>,
 ) -> bool {
-    let is_in = |text: &HeaderText| matches!(text, HeaderText::Filled(text) if text.carries(value));
-    !targets.is_empty() && targets.iter().all(|target| target.carries(value))
-        || query.carries(value)
-        || body.carries(value)
+    let is_in =
+        |text: &HeaderText| matches!(text, HeaderText::Filled(text) if text.carries(wanted));
+    !targets.is_empty() && targets.iter().all(|target| target.carries(wanted))
+        || query.carries(wanted)
+        || body.carries(wanted)
         || headers.iter().any(|(_, text)| is_in(text))
 }
 

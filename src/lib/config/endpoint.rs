@@ -21,6 +21,7 @@ use super::resilience::{self, Breaker, Cache};
 use super::response::{self, Response, ResponseRules};
 use super::secret::{HeaderSecret, SecretPolicy};
 use super::target::{self, Target};
+use super::template::{Template, Wanted};
 use super::transport::{self, Transport};
 use super::{actions, login, values};
 use crate::protocol::Facts;
@@ -134,6 +135,7 @@ pub(super) fn read(
         warn_of_any_200(reader, &endpoint.response_rules);
         if reader.facts().has_logins() {
             report_without_secret(reader, &endpoint);
+            report_without_name(reader, &endpoint);
         } else if !endpoint.varies() {
             report_constant(reader, &endpoint.method);
         }
@@ -193,7 +195,17 @@ impl Endpoint {
 
     /// Returns whether the call has a value of the request.
     pub fn carries(&self, value: &str) -> bool {
-        body::carries(&self.targets, &self.query, &self.body, &self.headers, value)
+        self.carries_wanted(Wanted::value(value))
+    }
+
+    fn carries_wanted(&self, wanted: Wanted<'_>) -> bool {
+        body::carries(
+            &self.targets,
+            &self.query,
+            &self.body,
+            &self.headers,
+            wanted,
+        )
     }
 
     /// Returns the endpoint of a sub-table, which has a request of its own and everything else of
@@ -244,13 +256,26 @@ impl Endpoint {
             || self.headers.iter().any(is_own_credential)
     }
 
-    /// Returns whether a call of a login has the secret of this name in it.
-    fn carries_secret(&self, secret: &str) -> bool {
+    /// Returns whether a call of a login with the secret of this name has this value in it.
+    fn carries_beside(&self, value: &str, secret: &str) -> bool {
+        let wanted = |value| Wanted {
+            value,
+            secret: Some(secret),
+        };
         let in_credential = match &self.credential {
-            Some(Credential::Login { password, .. }) => password.carries(secret),
+            // It is left out as a whole where it is about another secret.
+            Some(Credential::Login { user, password }) => {
+                let has_it = |text: &Template| text.carries(wanted(value));
+                password.carries(wanted(secret)) && (has_it(user) || has_it(password))
+            }
             _ => false,
         };
-        in_credential || self.carries(secret)
+        in_credential || self.carries_wanted(wanted(value))
+    }
+
+    /// Returns whether a call of a login has the secret of this name in it.
+    fn carries_secret(&self, secret: &str) -> bool {
+        self.carries_beside(secret, secret)
     }
 }
 
@@ -265,7 +290,9 @@ fn complete_logins(reader: &Reader<'_, '_>, endpoint: &mut Endpoint) {
     let mut secrets: Vec<_> = mechanisms.map(|mechanism| mechanism.secret()).collect();
     secrets.sort_unstable();
     secrets.dedup();
-    let carries_any = secrets.iter().any(|secret| endpoint.carries_secret(secret));
+    let carries_any = secrets
+        .iter()
+        .any(|secret| endpoint.carries(secret) || endpoint.carries_secret(secret));
     if !carries_any && endpoint.body == Body::None && body::has_body(&endpoint.method) {
         endpoint.body = login::default_body(reader, &secrets);
     }
@@ -296,6 +323,33 @@ fn report_without_secret(reader: &mut Reader<'_, '_>, endpoint: &Endpoint) {
     let text = format!(
         "the call for {name} does not carry the {secret}; write {{{secret}}} in json, form, \
          headers or basic-auth"
+    );
+    reader.error(span, &path, text);
+}
+
+/// Reports a call that does not say whose login it is: the password or the token of one user would
+/// be taken for that of another.
+fn report_without_name(reader: &mut Reader<'_, '_>, endpoint: &Endpoint) {
+    let login = endpoint.response_rules.login.as_ref();
+    let (Some(key), None) = (
+        reader.facts().key,
+        login.and_then(|login| login.user.as_ref()),
+    ) else {
+        return;
+    };
+    let mut mechanisms = endpoint.logins.mechanisms.iter();
+    let mechanism = mechanisms.find(|mechanism| {
+        let secret = mechanism.secret();
+        endpoint.carries_secret(secret) && !endpoint.carries_beside(key, secret)
+    });
+    let Some(mechanism) = mechanism else {
+        return;
+    };
+    let (name, secret) = (mechanism.name(), mechanism.secret());
+    let (span, path) = reader.place();
+    let text = format!(
+        "the call for {name} does not carry the {key}, so that the {secret} of any user would be \
+         good for every name; write {{{key}}} in it, or user for the name in the answer"
     );
     reader.error(span, &path, text);
 }

@@ -14,6 +14,7 @@ use super::problem::Report;
 use super::reader::Reader;
 use super::secret::SecretPolicy;
 use super::target::{self, Target};
+use super::template::Wanted;
 use super::values;
 use crate::protocol::facts::{Content, Operation};
 
@@ -167,7 +168,10 @@ fn replaced_headers(section: &Section<'_>) -> Vec<HeaderName> {
 /// Reports a call that does not carry what it is for.
 fn report_missing(own: &Own, (span, path): (Range<usize>, String), report: &mut Report) {
     let call = own.of.call;
-    let carries = |name| body::carries(&own.targets, &own.query, &own.body, &own.headers, name);
+    let carries = |name| {
+        let wanted = Wanted::value(name);
+        body::carries(&own.targets, &own.query, &own.body, &own.headers, wanted)
+    };
     let text = if call.has_whole_json {
         let has_all = matches!(&own.body, Body::Json(json) if json.has_all());
         if has_all {

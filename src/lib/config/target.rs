@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::Reader;
-use super::template::{Part, SECRET_IN_A_URL, Template, Vocabulary};
+use super::template::{Part, SECRET_IN_A_URL, Template, Vocabulary, Wanted};
 use crate::protocol::facts::Expansion;
 
 /// A URL with placeholders in its path and query.
@@ -48,11 +48,11 @@ impl Segment {
         }
     }
 
-    fn carries(&self, value: &str) -> bool {
+    fn carries(&self, wanted: Wanted<'_>) -> bool {
         match self {
-            Self::Text(template) => template.carries(value),
+            Self::Text(template) => template.carries(wanted),
             Self::Expansion(_, Expansion::Segments(name) | Expansion::Needed(name)) => {
-                *name == value
+                *name == wanted.value
             }
         }
     }
@@ -148,12 +148,12 @@ impl Target {
     }
 
     /// Returns whether the URL has a value of the request.
-    pub(super) fn carries(&self, value: &str) -> bool {
+    pub(super) fn carries(&self, wanted: Wanted<'_>) -> bool {
         let in_query = self
             .query
             .as_ref()
-            .is_some_and(|query| query.carries(value));
-        in_query || self.segments.iter().any(|segment| segment.carries(value))
+            .is_some_and(|query| query.carries(wanted));
+        in_query || self.segments.iter().any(|segment| segment.carries(wanted))
     }
 
     /// Returns whether the URL differs between requests of one table.

@@ -53,6 +53,23 @@ pub enum Placeholder {
 pub(super) const SECRET_IN_A_URL: &str = "would put a password or a token into a URL, which servers and proxies log; write it in json, \
      form, headers or basic-auth";
 
+/// A value of the request that a call has to carry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'w> {
+    /// Its name.
+    pub value: &'w str,
+    /// The secret of the request, if it has one. A text with another secret is left out of the call.
+    pub secret: Option<&'w str>,
+}
+
+impl<'w> Wanted<'w> {
+    /// A value of any request.
+    pub(super) fn value(value: &'w str) -> Self {
+        let secret = None;
+        Self { value, secret }
+    }
+}
+
 /// Which placeholders a text may have.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vocabulary<'v> {
@@ -204,13 +221,21 @@ impl Template {
     }
 
     /// Returns whether the text has a value of the request, or a part of it.
-    pub(super) fn carries(&self, value: &str) -> bool {
-        self.parts.iter().any(|part| match part {
+    pub(super) fn carries(&self, wanted: Wanted<'_>) -> bool {
+        let mut secrets = self.parts.iter().filter_map(|part| match part {
+            Part::Placeholder(Placeholder::Secret(name)) => Some(name),
+            _ => None,
+        });
+        let is_left_out = wanted
+            .secret
+            .is_some_and(|secret| secrets.any(|other| *other != secret));
+        let has_it = self.parts.iter().any(|part| match part {
             Part::Placeholder(
                 Placeholder::Value(name) | Placeholder::Part(name, _) | Placeholder::Secret(name),
-            ) => name == value,
+            ) => name == wanted.value,
             Part::Placeholder(_) | Part::Literal(_) => false,
-        })
+        });
+        has_it && !is_left_out
     }
 
     /// Returns whether the text has a placeholder.

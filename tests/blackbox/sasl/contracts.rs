@@ -167,9 +167,9 @@ async fn logins_of_nginx() {
 fn basic(request: &Request) -> Script {
     let right = format!("Basic {}", BASE64.encode(format!("{JOE}:{PASSWORD}")));
     if request.header("authorization") == Some(&right) {
-        json("{\"login\":\"joe\"}")
+        response(200, &[("X-Api", "1")], "{\"login\":\"joe\"}")
     } else {
-        typed(401, "application/json", "{\"message\":\"Bad credentials\"}")
+        response(401, &[("X-Api", "1")], "Unauthorized")
     }
 }
 

@@ -125,9 +125,9 @@ async fn nothing_that_is_written_has_a_secret_in_it() {
     for carrier in [
         "",
         "form = { u = \"{username}\", p = \"{password}\", t = \"{token}\" }",
-        "method = \"GET\"\nheaders = { A = \"{password}\", B = \"{token}\" }",
+        "method = \"GET\"\nheaders = { A = \"{password}\", B = \"{token}\", N = \"{username}\" }",
         "basic-auth = { user = \"{username}\", password = \"{password}\" }\n\
-         headers = { X-Token = \"Bearer {token}\" }",
+         headers = { X-Token = \"Bearer {token}\", X-Name = \"{username}\" }",
         "cache = { ttl = \"1h\" }\ncompression = \"both\"",
     ] {
         for (number, (outcome, backend)) in bodies.iter().enumerate() {
