@@ -630,8 +630,8 @@ fn no_debug_shows_a_password() {
     assert_eq!(request.secret("password").expect("one").expose(), "hunter2");
     for keys in [
         "target = \"http://h/{username}\"",
-        "target = \"http://h\"\nform = { p = \"{password}\" }",
-        "target = \"http://h\"\nmethod = \"GET\"\nheaders = { X = \"{password}\" }",
+        "target = \"http://h/{username}\"\nform = { p = \"{password}\" }",
+        "target = \"http://h/{username}\"\nmethod = \"GET\"\nheaders = { X = \"{password}\" }",
         "target = \"http://h\"\nmethod = \"GET\"\n\
          basic-auth = { user = \"{username}\", password = \"{password}\" }",
     ] {
