@@ -569,6 +569,10 @@ fn an_api_that_goes_and_comes_back_under_load_is_never_not_found(system: System)
         lab.backend_says("kv", well);
         lab.sh("systemctl start lab-backend");
     }
+    lab.backend_says("kv", &format!("slow\n{well}"));
+    comes("get 0 v");
+    comes("set 0");
+    lab.backend_says("kv", well);
     comes("get 0 v");
     comes("set 0");
     lab.write("/tmp/over", "");

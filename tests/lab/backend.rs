@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
+use std::time::Duration;
 use std::{env, fs, thread};
 
 /// Its unit.
@@ -50,6 +51,12 @@ fn converse(stream: TcpStream) -> io::Result<()> {
             Ok(("hang", _)) => loop {
                 thread::park();
             },
+            // Late, and still in time.
+            Ok(("slow", rest)) => {
+                thread::sleep(Duration::from_millis(500));
+                let (head, body) = rest.split_once('\n').unwrap_or((rest, ""));
+                (head.to_owned(), body.to_owned())
+            }
             Ok(("raw", bytes)) => return writer.write_all(bytes.as_bytes()),
             // Waits for a writer, as the folder of this name does.
             Ok(("wait", _)) => {
