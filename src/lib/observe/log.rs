@@ -20,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::observe::metrics::{Meter, Metrics};
+use crate::observe::throttle::{WARN_EVERY, left_behind};
 use crate::outcome::{Effect, Failure, Outcome, Reason};
 use crate::protocol::Facts;
 use crate::request::{Kind, Request};
@@ -176,9 +177,6 @@ struct LastWarning {
 /// The table of a request that reaches none.
 const NO_TABLE: &str = "-";
 
-/// The interval in which the same warning is logged once.
-pub const WARN_EVERY: Duration = Duration::from_secs(10);
-
 impl Recorder {
     /// Makes a recorder that also counts the requests.
     pub fn new(metrics: &Metrics) -> Self {
@@ -223,7 +221,7 @@ impl Recorder {
         // Each of these has left something behind that nobody else tells. They are few: a backend
         // that is down fails at the first operation.
         if matches!(failure.effect, Effect::Part | Effect::PartOrMore) {
-            return Some(0);
+            return left_behind();
         }
         let now = Instant::now();
         let mut warnings = self.warnings.lock();

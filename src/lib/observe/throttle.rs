@@ -1,11 +1,25 @@
 //! How many lines of one kind go into the log, so that no sender can fill it.
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::log::WARN_EVERY;
 use crate::sync::Mutex;
+
+/// The interval in which the same warning is logged once.
+pub const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// The lines about what writes have left behind. A client that goes away in the middle, again and
+/// again, must not fill the log.
+static LEFT_BEHIND: LazyLock<Throttle> = LazyLock::new(|| Throttle::new(10));
+
+/// Returns how many lines about what a write has left behind were suppressed before this one, or
+/// nothing to suppress this one.
+pub fn left_behind() -> Option<u64> {
+    LEFT_BEHIND.pass()
+}
 
 /// Lets a number of lines through in any ten seconds, and counts the others.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use super::connections::{ConnectionGuard, Connections};
 use super::peer::End;
 use super::socket::{Listener, Stream};
 use super::workers::Workers;
-use crate::observe::log::WARN_EVERY;
+use crate::observe::throttle::WARN_EVERY;
 
 /// What the sockets of one kind share.
 #[derive(Clone, Debug)]

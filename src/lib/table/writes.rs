@@ -10,6 +10,7 @@ use super::Asked;
 use super::operations::Operations;
 use crate::http::call::compose;
 use crate::observe::log::RequestId;
+use crate::observe::throttle::left_behind;
 use crate::outcome::{Effect, Failure, Outcome, Reason};
 use crate::request::{Request, Write};
 
@@ -88,12 +89,19 @@ impl Drop for Begun<'_> {
         if self.has_ended {
             return;
         }
+        let Some(suppressed) = left_behind() else {
+            return;
+        };
+        let others = match suppressed {
+            0 => String::new(),
+            n => format!(" ({n} more like this)"),
+        };
         let (table, request_id) = (self.table, self.id.to_string());
         warn!(
             table,
             request_id,
             "{table}: a transaction was cut off: {} of {} operations are done, and others may \
-             have been done nevertheless",
+             have been done nevertheless{others}",
             self.done,
             self.all
         );
