@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-use postgate::observe::metrics::{CacheState, Metrics, State};
+use postgate::observe::metrics::Metrics;
+use postgate::observe::state::{CacheState, State};
 use postgate::outcome::{Outcome, Reason};
 use postgate::protocol::Protocol as _;
 use postgate::protocol::socketmap::Socketmap;

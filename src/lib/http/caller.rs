@@ -16,7 +16,7 @@ use super::shown::Shown;
 use super::targets::Targets;
 use crate::config;
 use crate::observe::log::RequestId;
-use crate::observe::metrics::Meter;
+use crate::observe::meter::Meter;
 use crate::observe::verbose;
 use crate::outcome::{Outcome, Reason};
 use crate::request::Request;

@@ -19,7 +19,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::observe::metrics::{Meter, Metrics};
+use crate::observe::meter::Meter;
+use crate::observe::metrics::Metrics;
 use crate::observe::throttle::{WARN_EVERY, left_behind};
 use crate::outcome::{Effect, Failure, Outcome, Reason};
 use crate::protocol::Facts;

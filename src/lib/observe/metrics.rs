@@ -3,15 +3,14 @@
 //! Labels are names from the configuration or words of this crate. Text from outside is never one:
 //! any client could make as many series as it likes.
 
-use std::sync::OnceLock;
-use std::time::Duration;
-
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::meter::{BUCKETS, ByTable, LimitMeter, Meter, StoreMeter};
+use super::state::State;
 use crate::outcome::Outcome;
 use crate::protocol::Facts;
 
@@ -31,41 +30,6 @@ pub struct Metrics {
     reloaded_at: Gauge,
 }
 
-/// The histogram of the questions to the store.
-#[derive(Clone, Debug)]
-pub struct StoreMeter(Histogram);
-
-impl StoreMeter {
-    /// Counts a question to the store.
-    pub fn question(&self, duration: Duration) {
-        self.0.observe(duration.as_secs_f64());
-    }
-}
-
-/// The counters of the decisions of one limit, by their result.
-#[derive(Clone, Debug)]
-pub struct LimitMeter {
-    /// There was room.
-    pub passed: IntCounter,
-    /// There was none.
-    pub exceeded: IntCounter,
-    /// The account is not counted.
-    pub exempt: IntCounter,
-    /// The numbers of the account are unknown.
-    pub uncounted: IntCounter,
-}
-
-/// The counters of requests and calls, with the table as their first label.
-#[derive(Clone, Debug)]
-struct ByTable {
-    requests: IntCounterVec,
-    request_duration: HistogramVec,
-    backend_calls: IntCounterVec,
-    backend_duration: HistogramVec,
-    cache_answers: IntCounterVec,
-    limit_decisions: IntCounterVec,
-}
-
 /// The metrics that are set when the page is asked for.
 #[derive(Clone, Debug)]
 struct Gauges {
@@ -75,101 +39,6 @@ struct Gauges {
     target_up: IntGaugeVec,
     store_up: IntGaugeVec,
 }
-
-/// The counters of one table.
-#[derive(Debug)]
-pub struct Meter {
-    table: String,
-    program: &'static Facts,
-    by_table: ByTable,
-    requests: Series<{ Outcome::NAMES.len() }>,
-    calls: Series<{ CLASSES.len() }>,
-}
-
-/// A counter and a histogram for each value of a label, looked up once: the lookup takes a lock and
-/// costs more than counting.
-#[derive(Debug)]
-struct Series<const N: usize>([OnceLock<(IntCounter, Histogram)>; N]);
-
-/// The values of the label `status`; "none" stands for a call without an answer.
-const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
-
-impl Meter {
-    /// Counts a request.
-    pub fn request(&self, outcome: &Outcome, duration: Duration) {
-        let (metrics, at) = (&self.by_table, outcome.number());
-        self.requests.observe(at, duration, || {
-            let labels = [self.table.as_str(), self.program.outcomes[at]];
-            (
-                metrics.requests.with_label_values(&labels),
-                metrics.request_duration.with_label_values(&labels),
-            )
-        });
-    }
-
-    /// Counts a call, by the status of its answer if it has one.
-    pub fn call(&self, status: Option<u16>, duration: Duration) {
-        let at = status.map_or(0, |status| usize::from(status / 100).clamp(1, 5));
-        let metrics = &self.by_table;
-        self.calls.observe(at, duration, || {
-            let labels = [self.table.as_str(), CLASSES[at]];
-            (
-                metrics.backend_calls.with_label_values(&labels),
-                metrics.backend_duration.with_label_values(&labels),
-            )
-        });
-    }
-}
-
-impl<const N: usize> Series<N> {
-    fn new() -> Self {
-        Self([const { OnceLock::new() }; N])
-    }
-
-    fn observe(
-        &self,
-        at: usize,
-        duration: Duration,
-        look_up: impl FnOnce() -> (IntCounter, Histogram),
-    ) {
-        let (counter, durations) = self.0[at].get_or_init(look_up);
-        counter.inc();
-        durations.observe(duration.as_secs_f64());
-    }
-}
-
-/// The state of one table at this moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
-    /// The name of the table.
-    pub table: String,
-    /// Calls in flight.
-    pub in_flight: usize,
-    /// The state of its cache, if it has one.
-    pub cache: Option<CacheState>,
-    /// The name of each target, and whether it is up.
-    pub targets: Vec<(String, bool)>,
-}
-
-/// The state of a cache at this moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheState {
-    /// Cached answers.
-    pub entries: usize,
-    /// Requests answered from the cache.
-    pub hits: u64,
-    /// Requests that made a call or joined one.
-    pub misses: u64,
-    /// Requests answered from the cache of all hosts.
-    pub shared: u64,
-    /// Requests answered with a stale entry in place of a failure.
-    pub stale: u64,
-}
-
-/// Bucket bounds in seconds.
-const BUCKETS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0,
-];
 
 impl Metrics {
     /// Makes the metrics of a program. Fails only if two of them have the same name.
@@ -232,13 +101,7 @@ impl Metrics {
             }
             self.by_table.requests.with_label_values(&[table, outcome]);
         }
-        Meter {
-            table: table.to_owned(),
-            program: self.program,
-            by_table: self.by_table.clone(),
-            requests: Series::new(),
-            calls: Series::new(),
-        }
+        Meter::new(table, self.program, &self.by_table)
     }
 
     /// Returns the counters of a limit of a table, which are there with 0 from now on.
@@ -255,7 +118,7 @@ impl Metrics {
 
     /// Returns the histogram of a store. A program without limits has none.
     pub fn store_meter(&self) -> StoreMeter {
-        StoreMeter(self.store_duration.with_label_values::<&str>(&[]))
+        StoreMeter::new(self.store_duration.with_label_values::<&str>(&[]))
     }
 
     /// Counts a reload.

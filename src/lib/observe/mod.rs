@@ -2,7 +2,9 @@
 
 pub mod changes;
 pub mod log;
+pub mod meter;
 pub mod metrics;
+pub mod state;
 pub mod status;
 pub mod throttle;
 pub mod verbose;

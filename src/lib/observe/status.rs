@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::metrics::{Metrics, State};
+use super::metrics::Metrics;
+use super::state::State;
 
 /// What the pages show.
 #[derive(Clone)]

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::config;
 use crate::limits::memory::Memory;
 use crate::limits::{Decision, Mode, Question, Usage};
-use crate::observe::metrics::StoreMeter;
+use crate::observe::meter::StoreMeter;
 use crate::sync::Mutex;
 use clock::now_ms;
 use emptied::Emptied;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::http::freshness::{Fetched, Lifetime};
-use crate::observe::metrics::CacheState;
+use crate::observe::state::CacheState;
 use crate::outcome::Outcome;
 use crate::request::Request;
 use crate::sync::Mutex;

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::http::caller::Caller;
 use crate::observe::log::RequestId;
-use crate::observe::metrics::Meter;
+use crate::observe::meter::Meter;
 use crate::outcome::{Outcome, Reason, Row};
 use crate::request::Request;
 use crate::serve::peer::Timeouts;
