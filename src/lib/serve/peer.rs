@@ -220,7 +220,7 @@ where
             // A buffer that grows by itself leaves a copy behind.
             let mut larger = BytesMut::with_capacity(self.input.len().saturating_add(READ));
             larger.extend_from_slice(&self.input);
-            self.input.as_mut().zeroize();
+            self.empty_input();
             self.input = larger;
         }
     }
@@ -272,11 +272,13 @@ where
     pub async fn linger(&mut self) {
         const LONGEST: Duration = Duration::from_secs(1);
         const MOST: usize = 256 * 1024;
+        // Before the peer learns that it is over.
+        self.empty_input();
         let drop_the_rest = async {
             self.stream.shutdown().await?;
             let mut dropped = 0;
             while dropped < MOST {
-                self.input.clear();
+                self.empty_input();
                 self.input.reserve(READ);
                 match self.stream.read_buf(&mut self.input).await? {
                     0 => break,
@@ -287,6 +289,18 @@ where
         };
         // The connection is over either way.
         let _ = timeout(LONGEST, drop_the_rest).await;
+    }
+}
+
+impl<S> Peer<'_, S> {
+    /// Drops the input. Of secrets nothing stays, not even behind its end: a buffer that was emptied
+    /// before may have had more.
+    fn empty_input(&mut self) {
+        if self.has_secrets {
+            self.input.as_mut().zeroize();
+            self.input.spare_capacity_mut().zeroize();
+        }
+        self.input.clear();
     }
 }
 
@@ -301,9 +315,7 @@ impl<S> fmt::Debug for Peer<'_, S> {
 
 impl<S> Drop for Peer<'_, S> {
     fn drop(&mut self) {
-        if self.has_secrets {
-            self.input.as_mut().zeroize();
-        }
+        self.empty_input();
     }
 }
 

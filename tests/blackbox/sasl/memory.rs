@@ -74,6 +74,71 @@ async fn log_in(program: &Program) {
     }
 }
 
+/// The line of a login whose password has so many bytes and is in no other, without its end, and
+/// how its base64 can be recognised.
+fn plant(number: usize, length: usize) -> (String, Vec<Vec<u8>>) {
+    let piece = |at: usize| format!("{number:03}.{at:05}.");
+    let password: String = (0..length / 10).map(piece).collect();
+    let base64 = BASE64.encode(super::plain(JOE, &password));
+    let traces = (40..base64.len().saturating_sub(24)).step_by(1_000);
+    let traces = traces.map(|at| base64.as_bytes()[at..at + 24].to_vec());
+    (
+        format!("AUTH\t1\tPLAIN\tservice=smtp\tresp={base64}"),
+        traces.collect(),
+    )
+}
+
+#[tokio::test]
+async fn no_line_leaves_a_password_behind_however_it_ends() {
+    /// The longest line has 16,384 bytes.
+    const LENGTHS: [usize; 6] = [60, 500, 3_000, 8_000, 20_000, 60_000];
+    if !may_look() {
+        return;
+    }
+    let backend = Backend::always(status(401));
+    let program = super::serve(table(&backend.url("/login"), "")).await;
+    let mut open = Vec::new();
+    let mut planted = Vec::new();
+    for length in LENGTHS {
+        // A login; one after a line that is refused, and one that comes later than that; and one
+        // without its end.
+        for (before, later, end) in [
+            ("", "", "\n"),
+            ("X\n", "", "\n"),
+            ("X\n", "X", "\n"),
+            ("", "", ""),
+        ] {
+            for stays_open in [true, false] {
+                let (login, traces) = plant(planted.len(), length);
+                let sent = format!("{before}{login}{end}");
+                planted.push((before, later, end, length, stays_open, traces));
+                let mut smtpd = Smtpd::connect(&program).await;
+                if later.is_empty() {
+                    smtpd.peer.send_what_it_takes(sent).await;
+                } else {
+                    smtpd.peer.send(before).await;
+                    smtpd.peer.everything().await;
+                    smtpd.peer.send_what_it_takes(format!("{login}{end}")).await;
+                }
+                if end.is_empty() && length < 10_000 {
+                    smtpd.peer.finish().await;
+                }
+                // A reply, or the end of the connection.
+                let _ = super::line(&mut smtpd.peer).await;
+                if stays_open {
+                    open.push(smtpd);
+                }
+            }
+        }
+    }
+    planted.retain(|(.., traces)| traces.iter().any(|trace| program.has_in_memory(trace)));
+    let left: Vec<_> = planted
+        .into_iter()
+        .map(|(before, later, end, length, is_open, _)| (before, later, end, length, is_open))
+        .collect();
+    assert_eq!(left, []);
+}
+
 #[tokio::test]
 async fn a_body_leaves_no_password_behind() {
     if !may_look() {
