@@ -85,6 +85,7 @@ struct Seen {
     dry_runs: usize,
     never_fits: usize,
     uses: usize,
+    released: usize,
 }
 
 impl Seen {
@@ -101,6 +102,7 @@ impl Seen {
             dry_runs,
             never_fits,
             uses,
+            released,
             ..
         } = *self;
         let all = [
@@ -112,6 +114,7 @@ impl Seen {
             dry_runs,
             never_fits,
             uses,
+            released,
         ];
         assert!(all.iter().all(|count| *count > 100), "{self:?}");
     }
@@ -125,6 +128,7 @@ async fn play(server: &Server, mut rng: Rng, seed: u64, seen: &mut Seen) {
     let scale = *rng.choice(&[1, 1, 1, 1_000_000, 1 << 45]).expect("one");
     let step = *rng.choice(&[100, 20_000, 3_000_000]).expect("one");
     let mut question = next_question(&mut rng, scale);
+    let mut reserved: Vec<(Question, u64)> = Vec::new();
     for number in 0..200 {
         now = match rng.u8(..40) {
             0 => now - rng.u64(..step * 20),
@@ -138,6 +142,14 @@ async fn play(server: &Server, mut rng: Rng, seed: u64, seen: &mut Seen) {
         if rng.u8(..5) > 0 {
             question = next_question(&mut rng, scale);
         }
+        if !reserved.is_empty() && rng.u8(..8) == 0 {
+            let (mut given_back, at) = reserved.swap_remove(rng.usize(..reserved.len()));
+            given_back.mode = Mode::Release(at);
+            let wanted = memory.decide(&given_back, now);
+            let found = clocked.decide(&given_back, now).await;
+            assert_eq!(found, Ok(wanted), "seed {seed}, {number}: {given_back:?}");
+            seen.released += 1;
+        }
         let wanted = memory.decide(&question, now);
         let found = clocked.decide(&question, now).await;
         assert_eq!(
@@ -145,6 +157,9 @@ async fn play(server: &Server, mut rng: Rng, seed: u64, seen: &mut Seen) {
             Ok(wanted.clone()),
             "seed {seed}, {number}: {question:?} at {now}"
         );
+        if question.mode == Mode::Reserve && wanted.refusal.is_none() {
+            reserved.push((question.clone(), now));
+        }
         seen.dry_runs += wanted
             .parts
             .iter()
@@ -206,7 +221,7 @@ fn next_question(rng: &mut Rng, scale: u64) -> Question {
         mode: match rng.u8(..12) {
             0 => Mode::Peek,
             1 => Mode::Check,
-            2 => Mode::Charge,
+            2..4 => Mode::Reserve,
             _ => Mode::Decide,
         },
     }

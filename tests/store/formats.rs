@@ -147,7 +147,13 @@ fn a_damaged_state_is_none_or_one_that_can_be_used() {
             id: "m".to_owned(),
             repeat: rng.bool().then(|| any(&mut rng).into()),
         });
-        for mode in [Mode::Peek, Mode::Check, Mode::Decide, Mode::Charge] {
+        for mode in [
+            Mode::Peek,
+            Mode::Check,
+            Mode::Decide,
+            Mode::Reserve,
+            Mode::Release(now),
+        ] {
             question.mode = mode;
             let Ok(_) = decide(&mut states, &question, now);
         }

@@ -112,6 +112,23 @@ impl Model {
         sent.is_some_and(|sent| sent.may_be_gone && now.saturating_sub(sent.seen) <= millis(HOUR))
     }
 
+    /// Units that were reserved at this time are given back.
+    pub(crate) fn release(&mut self, question: &Question, at: u64, decision: &Decision) {
+        assert_eq!(decision.refusal, None);
+        assert!(decision.parts.iter().all(Result::is_ok));
+        for part in &question.parts {
+            let key = (part.limit.to_string(), part.account.clone());
+            let windows = self.counts.entry(key).or_default();
+            for rate in &part.rates {
+                let count = windows.entry(millis(rate.window)).or_default();
+                let is_it = |c: &Charged| c.early == at && part.units == Units::Add(c.units);
+                if let Some(found) = count.charged.iter().position(is_it) {
+                    count.charged.remove(found);
+                }
+            }
+        }
+    }
+
     pub(crate) fn reset(&mut self, account: &str) {
         self.counts.retain(|(_, of), _| of != account);
     }
@@ -135,7 +152,7 @@ impl Model {
     /// Checks an answer, and enters what it means.
     pub(crate) fn check(&mut self, question: &Question, now: u64, decision: &Decision) {
         self.pass_time(now);
-        let is_charging = matches!(question.mode, Mode::Decide | Mode::Charge);
+        let is_charging = matches!(question.mode, Mode::Decide | Mode::Reserve);
         let mut forgotten = None;
         if let Some(message) = &question.message {
             let sent = self.messages.get(&message.id);
@@ -159,7 +176,6 @@ impl Model {
             .collect::<Vec<_>>()
             .into_iter()
             .position(|speaks| speaks);
-        let speaks = speaks.filter(|_| question.mode != Mode::Charge);
         let expected = speaks.map(|at| (at, decision.parts[at].expect_err("a refusal")));
         assert_eq!(decision.refusal, expected);
         for (part, result) in question.parts.iter().zip(&decision.parts) {
@@ -220,8 +236,13 @@ impl Model {
         for (window, count) in &mut *windows {
             count.touch(*window, now, false);
         }
-        let is_news = check_result(windows, part, now, pays, result, question.mode);
-        let is_charging = matches!(question.mode, Mode::Decide | Mode::Charge);
+        let is_noted = match question.mode {
+            Mode::Peek | Mode::Release(_) => false,
+            Mode::Reserve => !is_refused,
+            Mode::Check | Mode::Decide => true,
+        };
+        let is_news = check_result(windows, part, now, pays, result, is_noted);
+        let is_charging = matches!(question.mode, Mode::Decide | Mode::Reserve);
         let is_charged = is_charging && (!is_refused || part.charges_refused);
         if is_news || (is_charged && pays > 0) {
             for (window, count) in &mut *windows {
@@ -272,7 +293,7 @@ fn check_result(
     now: u64,
     pays: u64,
     result: Result<(), Exceeded>,
-    mode: Mode,
+    is_noted: bool,
 ) -> bool {
     let limited = part.rates.iter().filter_map(|rate| {
         let most = rate.most?;
@@ -318,7 +339,7 @@ fn check_result(
     match count.news {
         Some((at, false)) if is_old(at) => assert!(!exceeded.is_news, "old: {exceeded:?}"),
         Some((at, true)) if is_old(at) => {}
-        _ => assert_eq!(exceeded.is_news, mode != Mode::Peek, "{exceeded:?}"),
+        _ => assert_eq!(exceeded.is_news, is_noted, "{exceeded:?}"),
     }
     if exceeded.is_news {
         count.news = Some((now, false));

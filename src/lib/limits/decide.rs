@@ -16,7 +16,7 @@ pub trait Ledger {
     /// Returns the state of an account of a limit; by default an empty one.
     fn account(&mut self, key: &AccountKey<'_>) -> Result<Account, Self::Error>;
 
-    /// Replaces the state of an account.
+    /// Replaces the state of an account. One without windows need not be kept.
     fn set_account(&mut self, key: &AccountKey<'_>, account: &Account) -> Result<(), Self::Error>;
 
     /// Returns the state of a message, if it is known.
@@ -168,14 +168,17 @@ pub fn decide<L: Ledger>(
     now_ms: u64,
 ) -> Result<Decision, L::Error> {
     let table = &*question.table;
+    if let Mode::Release(at_ms) = question.mode {
+        return release(ledger, question, at_ms, now_ms);
+    }
     let mut known = match &question.message {
         Some(message) => ledger.message(table, &message.id)?,
         None => None,
     };
     known.take_if(|known| !is_known(known, now_ms));
-    let is_charging = matches!(question.mode, Mode::Decide | Mode::Charge);
+    let is_charging = matches!(question.mode, Mode::Decide | Mode::Reserve);
     if let (Some(known), Some(message)) = (&mut known, &question.message)
-        && let Some(decision) = repetition(known, message, &question.parts)
+        && let Some(decision) = repetition(known, message, &question.parts, now_ms)
     {
         if is_charging {
             known.seen_ms = now_ms;
@@ -189,7 +192,7 @@ pub fn decide<L: Ledger>(
     for part in &question.parts {
         judged.push(Judged::new(ledger, table, part, &known, now_ms)?);
     }
-    let refusal = refusal(&judged, question.mode);
+    let refusal = refusal(&judged);
     for one in &mut judged {
         one.conclude(question.mode, refusal.is_some(), now_ms);
         if one.has_changed {
@@ -218,11 +221,44 @@ pub fn decide<L: Ledger>(
             .map(|one| one.exceeded.map_or(Ok(()), Err))
             .collect(),
         refusal,
+        at_ms: now_ms,
+    })
+}
+
+/// Gives back units that were reserved.
+fn release<L: Ledger>(
+    ledger: &mut L,
+    question: &Question,
+    at_ms: u64,
+    now_ms: u64,
+) -> Result<Decision, L::Error> {
+    for part in &question.parts {
+        let key = part.key(&question.table);
+        let (Units::Add(units) | Units::UpTo(units)) = part.units;
+        let mut account = ledger.account(&key)?;
+        account.settle(now_ms);
+        let mut has_changed = false;
+        for window in &mut account.windows {
+            if part.rates.iter().any(|rate| rate.window == window.length) {
+                // What lay in the future was counted in this frame: the clock was set back.
+                let frame = frame_at(at_ms.min(now_ms), window.length);
+                has_changed |= window.frames.take(frame, units);
+            }
+        }
+        if has_changed {
+            account.settle(now_ms);
+            ledger.set_account(&key, &account)?;
+        }
+    }
+    Ok(Decision {
+        parts: vec![Ok(()); question.parts.len()],
+        refusal: None,
+        at_ms: now_ms,
     })
 }
 
 /// Returns the answer to the last request of a message, if this is the same request again.
-fn repetition(known: &Known, message: &Message, parts: &[Part]) -> Option<Decision> {
+fn repetition(known: &Known, message: &Message, parts: &[Part], now_ms: u64) -> Option<Decision> {
     let (digest, refusal) = known.last.as_ref()?;
     (Some(*digest) == message.repeat).then_some(())?;
     let refusal = match refusal {
@@ -237,14 +273,12 @@ fn repetition(known: &Known, message: &Message, parts: &[Part]) -> Option<Decisi
     Some(Decision {
         parts: Vec::new(),
         refusal,
+        at_ms: now_ms,
     })
 }
 
 /// Returns the first part that refuses the request.
-fn refusal(judged: &[Judged<'_>], mode: Mode) -> Option<usize> {
-    if mode == Mode::Charge {
-        return None;
-    }
+fn refusal(judged: &[Judged<'_>]) -> Option<usize> {
     let refuses = |one: &Judged<'_>| !one.part.is_dry_run && one.exceeded.is_some();
     judged.iter().position(refuses)
 }
@@ -333,7 +367,12 @@ impl<'p> Judged<'p> {
         if self.lacks == 0 {
             return;
         }
-        let is_charging = matches!(mode, Mode::Decide | Mode::Charge);
+        let is_charging = matches!(mode, Mode::Decide | Mode::Reserve);
+        let is_noted = match mode {
+            Mode::Peek | Mode::Release(_) => false,
+            Mode::Reserve => !is_refused,
+            Mode::Check | Mode::Decide => true,
+        };
         self.has_passed = is_charging && !is_refused;
         self.is_charged = is_charging && (!is_refused || self.part.charges_refused);
         if self.is_charged {
@@ -343,7 +382,7 @@ impl<'p> Judged<'p> {
             }
         }
         match &mut self.exceeded {
-            Some(exceeded) if exceeded.is_news && mode != Mode::Peek => {
+            Some(exceeded) if exceeded.is_news && is_noted => {
                 self.account.window(exceeded.window).news_ms = now_ms;
                 self.has_changed = true;
             }

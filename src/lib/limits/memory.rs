@@ -110,6 +110,10 @@ impl Ledger for Memory {
     }
 
     fn set_account(&mut self, key: &AccountKey<'_>, account: &Account) -> Result<(), Infallible> {
+        if account.windows.is_empty() {
+            self.accounts.remove(&owned(key));
+            return Ok(());
+        }
         let expires = account.expires_ms(self.now_ms);
         self.accounts.insert(owned(key), (account.clone(), expires));
         Ok(())

@@ -79,8 +79,11 @@ pub enum Mode {
     Check,
     /// Nothing changes: it is only asked whether there is room.
     Peek,
-    /// All limits are charged, room or not.
-    Charge,
+    /// As `Decide`, but a refusal is not noted: the units that stand in its way may be given back.
+    Reserve,
+    /// The units that were reserved at this time, in milliseconds since the Unix epoch, are given
+    /// back.
+    Release(u64),
 }
 
 /// The answer to a question.
@@ -92,6 +95,8 @@ pub struct Decision {
     /// The refusal, if the request is refused: the number of the part that speaks, and why. A limit
     /// with `is_dry_run` refuses nothing.
     pub refusal: Option<(usize, Exceeded)>,
+    /// When this was decided, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
 }
 
 /// Why there is no room: of the windows without room, the one that lasts longest.

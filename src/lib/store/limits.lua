@@ -2,14 +2,14 @@
 -- reads and writes is in one script, so that no other question comes between.
 --
 -- KEYS: the accounts in the order of the parts, then the message, if there is one. ARGV: the question
--- in MessagePack: {mode, digest of a request that may be repeated (or ""), parts}. A part is {name
--- of the limit, account, whether the units are added (or what the message needs in all), the units,
--- whether a refused request is charged, whether the limit only counts, and of each window: its
--- length in milliseconds, the most units (or -1)}.
+-- in MessagePack: {mode, digest of a request that may be repeated (or ""), parts, when the units
+-- were reserved that are given back}. A part is {name of the limit, account, whether the units are
+-- added (or what the message needs in all), the units, whether a refused request is charged, whether
+-- the limit only counts, and of each window: its length in milliseconds, the most units (or -1)}.
 --
 -- The answer is a list of integers. {number of the refusing part or 0, and of each part: 0, or 1,
--- length, most, used, wait, news}; of a repetition {-1, number of the refusing part or 0, length,
--- most, used, wait}. In the mode "usage", whose KEYS are accounts: for each the number of windows
+-- length, most, used, wait, news; the time}; of a repetition {-1, number of the refusing part or 0,
+-- length, most, used, wait, the time}. In the mode "usage", whose KEYS are accounts: for each the number of windows
 -- in use, and of each window: length, used, most (or -1), wait. In the mode "try", which only shows
 -- whether a question would be answered: nothing.
 --
@@ -60,6 +60,31 @@ local function add(window, units)
     window[last + 1], window[last + 2] = distance, units
   end
   window[USED] = min(window[USED] + units, MAX)
+end
+
+-- Takes units out of the frame in which they were counted, and returns whether there were any.
+local function take(window, frame, units)
+  local at
+  for i = FIRST + 1, #window, 2 do
+    if window[FIRST] + window[i] == frame then
+      at = i
+    end
+  end
+  if not at or units == 0 then
+    return false
+  end
+  window[at + 1] = max(window[at + 1] - units, 0)
+  if window[at + 1] == 0 then
+    table.remove(window, at + 1)
+    table.remove(window, at)
+    local shift = at == FIRST + 1 and window[at] or 0
+    window[FIRST] = window[FIRST] + shift
+    for i = FIRST + 1, #window, 2 do
+      window[i] = window[i] - shift
+    end
+  end
+  window[USED] = sum(window)
+  return true
 end
 
 -- Drops what has left the window, and counts what lies in the future as used in this frame.
@@ -115,6 +140,12 @@ local function check_types(values, from, types)
   end
 end
 
+-- Returns whether a window is kept: one that a reload has removed would be kept for as long as the
+-- account sends.
+local function is_kept(window)
+  return #window > FIRST or now < window[NEWS] + window[LENGTH]
+end
+
 -- An account is a list of windows.
 local function unpacked(raw)
   local account = {}
@@ -126,8 +157,7 @@ local function unpacked(raw)
     -- Fails if one of them is no number: in one call, since a window may have a hundred.
     max(unpack(window))
     settle(window)
-    -- A window that a reload has removed would be kept for as long as the account sends.
-    if #window > FIRST or now < window[NEWS] + window[LENGTH] then
+    if is_kept(window) then
       account[#account + 1] = window
     end
   end
@@ -185,7 +215,7 @@ local function usage()
 end
 
 local question = cmsgpack.unpack(ARGV[1])
-local mode, digest, parts = question[1], question[2], question[3]
+local mode, digest, parts, reserved = question[1], question[2], question[3], question[4]
 if mode == 'usage' then
   return usage()
 end
@@ -193,9 +223,10 @@ if mode == 'try' then
   redis.call('MGET', KEYS[1])
   redis.call('SET', KEYS[1], '', 'PX', 1)
   redis.call('SETRANGE', KEYS[1], 0, '')
+  redis.call('UNLINK', KEYS[1])
   return {}
 end
-local is_charging = mode == 'decide' or mode == 'charge'
+local is_charging = mode == 'decide' or mode == 'reserve'
 
 -- What a part of the question is made of.
 local NAME, ACCOUNT, IS_ADD, UNITS, CHARGES_REFUSED, IS_DRY_RUN, RATES = 1, 2, 3, 4, 5, 6, 7
@@ -215,7 +246,40 @@ local function known_message(raw)
   return now - message[SEEN] <= MESSAGE_LIFETIME and message
 end
 
+local function release()
+  local answer = { 0 }
+  for number, part in ipairs(parts) do
+    local account, has_changed, kept = load(raw[number]), false, {}
+    for _, window in ipairs(account) do
+      for i = RATES, #part, 2 do
+        if part[i] == window[LENGTH] then
+          -- What lay in the future was counted in this frame: the clock was set back.
+          local frame = floor(min(reserved, now) * FRAMES / window[LENGTH])
+          has_changed = take(window, frame, part[UNITS]) or has_changed
+        end
+      end
+      if is_kept(window) then
+        kept[#kept + 1] = window
+      end
+    end
+    if has_changed and #kept == 0 then
+      redis.call('UNLINK', KEYS[number])
+    elseif has_changed then
+      store(KEYS[number], kept)
+    end
+    answer[number + 1] = 0
+  end
+  answer[#answer + 1] = now
+  -- Changes nothing, and fails where nothing can be written: a replica must not answer.
+  redis.call('SETRANGE', KEYS[1], 0, '')
+  return answer
+end
+
 local message
+if mode == 'release' then
+  return release()
+end
+
 if message_key and raw[#parts + 1] then
   local is_message, found = pcall(known_message, raw[#parts + 1])
   message = is_message and found
@@ -234,11 +298,11 @@ local function repetition()
     return nil
   end
   if message[LIMIT] == '' then
-    return { -1, 0, 0, 0, 0, 0 }
+    return { -1, 0, 0, 0, 0, 0, now }
   end
   for number, part in ipairs(parts) do
     if part[NAME] == message[LIMIT] then
-      return { -1, number, message[4], message[5], message[6], message[7] }
+      return { -1, number, message[4], message[5], message[6], message[7], now }
     end
   end
 end
@@ -296,7 +360,7 @@ for number, part in ipairs(parts) do
   if part.lacks > 0 then
     part.state = load(raw[number])
     part.exceeded = judge(part)
-    if part.exceeded and refusal == 0 and not part[IS_DRY_RUN] and mode ~= 'charge' then
+    if part.exceeded and refusal == 0 and not part[IS_DRY_RUN] then
       refusal = number
     end
   end
@@ -328,7 +392,7 @@ for number, part in ipairs(parts) do
       end
     end
     local exceeded = part.exceeded
-    if exceeded and mode == 'peek' then
+    if exceeded and (mode == 'peek' or mode == 'reserve' and refusal ~= 0) then
       exceeded[5] = 0
     elseif exceeded and exceeded[5] == 1 then
       window_of(part.state, exceeded[1])[NEWS] = now
@@ -370,4 +434,5 @@ for _, part in ipairs(parts) do
     answer[size + 1 + i] = exceeded[i]
   end
 end
+answer[#answer + 1] = now
 return answer

@@ -10,6 +10,7 @@ mod engine;
 pub mod error;
 pub mod health;
 pub mod redis;
+pub mod reserved;
 pub mod shared;
 pub mod sqlite;
 
@@ -70,12 +71,19 @@ impl Store {
 
     /// Answers a question; if the store fails, from the memory of this process.
     pub async fn decide(&self, question: Question) -> Decision {
-        let question = Arc::new(question);
+        self.decide_somewhere(&Arc::new(question)).await.0
+    }
+
+    /// Answers a question, and returns whether that was from the memory of this process.
+    async fn decide_somewhere(&self, question: &Arc<Question>) -> (Decision, bool) {
         let answer = match &self.engine {
-            Some(engine) => self.ask(engine.decide(&question)).await,
+            Some(engine) => self.ask(engine.decide(question)).await,
             None => None,
         };
-        answer.unwrap_or_else(|| self.memory.lock().decide(&question, now_ms()))
+        match answer {
+            Some(decision) => (decision, false),
+            None => (self.memory.lock().decide(question, now_ms()), true),
+        }
     }
 
     /// Asks the engine, unless it is down, and returns its answer, if there is one.

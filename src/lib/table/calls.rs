@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Asked;
-use super::cache::{Cache, lifetime_by};
+use super::cache::{Cache, CacheKey, lifetime_by};
 use super::keys;
 use super::login::LoginKeys;
 use super::shared_cache::SharedCache;
 use crate::config;
-use crate::http::call::compose;
+use crate::http::call::{Call, compose};
 use crate::http::caller::Caller;
 use crate::http::freshness::Fetched;
 use crate::http::shared::Shared;
@@ -33,7 +33,7 @@ pub struct Calls {
     pub cache: Option<Arc<Cache>>,
     /// The part of the cache of all hosts that the table has, if it has one.
     pub shared_cache: Option<Arc<SharedCache>>,
-    /// Makes the keys of the cache of logins.
+    /// Makes what logins are known by, if they are cached or limited.
     login_keys: Option<LoginKeys>,
     usable: Usable,
 }
@@ -47,9 +47,10 @@ impl Calls {
         shared: &mut Shared,
     ) -> Result<Self, String> {
         let cache = table.endpoint.cache.clone();
-        let login_keys = match &cache {
-            Some(_) if table.protocol.has_logins() => Some(LoginKeys::random()?),
-            _ => None,
+        let needs_keys = cache.is_some() || !table.endpoint.limits.is_empty();
+        let login_keys = match table.protocol.has_logins() && needs_keys {
+            true => Some(LoginKeys::random()?),
+            false => None,
         };
         let shared_cache = store.and_then(|store| SharedCache::new(&table, store));
         Ok(Self {
@@ -61,16 +62,26 @@ impl Calls {
         })
     }
 
-    /// Answers a login whose name is normalised, from the cache or by a call. An error is an outcome
-    /// for which the backend was not asked.
-    pub async fn login(&self, request: &Request, asked: Asked) -> Result<Outcome, Outcome> {
-        let (id, until) = (asked.id, asked.until(&self.caller));
+    /// Returns the call of a login whose name is normalised, and what the call is known by, or an
+    /// outcome for which the backend is not asked.
+    pub fn of_login(&self, request: &Request) -> Result<(Call, CacheKey), Outcome> {
         let call = compose(self.caller.table(), request)?;
+        let key = self.login_keys.as_ref().map(|keys| keys.of(&call));
+        Ok((call, key.unwrap_or_else(|| Arc::from([]))))
+    }
+
+    /// Answers a login whose name is normalised, from the cache or by its call.
+    pub async fn login(
+        &self,
+        request: &Request,
+        (call, key): (Call, &CacheKey),
+        asked: Asked,
+    ) -> Outcome {
+        let (id, until) = (asked.id, asked.until(&self.caller));
         let shown = Shown::of(self.caller.table(), request, &call);
-        let (Some(cache), Some(keys)) = (&self.cache, &self.login_keys) else {
-            return Ok(self.caller.make(call, shown, id, until).await.outcome);
+        let Some(cache) = &self.cache else {
+            return self.caller.make(call, shown, id, until).await.outcome;
         };
-        let key = keys.of(&call);
         let ask = || {
             let (caller, request, usable) =
                 (Arc::clone(&self.caller), request.clone(), self.usable);
@@ -82,7 +93,7 @@ impl Calls {
                 }
             }
         };
-        Ok(cache.answer(&key, ask).await)
+        cache.answer(key, ask).await
     }
 
     /// Answers a request, from a cache or by a call.

@@ -144,10 +144,14 @@ impl Endpoint {
         if !is_offered(&request, &self.table().endpoint.logins) {
             return Outcome::NotFound;
         }
-        let answer = self.calls.login(&request, asked);
+        let (call, key) = match self.calls.of_login(&request) {
+            Ok(login) => login,
+            Err(outcome) => return outcome,
+        };
+        let answer = self.calls.login(&request, (call, &key), asked);
         match &self.limits {
-            Some(limits) => limits.login(&request, answer, is_preview).await,
-            None => answer.await.unwrap_or_else(|outcome| outcome),
+            Some(limits) => limits.login(&request, &key, answer, is_preview).await,
+            None => answer.await,
         }
     }
 

@@ -97,9 +97,14 @@ impl Smtpd {
 
     /// Goes on with the login that was begun last.
     async fn cont(&mut self, message: impl AsRef<[u8]>) -> String {
+        self.send(message).await;
+        self.said().await
+    }
+
+    /// Answers a challenge of the login that was begun last.
+    async fn send(&mut self, message: impl AsRef<[u8]>) {
         let line = format!("CONT\t{}\t{}\n", self.last, BASE64.encode(message));
         self.peer.send(line).await;
-        self.said().await
     }
 
     /// Logs in with PLAIN.

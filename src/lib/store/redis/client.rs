@@ -66,6 +66,7 @@ impl Redis {
             return Ok(Decision {
                 parts: Vec::new(),
                 refusal: None,
+                at_ms: 0,
             });
         }
         let arguments = script::arguments(&self.names, question);

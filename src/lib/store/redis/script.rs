@@ -126,12 +126,13 @@ pub(super) fn arguments(names: &Names, question: &Question) -> Arguments {
     let messages = message.map(|message| names.message(table, &message.id));
     let repeat = message.and_then(|message| message.repeat);
     let mut packed = Packed::default();
-    packed.array(3);
+    packed.array(4);
     packed.text(match question.mode {
         Mode::Decide => "decide",
         Mode::Check => "check",
         Mode::Peek => "peek",
-        Mode::Charge => "charge",
+        Mode::Reserve => "reserve",
+        Mode::Release(_) => "release",
     });
     // As text, since the script's numbers have no 64 bits.
     packed.text(&repeat.map_or_else(String::new, |digest| digest.to_string()));
@@ -139,6 +140,10 @@ pub(super) fn arguments(names: &Names, question: &Question) -> Arguments {
     for part in &question.parts {
         pack_part(part, &mut packed);
     }
+    packed.number(match question.mode {
+        Mode::Release(at_ms) => at_ms.min(MAX),
+        _ => 0,
+    });
     Arguments {
         keys: accounts.chain(messages).collect(),
         value: packed.0,
@@ -228,9 +233,11 @@ pub(super) fn decision(answer: Value, question: &Question) -> Option<Decision> {
     if first == -1 {
         let part = numbers.next_index(parts)?;
         let exceeded = numbers.next_exceeded(false)?;
+        let at_ms = numbers.next_units()?;
         return numbers.end(Decision {
             parts: Vec::new(),
             refusal: part.map(|part| (part, exceeded)),
+            at_ms,
         });
     }
     let mut results = Vec::with_capacity(parts);
@@ -244,9 +251,11 @@ pub(super) fn decision(answer: Value, question: &Question) -> Option<Decision> {
         0 => None,
         number => Some((number - 1, (*results.get(number - 1)?).err()?)),
     };
+    let at_ms = numbers.next_units()?;
     numbers.end(Decision {
         parts: results,
         refusal,
+        at_ms,
     })
 }
 

@@ -82,6 +82,13 @@ impl Ledger for Rows<'_> {
     }
 
     fn set_account(&mut self, key: &AccountKey<'_>, account: &Account) -> rusqlite::Result<()> {
+        if account.windows.is_empty() {
+            let mut delete = self.connection.prepare_cached(
+                r#"DELETE FROM usage WHERE tbl = ?1 AND "limit" = ?2 AND account = ?3"#,
+            )?;
+            delete.execute([key.table, key.limit, key.account])?;
+            return Ok(());
+        }
         // A REPLACE would delete the row first, which changes more pages.
         let mut upsert = self.connection.prepare_cached(
             "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE

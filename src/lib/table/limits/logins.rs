@@ -1,97 +1,148 @@
 //! Logins whose refusals are counted: asked about while there is room for one more refusal.
+//!
+//! A login reserves a unit of each limit before its call, in the store, so that no number of
+//! connections, reloads or hosts gets more refusals than a limit has. A refusal keeps the units, and
+//! any other outcome gives them back.
 
-use super::pending::Turn;
+use std::sync::Arc;
+
+use super::pending::{Key, Turn, Wait};
 use super::{Limits, Touched, numbers};
-use crate::limits::{Mode, Part, Units};
+use crate::limits::{Mode, Part, Question, Units};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
+use crate::store::reserved::Reserved;
+use crate::table::cache::CacheKey;
+
+/// What becomes of a login.
+enum Begun {
+    /// It has room for a refusal, and is asked about.
+    Asks(Turn, Reserved),
+    /// The same login was asked about at the same time, and this was its outcome.
+    Answered(Outcome),
+    /// This limit has no room.
+    Refused(String),
+}
 
 impl Limits {
-    /// Answers a login, if no account of it has reached its limit, and charges a refusal by the
-    /// backend. The answer is an error if the backend was not asked.
+    /// Answers a login, if no account of it has reached its limit. A refusal by the backend is
+    /// charged. `call` is all that its call carries.
     pub async fn login(
         &self,
         request: &Request,
-        answer: impl Future<Output = Result<Outcome, Outcome>>,
+        call: &CacheKey,
+        answer: impl Future<Output = Outcome>,
         is_preview: bool,
     ) -> Outcome {
         let touched = match self.touched(request, is_preview) {
             Ok(touched) => touched,
             Err(failure) => return Outcome::Temporary(failure),
         };
-        let turn = match self.turn(request, &touched, is_preview).await {
-            Ok(turn) => turn,
-            Err(limit) => {
-                return Outcome::Temporary(Failure::new(Reason::LimitReached, limit));
-            }
-        };
-        let answer = answer.await;
-        if let Ok(Outcome::NotFound | Outcome::Refused(_)) = &answer
-            && !is_preview
-        {
-            let ones = vec![1; touched.len()];
-            self.ask(request, &touched, &ones, Mode::Charge).await;
+        let refused = |limit| Outcome::Temporary(Failure::new(Reason::LimitReached, limit));
+        if touched.is_empty() {
+            return answer.await;
         }
-        // Not before the charge: those that wait have to see it.
-        drop(turn);
-        answer.unwrap_or_else(|outcome| outcome)
-    }
-
-    /// Waits until there is room for one more refusal in each limit, whatever becomes of the logins
-    /// that are being asked about. Fails with the name of a limit that has none without them.
-    async fn turn(
-        &self,
-        request: &Request,
-        touched: &[Touched],
-        is_preview: bool,
-    ) -> Result<Turn<'_>, String> {
-        let keys = touched.iter().map(|one| (one.at, one.account.name.clone()));
-        let keys: Vec<_> = keys.collect();
-        let ones = vec![1; touched.len()];
-        let mode = if is_preview { Mode::Peek } else { Mode::Check };
-        loop {
-            let answered = self.pending.answered();
-            tokio::pin!(answered);
-            // From here on no answer is missed.
-            answered.as_mut().enable();
-            let deciding = self.pending.decide().await;
-            let others = self.pending.counts(&keys);
-            let all: Vec<_> = others.iter().map(|count| count.saturating_add(1)).collect();
-            let has_others = others.iter().any(|count| *count > 0);
-            if has_others
-                && self.ask(request, touched, &all, Mode::Peek).await.is_some()
-                && self
-                    .ask(request, touched, &ones, Mode::Peek)
-                    .await
-                    .is_none()
-            {
-                drop(deciding);
-                answered.await;
-                continue;
-            }
-            return match self.ask(request, touched, &ones, mode).await {
-                None => Ok(self.pending.add(keys)),
-                Some(limit) => Err(limit),
+        if is_preview {
+            return match self.ask(request, &touched, Mode::Peek).await {
+                Some(at) => refused(self.name_of(&touched, at)),
+                None => answer.await,
             };
         }
+        match self.begin(request, &touched, call).await {
+            Begun::Refused(limit) => refused(limit),
+            Begun::Answered(outcome) => outcome,
+            Begun::Asks(turn, reserved) => {
+                let outcome = answer.await;
+                match outcome {
+                    Outcome::NotFound | Outcome::Refused(_) => reserved.keep(),
+                    _ => reserved.give_back().await,
+                }
+                // Not before the store has it: those that wait have to see it.
+                turn.end(&outcome);
+                outcome
+            }
+        }
     }
 
-    /// Asks the store for room for so many refusals of each account; returns the name of the limit
-    /// that has none.
-    async fn ask(
-        &self,
-        request: &Request,
-        touched: &[Touched],
-        counts: &[u64],
-        mode: Mode,
-    ) -> Option<String> {
-        let part = |(one, count): (&Touched, &u64)| -> Option<(usize, Part)> {
-            let rates = numbers::rates(&self.limits[one.at], None).ok()?;
-            Some((one.at, self.part(one, Units::Add(*count), rates)))
+    /// Reserves a unit of each limit. Where there is none, but others of this process may give
+    /// theirs back, this waits.
+    async fn begin(&self, request: &Request, touched: &[Touched], call: &CacheKey) -> Begun {
+        // Logins that have no room themselves are waited for once: more of them would keep each
+        // other waiting.
+        let mut for_trying = true;
+        loop {
+            let keys = touched.iter().map(|one| self.key(one)).collect();
+            let mut turn = self.counters.pending.begin(keys, Arc::clone(call));
+            let (at, reserved) = self.reserve(touched).await;
+            let (None, Some(reserved)) = (at, reserved) else {
+                match turn.refused(at.unwrap_or_default(), for_trying) {
+                    Some(Wait::Room(queued)) => queued.turn().await,
+                    Some(Wait::Same(mut same)) => {
+                        let said = same.wait_for(Option::is_some).await;
+                        match said.ok().and_then(|outcome| outcome.clone()) {
+                            // The next would be a refusal too many.
+                            None | Some(Outcome::NotFound | Outcome::Refused(_)) => {}
+                            Some(outcome) => return Begun::Answered(outcome),
+                        }
+                    }
+                    None => {
+                        if let Some(at) = self.ask(request, touched, Mode::Check).await {
+                            return Begun::Refused(self.name_of(touched, at));
+                        }
+                    }
+                }
+                for_trying = false;
+                continue;
+            };
+            turn.ask();
+            return Begun::Asks(turn, reserved);
+        }
+    }
+
+    /// Reserves a unit of each limit, and returns it, or which account has none.
+    async fn reserve(&self, touched: &[Touched]) -> (Option<usize>, Option<Reserved>) {
+        let (places, parts) = self.ones(touched);
+        let question = Question {
+            table: Arc::clone(&self.table),
+            message: None,
+            parts,
+            mode: Mode::Reserve,
         };
-        let parts = touched.iter().zip(counts).filter_map(part);
-        let (places, parts): (Vec<_>, Vec<_>) = parts.unzip();
-        let (at, _) = self.refusal(request, parts, &places, touched, mode).await?;
-        Some(self.limits[at].name.clone())
+        let (decision, reserved) = self.counters.store.reserve(question).await;
+        let at = decision.refusal.and_then(|(part, _)| {
+            let place = places.get(part)?;
+            touched.iter().position(|one| one.at == *place)
+        });
+        if at.is_none() {
+            for (place, result) in places.iter().zip(&decision.parts) {
+                self.record(*place, touched, result.err());
+            }
+        }
+        (at, reserved)
+    }
+
+    /// Asks the store for room for a refusal of each account; returns which has none.
+    async fn ask(&self, request: &Request, touched: &[Touched], mode: Mode) -> Option<usize> {
+        let (places, parts) = self.ones(touched);
+        let (place, _) = self.refusal(request, parts, &places, touched, mode).await?;
+        touched.iter().position(|one| one.at == place)
+    }
+
+    /// Returns one unit of each account, with the places of their limits.
+    fn ones(&self, touched: &[Touched]) -> (Vec<usize>, Vec<Part>) {
+        let part = |one: &Touched| -> Option<(usize, Part)> {
+            let rates = numbers::rates(&self.limits[one.at], None).ok()?;
+            Some((one.at, self.part(one, Units::Add(1), rates)))
+        };
+        touched.iter().filter_map(part).unzip()
+    }
+
+    fn key(&self, one: &Touched) -> Key {
+        let limit = Arc::clone(&self.meters[one.at].0);
+        (Arc::clone(&self.table), limit, one.account.name.clone())
+    }
+
+    fn name_of(&self, touched: &[Touched], at: usize) -> String {
+        self.limits[touched[at].at].name.clone()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `account` finds whose use a request is, and `numbers` how much that account may use. All limits
 //! of a request are one question to the store. `logins` counts logins that are refused, and
-//! `pending` those that are being asked about.
+//! `pending` has those under way.
 
 pub mod account;
 mod logins;
@@ -39,6 +39,8 @@ pub struct Counters {
     pub store: Arc<Store>,
     /// The warnings about accounts that have reached a limit.
     reached: Throttle,
+    /// The logins under way, which outlive a reload.
+    pending: Arc<Pending>,
 }
 
 impl Counters {
@@ -49,6 +51,7 @@ impl Counters {
         Self {
             store,
             reached: Throttle::new(MOST),
+            pending: Arc::default(),
         }
     }
 }
@@ -68,8 +71,6 @@ pub struct Limits {
     counters: Arc<Counters>,
     /// The warnings about numbers that are unknown, where no other line says so.
     unknown: Throttle,
-    /// The logins that are being asked about, if it is logins that are counted.
-    pending: Pending,
 }
 
 /// One limit that a request touches.
@@ -143,7 +144,6 @@ impl Limits {
             actions: table.endpoint.actions.clone(),
             counters: Arc::clone(counters),
             unknown: Throttle::new(1),
-            pending: Pending::default(),
         })
     }
 
@@ -354,8 +354,7 @@ impl Limits {
         let accounts = shown::accounts(&question.parts);
         let decision = self.counters.store.decide(question).await;
         shown::decision(&accounts, &decision);
-        // A login that is charged was recorded when it was asked about.
-        if !matches!(mode, Mode::Peek | Mode::Charge) {
+        if mode != Mode::Peek {
             for (at, result) in places.iter().zip(&decision.parts) {
                 self.record(*at, touched, result.err());
             }
