@@ -2,10 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::header::HeaderValue;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use toml::de::DeValue;
 
 use super::file::{Entry, Section, table};
+use super::headers::report_placeholder;
 use super::keys::BASIC_AUTH;
 use super::oauth::{self, OAuth};
 use super::reader::Reader;
@@ -62,8 +63,11 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential>
             .error(second.key_span.clone(), &second.path, text);
     }
     match entry.key {
-        "bearer-token" => header_secret(entry, "Bearer ", reader.secret_policy, reader.report)
-            .map(Credential::Bearer),
+        "bearer-token" => {
+            report_placeholder(reader, entry, AUTHORIZATION.as_str());
+            header_secret(entry, "Bearer ", reader.secret_policy, reader.report)
+                .map(Credential::Bearer)
+        }
         "basic-auth" => basic(reader, entry, is_own),
         _ => {
             let settings = oauth::read(reader, entry, tls)?;
