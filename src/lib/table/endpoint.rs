@@ -21,7 +21,7 @@ use crate::http::shared::Shared;
 use crate::http::tls::Authorities;
 use crate::observe::meter::Meter;
 use crate::observe::state::State;
-use crate::outcome::{Outcome, Row};
+use crate::outcome::{Failure, Outcome, Reason, Row};
 use crate::protocol::policy::rules::PolicyActions;
 use crate::protocol::sasl::rules::Logins;
 use crate::request::{Kind, Request};
@@ -142,7 +142,9 @@ impl Endpoint {
             Err(outcome) => return outcome,
         };
         if !is_offered(&request, &self.table().endpoint.logins) {
-            return Outcome::NotFound;
+            // No refusal: nobody has looked at the password. The next connection has the greeting.
+            let detail = "a reload has taken back its mechanism";
+            return Outcome::Temporary(Failure::new(Reason::RequestNotUnderstood, detail));
         }
         let (call, key) = match self.calls.of_login(&request) {
             Ok(login) => login,

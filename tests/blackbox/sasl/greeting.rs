@@ -108,7 +108,10 @@ async fn a_reload_reaches_connections_that_are_open() {
         smtpd.plain(JOE, "x").await,
         "FAIL user=joe@example.org reason=closed"
     );
-    // What is no longer offered is refused, although this connection was greeted with it.
+    // What is not offered any more is no reason to call a password wrong: the next connection of
+    // this smtpd has another greeting.
+    let mut begun = Smtpd::connect(&program).await;
+    assert_eq!(begun.auth("PLAIN", None).await, "CONT ");
     program.rewrite(&table(&yes.url("/"), "mechanisms = [\"LOGIN\"]"));
     program.signal(rustix::process::Signal::HUP);
     program
@@ -121,8 +124,16 @@ async fn a_reload_reaches_connections_that_are_open() {
                 == 2
         })
         .await;
-    assert_eq!(smtpd.plain(JOE, "x").await, super::REFUSED);
+    assert_eq!(begun.cont(super::plain(JOE, "x")).await, "closed");
+    assert_eq!(smtpd.plain(JOE, "x").await, "closed");
     assert_eq!(yes.count(), 1);
+    let mut smtpd = Smtpd::connect(&program).await;
+    assert_eq!(smtpd.offered, ["LOGIN"]);
+    assert_eq!(
+        smtpd.auth("LOGIN", Some(JOE.as_bytes())).await,
+        "CONT UGFzc3dvcmQ6"
+    );
+    assert_eq!(smtpd.cont("x").await, OK);
 }
 
 #[tokio::test]
