@@ -19,7 +19,7 @@ use super::problem::Report;
 use super::reader::Reader;
 use super::resilience::{self, Breaker, Cache};
 use super::response::{self, Response, ResponseRules};
-use super::secret::{HeaderSecret, SecretPolicy};
+use super::secret::{HeaderSecret, SecretPolicy, Source};
 use super::target::{self, Target};
 use super::template::{Template, Wanted};
 use super::transport::{self, Transport};
@@ -254,6 +254,26 @@ impl Endpoint {
             || self.transport.tls.identity.is_some()
             || self.credential.as_ref().is_some_and(is_own)
             || self.headers.iter().any(is_own_credential)
+            || self.has_key_in_query()
+    }
+
+    /// Returns whether a parameter of the query is a credential that is the same for every login.
+    fn has_key_in_query(&self) -> bool {
+        let mut targets = self.targets.iter();
+        let in_target = targets.any(|target| {
+            let query = target.query.as_ref().map(Template::literal);
+            let query = query.unwrap_or_default();
+            let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
+            names.any(headers::names_credential)
+        });
+        let in_query = match &self.query {
+            Parameters::Each(pairs) => pairs
+                .iter()
+                .any(|(name, _)| headers::names_credential(name)),
+            Parameters::None | Parameters::All => false,
+        };
+        // No password stands in a query.
+        in_target || in_query
     }
 
     /// Returns whether a call of a login with the secret of this name has this value in it.
@@ -354,13 +374,17 @@ fn report_without_name(reader: &mut Reader<'_, '_>, endpoint: &Endpoint) {
     reader.error(span, &path, text);
 }
 
-/// Returns whether a header is a credential that does not come from the user.
+/// Returns whether a header is a credential that does not come from the user: what is kept apart
+/// from the configuration, and what has the name of a credential and nothing of the login.
 fn is_own_credential((name, text): &(HeaderName, HeaderText)) -> bool {
-    let is_of_user = match text {
-        HeaderText::Fixed(_) => false,
-        HeaderText::Filled(template) => template.has_secret(),
-    };
-    headers::is_credential(name.as_str()) && !is_of_user
+    match text {
+        HeaderText::Fixed(secret) if secret.source != Source::Text => true,
+        HeaderText::Fixed(_) => headers::names_credential(name.as_str()),
+        HeaderText::Filled(template) => {
+            let of_login = template.has_secret() || template.carries(Wanted::value("username"));
+            headers::names_credential(name.as_str()) && !of_login
+        }
+    }
 }
 
 fn extra_attributes(reader: &mut Reader<'_, '_>) -> Vec<String> {

@@ -191,6 +191,24 @@ fn has_placeholder(reader: &Reader<'_, '_>, text: &str) -> bool {
 /// The keys that set a credential.
 const CREDENTIAL_KEYS: [&str; 4] = ["auth-token", "bearer-token", "basic-auth", "oauth2"];
 
+/// Returns whether a name is that of a credential, such as `X-Api-Key`.
+pub(super) fn names_credential(name: &str) -> bool {
+    /// Words of names that go with nothing else.
+    const WORDS: [&str; 9] = [
+        "authorization",
+        "apikey",
+        "cookie",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "secret",
+        "token",
+    ];
+    let mut words = name.split(['-', '_', '.']);
+    words.any(|word| WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)))
+}
+
 /// Returns whether one of these keys sets the header of this name.
 pub(super) fn is_credential(name: &str) -> bool {
     ["authorization", "x-auth-token"].contains(&name.to_ascii_lowercase().as_str())

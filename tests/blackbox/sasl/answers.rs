@@ -67,6 +67,10 @@ async fn a_401_is_no_refusal_where_the_call_has_a_credential_of_our_own() {
         "bearer-token = \"s\"",
         "headers = { Authorization = \"Token s\" }",
         "headers = { X-Auth-Token = \"s\" }",
+        "headers = { X-Api-Key = \"s\" }",
+        "headers = { X-Api-Key = \"s {service}\" }",
+        "headers = { X-Caller = { env = \"PATH\" } }",
+        "query = { api_key = \"s\" }",
         "basic-auth = { user = \"postgate\", password = \"s\" }",
     ] {
         for number in [401, 403] {
@@ -82,10 +86,18 @@ async fn a_401_is_no_refusal_where_the_call_has_a_credential_of_our_own() {
     let backend = Backend::always(status(401));
     let program = serve(format!("{inherited}{}", table(&backend.url("/"), ""))).await;
     assert_eq!(login(&program, JOE, PASSWORD).await, CLOSED);
-    // The user's own.
-    let keys = "basic-auth = { user = \"{username}\", password = \"{password}\" }";
-    let program = serve(table(&backend.url("/"), keys)).await;
-    assert_eq!(login(&program, JOE, PASSWORD).await, REFUSED);
+    let program = serve(table(&backend.url("/?token=s"), "")).await;
+    assert_eq!(login(&program, JOE, PASSWORD).await, CLOSED);
+    // The user's own, and what is no credential.
+    for keys in [
+        "basic-auth = { user = \"{username}\", password = \"{password}\" }",
+        "headers = { Authorization = \"Plain {username}:{password}\" }",
+        "headers = { X-Auth-Token = \"{username}\" }",
+        "headers = { Auth-Method = \"plain\", Accept = \"application/json\" }",
+    ] {
+        let program = serve(table(&backend.url("/?about=s"), keys)).await;
+        assert_eq!(login(&program, JOE, PASSWORD).await, REFUSED, "{keys}");
+    }
 }
 
 #[tokio::test]
