@@ -276,6 +276,11 @@ impl Service {
             };
             let routes = routes(&program, &config, Some(&before), &metrics, &budget)
                 .map_err(|(_, text)| vec![text])?;
+            let displaced = routes.displaced_sockets(&before, names.iter().map(String::as_str));
+            if !displaced.is_empty() {
+                let displaced = displaced.into_iter();
+                return Err(displaced.map(|one| displaced_text(&program, one)).collect());
+            }
             let unmatched_sockets = routes.unmatched_sockets(names.iter().map(String::as_str));
             match unmatched_sockets.as_slice() {
                 [] => {
@@ -302,6 +307,15 @@ impl Service {
         self.live.exchange(routes);
         Ok(())
     }
+}
+
+/// Says that a socket would have another table.
+fn displaced_text(program: &Program, [socket, own, other]: [&str; 3]) -> String {
+    let name = program.facts.name;
+    format!(
+        "the socket {socket:?} was that of [{name}.{own}], and would be that of [{name}.{other}], \
+         the only table that is left; close the socket and restart, or write its name as socket"
+    )
 }
 
 /// Opens the store of these routes, if they have one.

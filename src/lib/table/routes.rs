@@ -151,6 +151,31 @@ impl Routes {
         unmatched_sockets
     }
 
+    /// Returns the sockets that had a table of their own before and would have another one, which is
+    /// left as the only one; each with the names of both. Nobody has said that its requests are for
+    /// that table.
+    pub fn displaced_sockets<'s>(
+        &'s self,
+        before: &'s Self,
+        sockets: impl IntoIterator<Item = &'s str>,
+    ) -> Vec<[&'s str; 3]> {
+        let is_by_socket = self.protocol.picked_by == PickedBy::Socket;
+        if !is_by_socket || before.tables() < 2 || self.tables() != 1 {
+            return Vec::new();
+        }
+        let displaced = sockets.into_iter().filter_map(|socket| {
+            let own = before.by_socket.get(socket)?;
+            let other = self.behind(socket)?;
+            let names = [own, other].map(|endpoint| &*endpoint.table().name);
+            let is_said = self.by_socket.contains_key(socket) || names[0] == names[1];
+            (!is_said).then(|| [socket, names[0], names[1]])
+        });
+        let mut displaced: Vec<_> = displaced.collect();
+        displaced.sort_unstable();
+        displaced.dedup();
+        displaced
+    }
+
     fn has_table(&self, socket: &str) -> bool {
         self.protocol.picked_by == PickedBy::Request || self.behind(socket).is_some()
     }

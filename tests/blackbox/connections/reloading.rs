@@ -127,6 +127,41 @@ async fn a_reload_that_leaves_a_socket_without_a_table_is_refused() {
     }
 }
 
+/// Only one table is left, which then has every socket: what was another's must not become its own.
+#[tokio::test]
+async fn a_reload_that_gives_a_socket_to_another_table_is_refused() {
+    for binary in [Binary::TcpLookup, Binary::Policy] {
+        let own = Backend::always(good(binary, "DUNNO"));
+        let other = Backend::always(good(binary, "REJECT"));
+        let name = binary.name();
+        let left = table(binary, &own.url("/"), "");
+        let two = format!("{left}[{name}.other]\ntarget = \"{}\"\n", other.url("/"));
+        let program = Launch::new(binary)
+            .config(two)
+            .unix("t")
+            .unix("other")
+            .ready()
+            .await;
+        program.rewrite(&left);
+        program.signal(Signal::HUP);
+        program
+            .logged(&format!(
+                "the socket \"other\" was that of [{name}.other], and would be that of [{name}.t]"
+            ))
+            .await;
+        program.logged("reload: refused").await;
+        let mut peer = program.peer_at(1).await;
+        let reply = peer.ask(question(binary, "", "key")).await;
+        same(name, &reply, &found(binary, "REJECT"));
+        // Written down, it is done.
+        program.rewrite(&table(binary, &own.url("/"), "socket = \"other\""));
+        program.signal(Signal::HUP);
+        program.logged("reload: done").await;
+        let reply = peer.ask(question(binary, "", "key")).await;
+        same(name, &reply, &found(binary, "DUNNO"));
+    }
+}
+
 /// Writes to a FIFO when somebody reads it, after `first` has been done.
 async fn feed(fifo: &Path, text: &str, first: impl FnOnce()) {
     let mut options = OpenOptions::new();
