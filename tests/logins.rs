@@ -162,6 +162,13 @@ fn by_its_status_alone() {
             // A page of a proxy, and a body that does not come to its end.
             ((200, "", "<html>welcome</html>"), BAD),
             ((200, "", " \n\u{feff}<!DOCTYPE html>"), BAD),
+            ((200, "content-type: text/html", "Sign in: <form>"), BAD),
+            ((200, "content-type: Text/HTML; charset=utf-8", "hi"), BAD),
+            ((201, "content-type: application/xhtml+xml", "hi"), BAD),
+            ((200, "content-type: text/html", ""), GOOD),
+            ((200, "content-type: text/html", " {\"a\": 1}"), GOOD),
+            ((200, "content-type: text/plain", "hi"), GOOD),
+            ((403, "content-type: text/html", "Sign in"), "refused"),
             ((200, "", "(broken)"), "temporary: backend answer too long"),
         ],
     );

@@ -110,16 +110,22 @@ impl Document {
             }
             Some(Err(failure)) => return Err(failure.clone()),
         };
-        let is_page = body.starts_with(b"<");
-        if is_page && (verdict == Verdict::Found || login.error.is_some()) {
-            return Err(failure("HTML where the answer of an API is expected"));
+        let page = || failure("HTML where the answer of an API is expected");
+        // A refusal needs no body.
+        let is_judged = verdict == Verdict::Found || login.error.is_some();
+        if body.starts_with(b"<") && is_judged {
+            return Err(page());
         }
         if body.is_empty() {
             return Ok(none("an empty body"));
         }
         let root = std::str::from_utf8(body).ok();
+        let root = root.and_then(|text| serde_json::from_str(text).ok());
+        if root.is_none() && is_judged && is_labelled_html(answer) {
+            return Err(page());
+        }
         Ok(Self {
-            root: root.and_then(|text| serde_json::from_str(text).ok()),
+            root,
             flaw: "not JSON",
         })
     }
@@ -139,6 +145,15 @@ impl Document {
             }
         }
     }
+}
+
+/// Returns whether the body is called HTML, whatever it begins with.
+fn is_labelled_html(answer: &LoginAnswer<'_>) -> bool {
+    (answer.header)("content-type").iter().any(|line| {
+        let kind = line.split(|byte| *byte == b';').next().unwrap_or_default();
+        let kind = kind.trim_ascii().to_ascii_lowercase();
+        kind == b"text/html" || kind == b"application/xhtml+xml"
+    })
 }
 
 fn failure(detail: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
