@@ -6,7 +6,6 @@ use reqwest::header::{AUTHORIZATION, HeaderValue};
 use toml::de::DeValue;
 
 use super::file::{Entry, Section, table};
-use super::headers::report_placeholder;
 use super::keys::BASIC_AUTH;
 use super::oauth::{self, OAuth};
 use super::reader::Reader;
@@ -64,7 +63,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential>
     }
     match entry.key {
         "bearer-token" => {
-            report_placeholder(reader, entry, AUTHORIZATION.as_str());
+            reader.report_placeholder(entry, AUTHORIZATION.as_str());
             header_secret(entry, "Bearer ", reader.secret_policy, reader.report)
                 .map(Credential::Bearer)
         }

@@ -143,7 +143,7 @@ pub(super) fn user_agent(reader: &mut Reader<'_, '_>) -> HeaderValue {
     let Some(entry) = reader.section.take("user-agent") else {
         return default;
     };
-    report_placeholder(reader, &entry, "user-agent");
+    reader.report_placeholder(&entry, "user-agent");
     let Some(text) = values::string(&entry, reader.report) else {
         return default;
     };
@@ -159,33 +159,8 @@ pub(super) fn user_agent(reader: &mut Reader<'_, '_>) -> HeaderValue {
 
 pub(super) fn auth_token(reader: &mut Reader<'_, '_>) -> Option<HeaderSecret> {
     let entry = reader.section.take("auth-token")?;
-    report_placeholder(reader, &entry, "x-auth-token");
+    reader.report_placeholder(&entry, "x-auth-token");
     header_secret(&entry, "", reader.secret_policy, reader.report)
-}
-
-/// Reports a placeholder in a value that is sent as it is written.
-pub(super) fn report_placeholder(reader: &mut Reader<'_, '_>, entry: &Entry<'_>, header: &str) {
-    let DeValue::String(text) = entry.value.get_ref() else {
-        return;
-    };
-    // The defaults in `[http]` are read again for each table.
-    if !reader.is_default() && has_placeholder(reader, text) {
-        let basic = match header == AUTHORIZATION.as_str() && reader.facts().has_logins() {
-            true => ", or write basic-auth",
-            false => "",
-        };
-        let text = format!(
-            "has a placeholder, and would be sent as it is written; write it in headers, as \
-             {header}{basic}"
-        );
-        reader.error(entry.value.span(), &entry.path, text);
-    }
-}
-
-/// Returns whether a text has a placeholder that requests of the table have.
-fn has_placeholder(reader: &Reader<'_, '_>, text: &str) -> bool {
-    let template = reader.parse_template(text);
-    template.is_ok_and(|template| template.has_placeholder())
 }
 
 /// The keys that set a credential.

@@ -3,7 +3,10 @@
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use super::file::Section;
+use reqwest::header::AUTHORIZATION;
+use toml::de::DeValue;
+
+use super::file::{Entry, Section};
 use super::keys::Kind;
 use super::problem::Report;
 use super::secret::SecretPolicy;
@@ -110,6 +113,27 @@ impl<'r, 't> Reader<'r, 't> {
             self.report.layout().harmless.push(span);
         }
         Some(template)
+    }
+
+    /// Reports a placeholder in the value of a header that is sent as it is written.
+    pub(super) fn report_placeholder(&mut self, entry: &Entry<'_>, header: &str) {
+        let DeValue::String(text) = entry.value.get_ref() else {
+            return;
+        };
+        // The defaults in `[http]` are read again for each table.
+        let template = self.parse_template(text);
+        if self.is_default() || !template.is_ok_and(|template| template.has_placeholder()) {
+            return;
+        }
+        let basic = match header == AUTHORIZATION.as_str() && self.facts().has_logins() {
+            true => ", or write basic-auth",
+            false => "",
+        };
+        let text = format!(
+            "has a placeholder, and would be sent as it is written; write it in headers, as \
+             {header}{basic}"
+        );
+        self.error(entry.value.span(), &entry.path, text);
     }
 
     pub(super) fn vocabulary(&self) -> Vocabulary<'_> {
