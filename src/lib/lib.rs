@@ -37,7 +37,7 @@
 //! # Logging
 //!
 //! error: the program does not serve, act at once. warn: a setting, a backend or a peer is wrong.
-//! info: start, ready, reload, stop, a target down or up. debug: one line for each request. A
+//! info: start, ready, reload, stop, a target that is back. debug: one line for each request. A
 //! failure is a warning at most once in ten seconds for each table and reason, so that no remote
 //! sender can fill the journal. Keys and mail addresses are in debug lines only, secrets in none.
 //!

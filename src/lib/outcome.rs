@@ -96,6 +96,15 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.detail {
+            "" => self.reason.fmt(f),
+            detail => write!(f, "{}: {detail}", self.reason),
+        }
+    }
+}
+
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
         Self::new(reason, "")

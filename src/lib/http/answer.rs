@@ -13,12 +13,14 @@
 //! The operator's `status` comes before this table, an exact status before a class.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::looks::{is_html, looks, trim_text};
+use super::pointer::{Pointed, error_member, flags_error, follow, members, missed};
+
 use crate::config::{Missing, Response, ResponseRules, Verdict};
+use crate::observe::verbose;
 use crate::outcome::{Failure, Outcome, Reason, is_blank};
 use crate::protocol::facts::{Content, Meaning};
 
@@ -57,8 +59,8 @@ pub fn rule_of_body(status: u16, content_type: &str, body: &[u8], rules: &Respon
     let value = match value(content_type, body, rules) {
         Ok(Value::Text(_)) => "a value",
         Ok(Value::Empty) => "empty",
-        Ok(Value::Nowhere) if rules.missing == Missing::NotFound => "missing = \"not-found\"",
-        Ok(Value::Nowhere) => "missing = \"temporary\"",
+        Ok(Value::Nowhere(_)) if rules.missing == Missing::NotFound => "missing = \"not-found\"",
+        Ok(Value::Nowhere(_)) => "missing = \"temporary\"",
         Err(_) => "no value",
     };
     let pointer = match &rules.value {
@@ -110,8 +112,8 @@ pub fn read(content_type: &str, body: &[u8], rules: &ResponseRules) -> Outcome {
             not_understood("the value has no word in it")
         }
         Ok(Value::Text(text)) => Outcome::Found(text),
-        Ok(Value::Nowhere) if rules.missing == Missing::NotFound => Outcome::NotFound,
-        Ok(Value::Nowhere) => not_understood("\"value\" points nowhere in the answer"),
+        Ok(Value::Nowhere(_)) if rules.missing == Missing::NotFound => Outcome::NotFound,
+        Ok(Value::Nowhere(why)) => Outcome::Temporary(failure(why)),
         Ok(Value::Empty) if rules.protocol.empty == Meaning::NotFound => Outcome::NotFound,
         Ok(Value::Empty) => not_understood("empty where an action is expected"),
         Err(failure) => Outcome::Temporary(failure),
@@ -120,9 +122,9 @@ pub fn read(content_type: &str, body: &[u8], rules: &ResponseRules) -> Outcome {
 
 fn value(content_type: &str, body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
     match rules.protocol.content {
-        _ if is_read_as_json(content_type, rules) => read_json(body, rules),
+        _ if is_read_as_json(content_type, rules) => read_json(content_type, body, rules),
         Content::Text => read_whole_text(content_type, body),
-        _ => read_text(body),
+        _ => read_text(content_type, body),
     }
 }
 
@@ -139,8 +141,8 @@ enum Value {
     Text(String),
     /// `null`, `false`, or an empty string, list or text.
     Empty,
-    /// There is no value where `value` points.
-    Nowhere,
+    /// There is no value where `value` points, and what it has missed.
+    Nowhere(String),
 }
 
 fn failure(detail: impl Into<Cow<'static, str>>) -> Failure {
@@ -159,16 +161,20 @@ fn is_json(content_type: &str) -> bool {
 
 /// Reads one line of text. An error page shows by its body and not by its content type, since some
 /// frameworks send every answer as text/html.
-fn read_text(body: &[u8]) -> Result<Value, Failure> {
+fn read_text(content_type: &str, body: &[u8]) -> Result<Value, Failure> {
     let text = trim_text(body);
     if text.starts_with(b"<") {
-        return Err(failure("HTML where a line of text is expected"));
+        let looks = looks(content_type, body);
+        return Err(failure(format!("no line of text, but {looks}")));
     }
     if text.is_empty() {
         return Ok(Value::Empty);
     }
     if text.contains(&b'\n') || text.contains(&b'\r') {
-        return Err(failure("several lines where one is expected"));
+        let looks = looks(content_type, body);
+        return Err(failure(format!(
+            "several lines where one is expected: {looks}"
+        )));
     }
     match String::from_utf8(text.to_vec()) {
         Ok(text) => Ok(Value::Text(text)),
@@ -179,7 +185,8 @@ fn read_text(body: &[u8]) -> Result<Value, Failure> {
 /// Reads text of any number of lines, exactly as it is.
 fn read_whole_text(content_type: &str, body: &[u8]) -> Result<Value, Failure> {
     if is_html(content_type, body) {
-        return Err(failure("HTML where text is expected"));
+        let looks = looks(content_type, body);
+        return Err(failure(format!("no text, but {looks}")));
     }
     match String::from_utf8(body.to_vec()) {
         Ok(text) => Ok(Value::Text(text)),
@@ -187,50 +194,28 @@ fn read_whole_text(content_type: &str, body: &[u8]) -> Result<Value, Failure> {
     }
 }
 
-/// Returns whether a body is a page for a person, as error pages of proxies are. Its label alone
-/// says little, as some frameworks send every answer as text/html, and so does a "<" alone.
-fn is_html(content_type: &str, body: &[u8]) -> bool {
-    let text = trim_text(body);
-    let begins_with = |tag: &str| {
-        let start = text.get(..tag.len()).unwrap_or_default();
-        start.eq_ignore_ascii_case(tag.as_bytes())
-    };
-    let is_labelled = content_type
-        .trim()
-        .to_ascii_lowercase()
-        .starts_with("text/html");
-    is_labelled && begins_with("<") || begins_with("<!doctype html") || begins_with("<html")
-}
-
 /// Returns the outcome of a write that a 2xx says is done.
 fn written(content_type: &str, is_json: bool, body: &[u8], rules: &ResponseRules) -> Outcome {
     if is_html(content_type, body) {
-        return not_understood("HTML where an API would answer");
+        let looks = looks(content_type, body);
+        return Outcome::Temporary(failure(format!("not an answer of an API, but {looks}")));
     }
     if !is_json || rules.error.is_none() || trim_text(body).is_empty() {
         return Outcome::Done;
     }
-    match read_json(body, rules) {
+    match read_json(content_type, body, rules) {
         Ok(_) => Outcome::Done,
         Err(failure) => Outcome::Temporary(failure),
     }
 }
 
-/// Returns a text without the blanks around it and without a byte order mark, which some editors
-/// and languages write.
-pub fn trim_text(body: &[u8]) -> &[u8] {
-    let text = body.trim_ascii();
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    text.trim_ascii()
-}
-
-fn read_json(body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
+fn read_json(content_type: &str, body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
     let text = std::str::from_utf8(body).map_err(|_| failure("not UTF-8"))?;
     let root: &RawValue = serde_json::from_str(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let looks = looks(content_type, body);
         failure(format!(
-            "not JSON at line {} column {}",
-            error.line(),
-            error.column()
+            "not JSON at line {line} column {column}, but {looks}"
         ))
     })?;
     let is_object = root.get().starts_with('{');
@@ -243,9 +228,10 @@ fn read_json(body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
     };
     if let Some(error) = &rules.error
         && let Some(member) = error_member(root, error, pointer)
-        && flags_error(member, rules)
+        && flags_error(member, &rules.no_error)
     {
-        return Err(Reason::ReportedError.into());
+        let detail = format!("\"error\" finds one at {error:?}");
+        return Err(Failure::new(Reason::ReportedError, detail));
     }
     match follow(root, pointer) {
         Pointed::At(value) => match rules.protocol.content {
@@ -257,133 +243,25 @@ fn read_json(body: &[u8], rules: &ResponseRules) -> Result<Value, Failure> {
             Content::Rows => Ok(Value::Text(value.get().to_owned())),
             Content::Written => Ok(Value::Empty),
         },
-        Pointed::Nowhere => Ok(Value::Nowhere),
+        Pointed::Nowhere => Ok(Value::Nowhere(nowhere("value", pointer, root, rules))),
         Pointed::Wrong => Err(failure("\"value\" points through a value without members")),
     }
 }
 
-/// The result of following a JSON Pointer.
-pub(super) enum Pointed<'j> {
-    At(&'j RawValue),
-    /// An object, a list or `null` has no such member.
-    Nowhere,
-    /// The answer has another shape, so that it says nothing about the key.
-    Wrong,
-}
-
-/// Returns the member that may flag an error. Where the pointer meets a value without members, it
-/// is that value: an API that usually sends `{"error": {"message": "down"}}` may send `{"error":
-/// "down"}`.
-pub(super) fn error_member<'j>(
-    root: &'j RawValue,
-    mut error: &str,
-    value: &str,
-) -> Option<&'j RawValue> {
-    loop {
-        match follow(root, error) {
-            Pointed::At(member) => return Some(member),
-            Pointed::Nowhere => return None,
-            Pointed::Wrong => (error, _) = error.rsplit_once('/')?,
-        }
-        // A member that also holds the value, as the whole answer does, flags no error.
-        let rest = value.strip_prefix(error);
-        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            return None;
+/// Returns what the pointer of a key has missed. The names of an answer may be addresses, so that
+/// only a query shows those that are there.
+pub fn nowhere(key: &str, pointer: &str, root: &RawValue, rules: &ResponseRules) -> String {
+    let mut text = format!(
+        "{key:?} points nowhere in the answer: {}",
+        missed(root, pointer)
+    );
+    if verbose::is_query() && !rules.protocol.answers_secrets {
+        let names = members(root, pointer);
+        if !names.is_empty() {
+            text.push_str(&format!("; there is {}", names.join(", ")));
         }
     }
-}
-
-/// Returns whether a member flags an error.
-pub(super) fn flags_error(member: &RawValue, rules: &ResponseRules) -> bool {
-    let raw = member.get();
-    let text = match raw.as_bytes().first() {
-        Some(b'"') => match serde_json::from_str(raw) {
-            Ok(text) => text,
-            // A string that is not Unicode, and so not empty.
-            Err(_) => return true,
-        },
-        _ => raw.to_owned(),
-    };
-    let is_zero = || text.parse().is_ok_and(|number: f64| number == 0.0);
-    let is_nothing = match raw.as_bytes().first() {
-        Some(b'"') => text.is_empty(),
-        Some(b'n' | b'f') => true,
-        Some(b'[' | b'{') => raw[1..raw.len() - 1].trim().is_empty(),
-        Some(b't') => false,
-        _ => is_zero(),
-    };
-    !is_nothing && !rules.no_error.contains(&text)
-}
-
-/// Follows a JSON Pointer.
-pub(super) fn follow<'j>(root: &'j RawValue, pointer: &str) -> Pointed<'j> {
-    let mut value = root;
-    for token in pointer.split('/').skip(1) {
-        let token = token.replace("~1", "/").replace("~0", "~");
-        let member = Member(&token);
-        let raw = value.get();
-        let is_list = raw.starts_with('[');
-        // PHP and others write an object without members as a list.
-        let is_empty_list = is_list && raw[1..raw.len() - 1].trim().is_empty();
-        match raw.as_bytes().first() {
-            Some(b'n') => return Pointed::Nowhere,
-            Some(b'[') if is_empty_list => return Pointed::Nowhere,
-            Some(b'[') if member.index().is_none() => return Pointed::Wrong,
-            Some(b'[' | b'{') => {}
-            _ => return Pointed::Wrong,
-        }
-        match serde_json::Deserializer::from_str(raw).deserialize_any(member) {
-            Ok(Some(found)) => value = found,
-            Ok(None) => return Pointed::Nowhere,
-            Err(_) => return Pointed::Wrong,
-        }
-    }
-    Pointed::At(value)
-}
-
-/// Reads an object or a list and returns the member of this name or index, the last one if a name
-/// occurs more than once. Nothing else of it is kept in memory.
-#[derive(Clone, Copy)]
-struct Member<'t>(&'t str);
-
-impl Member<'_> {
-    /// Returns the index that a token stands for (RFC 6901, section 4).
-    fn index(self) -> Option<usize> {
-        let is_index = self.0 == "0" || !self.0.starts_with(['0', '+']);
-        is_index.then(|| self.0.parse().ok())?
-    }
-}
-
-impl<'de> Visitor<'de> for Member<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or a list")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.0 {
-                found = Some(map.next_value()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        let mut at = 0;
-        while let Some(value) = list.next_element::<&RawValue>()? {
-            if Some(at) == self.index() {
-                found = Some(value);
-            }
-            at += 1;
-        }
-        Ok(found)
-    }
+    text
 }
 
 fn scalar_or_list(value: &RawValue, rules: &ResponseRules) -> Result<Value, Failure> {

@@ -1,22 +1,26 @@
 //! One attempt at one target, and what it shows: an outcome, the health of the target, and whether
 //! the next target may do better.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
-use reqwest::header::{AsHeaderName, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::header::{
+    ALLOW, AsHeaderName, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE,
+};
 use reqwest::{Response, StatusCode, Url};
 
 use super::answer;
 use super::body::{self, drain};
 use super::breaker::Breaker;
 use super::error::{
-    cause, is_broken_connection, is_dead_connection, is_local_shortage, is_no_http, is_shared_loss,
+    explained, is_broken_connection, is_late, is_local_shortage, is_no_http, is_shared_loss,
 };
 use super::freshness::{Fetched, Lifetime, lifetime};
+use super::headers::sent_credentials;
 use super::in_flight::InFlightPermits;
 use super::login::{self, LoginAnswer};
 use super::send::{OutgoingCall, Progress, SendError, Sender};
+use super::steps::Way;
 use super::targets::Health;
 use crate::config::{LoginRules, Verdict};
 use crate::observe::verbose;
@@ -46,7 +50,7 @@ impl Attempt {
     ) -> Self {
         let response = match sender.send(url, call, progress).await {
             Ok(response) => response,
-            Err(error) => return Self::unanswered(sender, error, call, progress),
+            Err(error) => return Self::unanswered(sender, error, url, call, progress),
         };
         let rules = &sender.table.endpoint.response_rules;
         let status = response.status().as_u16();
@@ -69,10 +73,8 @@ impl Attempt {
         let verdict = answer::verdict(status, rules);
         if verdict != Verdict::Found {
             let mut outcome = answer::without_body(status, verdict);
-            if let Outcome::Temporary(failure) | Outcome::Permanent(failure) = &mut outcome
-                && let Some(why) = progress.not_followed.take()
-            {
-                failure.detail = why;
+            if let Outcome::Temporary(failure) | Outcome::Permanent(failure) = &mut outcome {
+                failure.detail = why_that_status(&response, sender, progress);
             }
             finish(response, sender, call).await;
             return Self {
@@ -124,6 +126,7 @@ impl Attempt {
         let rules = &sender.table.endpoint.response_rules;
         let status = response.status().as_u16();
         let verdict = login::verdict(status, rules, login);
+        let why = why_that_status(&response, sender, progress);
         let headers = response.headers().clone();
         let body = if login::needs_body(verdict, login) {
             let body = login_body(response, sender.table.endpoint.max_response, login).await;
@@ -146,7 +149,7 @@ impl Attempt {
         };
         let mut outcome = login::read(&answer, verdict, rules, login);
         if let Outcome::Temporary(failure) = &mut outcome
-            && let Some(why) = progress.not_followed.take()
+            && failure.detail.is_empty()
         {
             failure.detail = why;
         }
@@ -161,6 +164,7 @@ impl Attempt {
     fn unanswered(
         sender: &Sender,
         error: SendError,
+        url: &Url,
         call: &OutgoingCall,
         progress: &Progress,
     ) -> Self {
@@ -186,7 +190,7 @@ impl Attempt {
             Health::Unhealthy
         };
         let is_unprocessed = error.is_connect() || sender.is_unprocessed(&error, call);
-        let mut failure = failure(&error);
+        let mut failure = failure(&error, &sender.way(url, progress));
         if !is_unprocessed {
             failure.effect = effect(progress);
         }
@@ -200,10 +204,12 @@ impl Attempt {
     }
 
     /// Returns the end of an attempt that its deadline has cut off.
-    pub fn timed_out(request_timeout: Duration, progress: &Progress, breaker: &Breaker) -> Self {
+    pub fn timed_out(sender: &Sender, url: &Url, progress: &Progress, breaker: &Breaker) -> Self {
+        let request_timeout = sender.table.endpoint.request_timeout;
+        let late = || Failure::new(Reason::TimedOut, sender.way(url, progress).late());
         let (failure, health) = match progress.sent_at {
             None => (
-                Failure::new(Reason::CredentialsUnavailable, "timed out"),
+                Failure::new(Reason::CredentialsUnavailable, "no token in time"),
                 Health::Inconclusive,
             ),
             // Waiting for a permit, a token or another target can leave a target too little time. A
@@ -212,9 +218,9 @@ impl Attempt {
                 if sent_at.elapsed() < request_timeout / 2
                     && breaker.has_answered_within(request_timeout) =>
             {
-                (Reason::TimedOut.into(), Health::Inconclusive)
+                (late(), Health::Inconclusive)
             }
-            Some(_) => (Reason::TimedOut.into(), Health::Unhealthy),
+            Some(_) => (late(), Health::Unhealthy),
         };
         let failure = Failure {
             effect: effect(progress),
@@ -232,11 +238,7 @@ impl Attempt {
     pub fn show_outcome(&self, protocol: &Facts) {
         let outcome = &self.fetched.outcome;
         verbose::means(|| {
-            let failure = outcome.failure();
-            let why = failure.map(|failure| match &*failure.detail {
-                "" => failure.reason.to_string(),
-                detail => format!("{}: {detail}", failure.reason),
-            });
+            let why = outcome.failure().map(Failure::to_string);
             let parts = [
                 Some(protocol.outcomes[outcome.number()].to_owned()),
                 self.rule.clone(),
@@ -329,13 +331,47 @@ fn header(response: &Response, name: impl AsHeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
 }
 
-fn failure(error: &reqwest::Error) -> Failure {
-    let reason = if error.is_timeout() && !is_dead_connection(error) {
-        return Reason::TimedOut.into();
+/// Returns what there is to say of a status: where a redirect leads, which credential was not
+/// accepted, or which methods are.
+fn why_that_status(
+    response: &Response,
+    sender: &Sender,
+    progress: &mut Progress,
+) -> Cow<'static, str> {
+    if let Some(why) = progress.not_followed.take() {
+        return why;
+    }
+    let endpoint = &sender.table.endpoint;
+    match response.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let sent = sent_credentials(endpoint);
+            let asked = header(response, WWW_AUTHENTICATE).and_then(|value| {
+                let scheme = value.split([' ', ',']).next()?;
+                let is_word = scheme.len() <= 20 && scheme.bytes().all(|b| b.is_ascii_alphabetic());
+                is_word.then(|| format!("; it asks for {scheme}"))
+            });
+            format!("sent {sent}{}", asked.unwrap_or_default()).into()
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let method = &endpoint.method;
+            let allowed = header(response, ALLOW).filter(|value| {
+                let is_method = |b: u8| b.is_ascii_uppercase() || b", ".contains(&b);
+                (1..=60).contains(&value.len()) && value.bytes().all(is_method)
+            });
+            let allowed = allowed.map(|allowed| format!("; it allows {allowed}"));
+            format!("to a {method}{}", allowed.unwrap_or_default()).into()
+        }
+        _ => Cow::Borrowed(""),
+    }
+}
+
+fn failure(error: &reqwest::Error, way: &Way<'_>) -> Failure {
+    let reason = if is_late(error) {
+        Reason::TimedOut
     } else if is_no_http(error) {
         Reason::NotUnderstood
     } else {
         Reason::Unreachable
     };
-    Failure::new(reason, cause(error))
+    Failure::new(reason, explained(error, way))
 }

@@ -16,8 +16,8 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCO
 use reqwest::{Response, Version};
 use tokio::time::timeout;
 
-use super::answer::trim_text;
 use super::error::cause;
+use super::looks::trim_text;
 use crate::outcome::{Failure, Reason};
 
 /// Reads a body to its end. The limit holds for the bytes as they come and for those after

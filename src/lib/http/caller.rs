@@ -18,7 +18,7 @@ use crate::config;
 use crate::observe::log::RequestId;
 use crate::observe::meter::Meter;
 use crate::observe::verbose;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
 use crate::serve::timers::Timers;
 use crate::serve::workers::PerWorker;
@@ -135,8 +135,8 @@ impl Caller {
         }
         let deadline = until.min(Instant::now() + self.table().endpoint.request_timeout);
         if deadline <= Instant::now() {
-            // All its time has passed while others were before it.
-            return Outcome::Temporary(Reason::TimedOut.into()).into();
+            let detail = "all its time has passed while it waited for others";
+            return Outcome::Temporary(Failure::new(Reason::TimedOut, detail)).into();
         }
         let Ok(Some(permits)) = timeout_at(deadline, self.in_flight.acquire()).await else {
             return Outcome::Temporary(Reason::Busy.into()).into();
@@ -165,14 +165,15 @@ impl Caller {
                 self.timers.local().until(deadline, attempt).await
             };
             let attempt = attempt.unwrap_or_else(|| {
-                let timeout = self.table().endpoint.request_timeout;
-                Attempt::timed_out(timeout, &progress, &target.breaker)
+                Attempt::timed_out(&self.sender, url, &progress, &target.breaker)
             });
             // An attempt that only waited for a token was no call to the backend.
             if progress.sent_at.is_some() || progress.status.is_some() {
                 self.meter.call(progress.status, started.elapsed());
             }
-            target.record(permit, started, attempt.health, &self.table().name);
+            let outcome = &attempt.fetched.outcome;
+            let table = &self.table().name;
+            target.record(permit, started, attempt.health, outcome, table);
             attempt.show_outcome(self.table().protocol);
             if !attempt.try_next {
                 return attempt.fetched;

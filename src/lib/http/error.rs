@@ -8,15 +8,15 @@ use std::io;
 
 use hyper_util::client::legacy;
 use rustix::io::Errno;
-use rustls::CertificateError;
+use rustls::{CertificateError, InvalidMessage};
 
 use super::resolver::NoThread;
+use super::steps::Way;
 use crate::config::HttpVersion;
 
 /// Returns whether a connection broke before an answer came over it.
 pub fn is_broken_connection(error: &reqwest::Error) -> bool {
-    let is_late = error.is_timeout() && !is_dead_connection(error);
-    !is_late && !error.is_connect() && !error.is_builder() && !is_no_http(error)
+    !is_late(error) && !error.is_connect() && !error.is_builder() && !is_no_http(error)
 }
 
 /// Returns whether the server answered with something that is not HTTP.
@@ -87,6 +87,49 @@ pub fn is_local_shortage(error: &reqwest::Error) -> bool {
     error.is_connect()
         && sources(error)
             .any(|error| error.is::<NoThread>() || error.downcast_ref().is_some_and(is_shortage))
+}
+
+/// Returns why a call has no answer: where it was, the cause, and a hint where the cause has a usual
+/// one.
+pub fn explained(error: &reqwest::Error, way: &Way<'_>) -> String {
+    if is_late(error) {
+        return format!("{} (connect-timeout)", way.late());
+    }
+    let cause = cause(error);
+    let is_plain = way.may_want_tls();
+    let hint = if is_no_http(error) && cause.starts_with("invalid HTTP version") {
+        match is_plain {
+            true => "; TLS, or another service, on this port?",
+            false => "; another service on this port?",
+        }
+    } else if !error.is_connect() {
+        match is_plain && is_broken_connection(error) {
+            true => "; TLS on this port?",
+            false => "",
+        }
+    } else if is_no_tls(error) {
+        return format!("{}: no TLS on this port; is it http://?", way.place());
+    } else {
+        ""
+    };
+    format!("{}: {cause}{hint}", way.place())
+}
+
+/// Returns whether a connection took longer than `connect-timeout`.
+pub fn is_late(error: &reqwest::Error) -> bool {
+    error.is_timeout() && !is_dead_connection(error)
+}
+
+/// Returns whether a server has answered the beginning of a TLS handshake with something else, or
+/// has closed the connection at it.
+fn is_no_tls(error: &reqwest::Error) -> bool {
+    sources(error).last().is_some_and(|innermost| {
+        let is_closed = innermost
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
+        let no_tls = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
+        is_closed || tls_error(innermost) == Some(&no_tls)
+    })
 }
 
 /// Returns the text of the innermost error. The outer ones hold the URL, and so the key.

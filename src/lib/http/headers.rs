@@ -49,3 +49,26 @@ pub fn headers(endpoint: &Endpoint) -> HeaderMap {
     }
     headers
 }
+
+/// Returns what says in a call who makes it, without any value.
+pub fn sent_credentials(endpoint: &Endpoint) -> String {
+    let authorization = endpoint
+        .credential
+        .as_ref()
+        .map(|credential| match credential {
+            Credential::Bearer(_) => "Authorization: Bearer",
+            Credential::Basic { .. } | Credential::Login { .. } => "Authorization: Basic",
+            Credential::OAuth(_) => "the token of oauth2",
+        });
+    let token = endpoint.auth_token.as_ref().map(|_| "X-Auth-Token");
+    let headers = endpoint.headers.iter().map(|(name, _)| name.as_str());
+    let all: Vec<_> = authorization
+        .into_iter()
+        .chain(token)
+        .chain(headers)
+        .collect();
+    match all.is_empty() {
+        true => "no credential".to_owned(),
+        false => all.join(", "),
+    }
+}

@@ -13,7 +13,9 @@
 
 use serde_json::value::RawValue;
 
-use super::answer::{Pointed, error_member, flags_error, follow, trim_text};
+use super::answer::nowhere;
+use super::looks::trim_text;
+use super::pointer::{Pointed, error_member, flags_error, follow};
 use crate::config::{LoginRules, Place, ResponseRules, Sign, Verdict};
 use crate::outcome::{Failure, Outcome, Reason, is_blank};
 
@@ -74,10 +76,11 @@ pub fn read(
         Err(failure) => return Outcome::Temporary(failure),
     };
     if has_error(answer, &document, rules, login) {
-        return Outcome::Temporary(Reason::ReportedError.into());
+        let failure = Failure::new(Reason::ReportedError, "\"error\" finds one");
+        return Outcome::Temporary(failure);
     }
     let is_good = match verdict {
-        Verdict::Found => is_accepted(answer, &document, login),
+        Verdict::Found => is_accepted(answer, &document, rules, login),
         _ => Ok(false),
     };
     match is_good {
@@ -130,6 +133,12 @@ impl Document {
         })
     }
 
+    /// Returns what a pointer that points nowhere has missed.
+    fn missed(&self, pointer: &str, key: &str, rules: &ResponseRules) -> String {
+        let root = self.root.as_deref();
+        root.map_or_else(String::new, |root| nowhere(key, pointer, root, rules))
+    }
+
     /// Follows a JSON Pointer. Fails if there is no JSON, or if it has another shape.
     fn at(&self, pointer: &str, key: &str) -> Result<Option<&RawValue>, Failure> {
         let Some(root) = &self.root else {
@@ -178,7 +187,8 @@ fn has_error(
         }
         (Some(Place::Pointer(pointer)), Some(root)) => {
             // No member of an answer about a login holds a value that an error could displace.
-            error_member(root, pointer, "").is_some_and(|member| flags_error(member, rules))
+            error_member(root, pointer, "")
+                .is_some_and(|member| flags_error(member, &rules.no_error))
         }
         _ => false,
     }
@@ -188,6 +198,7 @@ fn has_error(
 fn is_accepted(
     answer: &LoginAnswer<'_>,
     document: &Document,
+    rules: &ResponseRules,
     login: &LoginRules,
 ) -> Result<bool, Failure> {
     match &login.accepted {
@@ -204,7 +215,7 @@ fn is_accepted(
             match value {
                 Some("true") => Ok(true),
                 Some("false") => Ok(false),
-                None => Err(failure("\"accepted\" points nowhere in the answer")),
+                None => Err(failure(document.missed(pointer, "accepted", rules))),
                 Some(_) => Err(failure("\"accepted\" is neither true nor false")),
             }
         }

@@ -3,11 +3,12 @@
 //! Pure functions: `call` composes what is sent, with the `headers` that all calls have, as `json`
 //! or, for a whole `transaction`, as the JSON of it; `answer`
 //! says what a response means, `redirect` where one leads, `freshness` how long an answer may be
-//! cached and `error` what an error of the client means. `shown` is a call without its secrets.
+//! cached and `error` what an error of the client means. `pointer` finds values in JSON, and `looks`
+//! describes an answer that is not understood. `shown` is a call without its secrets.
 //!
 //! One call: `caller` waits for the limit of `in_flight`, takes the `targets` in their order, each
 //! with its `breaker`, and makes an `attempt` at each until one answers. An attempt `send`s the
-//! call and reads the `body`.
+//! call and reads the `body`; `steps` notes how far it has come.
 //!
 //! Connections: `pool` holds the clients that `client` makes, with `tls`, the `resolver` and the
 //! tokens of `oauth`; `shared` is what the tables of a program share.
@@ -25,7 +26,9 @@ pub mod headers;
 pub mod in_flight;
 pub mod json;
 pub mod login;
+pub mod looks;
 pub mod oauth;
+pub mod pointer;
 pub mod pool;
 pub mod redirect;
 pub mod resolver;
@@ -33,6 +36,7 @@ pub mod rows;
 pub mod send;
 pub mod shared;
 pub mod shown;
+pub mod steps;
 pub mod targets;
 pub mod text;
 pub mod tls;

@@ -11,15 +11,16 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jsonwebtoken::{Header, encode};
 use percent_encoding::percent_encode;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
-use reqwest::{Client, Url};
+use reqwest::{Client, Response, Url};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body;
 use super::call::ESCAPED;
-use super::error::cause;
+use super::error::{cause, explained};
 use super::shown::{token_request, token_response};
+use super::steps::{Steps, Way};
 use crate::config::{
     ClientAuth, Compression, HttpVersion, OAuth, SigningKey, TokenServer, Transport,
 };
@@ -66,6 +67,7 @@ pub fn token_transport(settings: &OAuth, backend: &Transport) -> (Transport, boo
 pub struct Tokens {
     settings: Box<OAuth>,
     clients: PerWorker<Client>,
+    transport: Transport,
     fetch_timeout: Duration,
     user_agent: HeaderValue,
     state: Mutex<State>,
@@ -99,13 +101,14 @@ impl Tokens {
     /// Makes a source of tokens. The first call fetches the first token.
     pub fn new(
         settings: Box<OAuth>,
-        clients: PerWorker<Client>,
+        (clients, transport): (PerWorker<Client>, Transport),
         fetch_timeout: Duration,
         user_agent: HeaderValue,
     ) -> Self {
         Self {
             settings,
             clients,
+            transport,
             fetch_timeout,
             user_agent,
             state: Mutex::default(),
@@ -201,11 +204,18 @@ impl Tokens {
 
     async fn request(&self, id: &HeaderValue) -> Result<Token, String> {
         let deadline = Instant::now() + self.fetch_timeout;
-        let endpoint = step("discovery", deadline, self.endpoint(id)).await?;
-        step("token", deadline, self.token(endpoint, id)).await
+        let endpoint = self.endpoint(id, deadline).await;
+        let endpoint = endpoint.map_err(|why| format!("discovery: {why}"))?;
+        let token = self.token(endpoint, id, deadline).await;
+        token.map_err(|why| format!("token: {why}"))
     }
 
-    async fn token(&self, endpoint: Url, id: &HeaderValue) -> Result<Token, String> {
+    async fn token(
+        &self,
+        endpoint: Url,
+        id: &HeaderValue,
+        deadline: Instant,
+    ) -> Result<Token, String> {
         let (form, authorization) = self.form(&endpoint)?;
         let mut request = self
             .clients
@@ -216,7 +226,7 @@ impl Tokens {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let answer: TokenResponse = self.send(request, id).await?;
+        let answer: TokenResponse = self.send(request, id, deadline).await?;
         if answer
             .token_type
             .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
@@ -244,7 +254,7 @@ impl Tokens {
 
     /// Returns the token endpoint, which an issuer is asked for once (OpenID Connect Discovery
     /// 1.0).
-    async fn endpoint(&self, id: &HeaderValue) -> Result<Url, String> {
+    async fn endpoint(&self, id: &HeaderValue, deadline: Instant) -> Result<Url, String> {
         let issuer = match &self.settings.server {
             TokenServer::Token(url) => return Ok(url.clone()),
             TokenServer::Issuer(issuer) => issuer,
@@ -255,7 +265,8 @@ impl Tokens {
         let mut discovery = issuer.clone();
         let path = issuer.path().trim_end_matches('/');
         discovery.set_path(&format!("{path}/.well-known/openid-configuration"));
-        let found: Discovery = self.send(self.clients.local().get(discovery), id).await?;
+        let request = self.clients.local().get(discovery);
+        let found: Discovery = self.send(request, id, deadline).await?;
         let plain = |text: &str| text.trim_end_matches('/').to_owned();
         // Discovery 1.0, section 4.3: another name could be that of an impostor.
         if plain(&found.issuer) != plain(issuer.as_str()) {
@@ -270,12 +281,12 @@ impl Tokens {
         Ok(endpoint)
     }
 
-    /// Sends a request and reads its JSON answer. Of an answer that is none, only the code of an
-    /// error goes into the log: anything else in it may be a secret.
+    /// Sends a request and reads its JSON answer, before the deadline.
     async fn send<T: for<'de> Deserialize<'de>>(
         &self,
         request: reqwest::RequestBuilder,
         id: &HeaderValue,
+        deadline: Instant,
     ) -> Result<T, String> {
         let request = request
             .header(ACCEPT, "application/json")
@@ -284,27 +295,21 @@ impl Tokens {
         let (client, request) = request.build_split();
         let request = request.map_err(|error| cause(&error))?;
         token_request(&request);
-        let response = client.execute(request).await;
-        let response = response.map_err(|error| cause(&error))?;
-        token_response(&response);
-        let status = response.status().as_u16();
-        let (body, text) = if status == 200 {
-            let body = body::read(response, MAX_ANSWER)
-                .await
-                .map_err(|failure| failure.reason.to_string())?;
-            if let Ok(answer) = serde_json::from_slice(&body) {
-                return Ok(answer);
-            }
-            (body, "their server's answer is not understood".to_owned())
-        } else {
-            let body = timeout(ERROR_BODY_TIMEOUT, body::read(response, MAX_ANSWER)).await;
-            let body = body.ok().and_then(Result::ok).unwrap_or_default();
-            (body, format!("their server answered {status}"))
+        let (steps, url) = (Steps::default(), request.url().clone());
+        let way = Way {
+            steps: &steps,
+            url: &url,
+            transport: &self.transport,
+            is_known: false,
         };
-        Err(match error_code(&body) {
-            Some(code) => format!("{text}: {code}"),
-            None => text,
-        })
+        let answered = async {
+            let response = steps.follow(client.execute(request)).await;
+            let response = response.map_err(|error| explained(&error, &way))?;
+            token_response(&response);
+            read(response).await
+        };
+        let in_time = timeout_at(deadline, answered).await;
+        in_time.unwrap_or_else(|_| Err(way.late()))
     }
 
     /// Returns the form, and the value of `Authorization` if the secret goes there.
@@ -409,15 +414,27 @@ struct Discovery {
     token_endpoint: String,
 }
 
-/// Runs one step of a fetch until the deadline, and puts its name before its error.
-async fn step<T>(
-    name: &str,
-    deadline: Instant,
-    work: impl Future<Output = Result<T, String>>,
-) -> Result<T, String> {
-    let done = timeout_at(deadline, work).await;
-    done.unwrap_or_else(|_| Err("timed out".to_owned()))
-        .map_err(|cause| format!("{name}: {cause}"))
+/// Reads the JSON of an answer. Of an answer that is none, only the code of an error goes into the
+/// log: anything else in it may be a secret.
+async fn read<T: for<'de> Deserialize<'de>>(response: Response) -> Result<T, String> {
+    let status = response.status().as_u16();
+    let (body, text) = if status == 200 {
+        let body = body::read(response, MAX_ANSWER)
+            .await
+            .map_err(|failure| failure.reason.to_string())?;
+        if let Ok(answer) = serde_json::from_slice(&body) {
+            return Ok(answer);
+        }
+        (body, "their server's answer is not understood".to_owned())
+    } else {
+        let body = timeout(ERROR_BODY_TIMEOUT, body::read(response, MAX_ANSWER)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        (body, format!("their server answered {status}"))
+    };
+    Err(match error_code(&body) {
+        Some(code) => format!("{text}: {code}"),
+        None => text,
+    })
 }
 
 /// An error response (RFC 6749, section 5.2).

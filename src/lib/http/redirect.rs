@@ -25,8 +25,14 @@ impl Redirect<'_> {
         let to = self.from.join(location);
         let to = to.map_err(|_| "with a Location that is not a URL")?;
         let description = self.describe(&to);
-        if !is_wanted {
+        let is_same = to.origin() == self.from.origin();
+        if !is_wanted && is_same {
             return Err(format!("to {description}, not followed: redirects = false"));
+        }
+        if !is_same {
+            return Err(format!(
+                "to {description}, not followed: another origin; is it the target?"
+            ));
         }
         let keeps_request = match self.status {
             307 | 308 => true,
@@ -37,9 +43,6 @@ impl Redirect<'_> {
             return Err(format!(
                 "to {description}, not followed: only 307 and 308 keep a {method}"
             ));
-        }
-        if to.origin() != self.from.origin() {
-            return Err(format!("to {description}, not followed: another origin"));
         }
         if !to.username().is_empty() || to.password().is_some() {
             return Err(format!(
@@ -105,7 +108,8 @@ mod tests {
                 Some("https://api.example.org/users/jane?key=jane"),
                 true,
                 Method::GET,
-                "to https://api.example.org, the same path, not followed: another origin",
+                "to https://api.example.org, the same path, not followed: another origin; is it the \
+                 target?",
             ),
             (
                 302,
@@ -126,7 +130,7 @@ mod tests {
                 Some("data:jane"),
                 true,
                 Method::GET,
-                "to a URL of data, not followed: another origin",
+                "to a URL of data, not followed: another origin; is it the target?",
             ),
             (
                 304,

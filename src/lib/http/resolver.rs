@@ -16,6 +16,7 @@ use std::thread;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::oneshot;
 
+use super::steps::{Step, note, note_addresses};
 use crate::sync::Mutex;
 
 /// The most threads. Each waits for one name, so this is how many names may get no answer before
@@ -122,10 +123,14 @@ impl Resolver {
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        note(Step::Lookup);
         let answer = self.join_or_start(name.as_str());
         Box::pin(async move {
             match answer.await {
-                Ok(Ok(addresses)) => Ok(Box::new(addresses.into_iter()) as Addrs),
+                Ok(Ok(addresses)) => {
+                    note_addresses(&addresses);
+                    Ok(Box::new(addresses.into_iter()) as Addrs)
+                }
                 Ok(Err(Failed::Lookup(kind, text))) => Err(io::Error::new(kind, text).into()),
                 Ok(Err(Failed::NoThread)) | Err(_) => Err(NoThread.into()),
             }

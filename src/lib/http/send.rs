@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use super::body::{NotedBody, drain};
 use super::call::Call;
-use super::error::{cause, is_broken_connection, is_dropped_before_its_body, is_unprocessed};
+use super::error::{explained, is_broken_connection, is_dropped_before_its_body, is_unprocessed};
 use super::headers::headers;
 use super::in_flight::InFlightPermits;
 use super::oauth::Tokens;
@@ -26,6 +26,7 @@ use super::pool::Pool;
 use super::redirect::{MAX_REDIRECTS, Redirect};
 use super::shared::Shared;
 use super::shown::Shown;
+use super::steps::{Steps, Way};
 use crate::config::{self, Compression};
 use crate::observe::log::RequestId;
 use crate::observe::verbose;
@@ -46,6 +47,8 @@ pub struct Sender {
     pool: Arc<Pool>,
     headers: HeaderMap,
     tokens: Option<Arc<Tokens>>,
+    /// Whether anything has ever answered.
+    has_answered: AtomicBool,
 }
 
 /// A call, as it is sent to each target and at each retry.
@@ -82,6 +85,8 @@ pub struct Progress {
     pub status: Option<u16>,
     /// Why the redirect that it is was not followed.
     pub not_followed: Option<Cow<'static, str>>,
+    /// What it waits for.
+    steps: Steps,
     /// Whether any of the request may have been sent, where that makes a difference.
     sending: Option<Arc<AtomicBool>>,
 }
@@ -112,6 +117,7 @@ impl Sender {
             pool: shared.clients.pool(&endpoint.transport, is_https)?,
             headers: headers(endpoint),
             tokens: shared.tokens(endpoint)?,
+            has_answered: AtomicBool::new(false),
             table,
         })
     }
@@ -151,6 +157,7 @@ impl Sender {
             sent_at: self.tokens.is_none().then_some(started),
             status: None,
             not_followed: None,
+            steps: Steps::default(),
             sending: None,
         }
     }
@@ -210,8 +217,9 @@ impl Sender {
                 shown.request(&request);
             }
             let client = self.pool.client(&url, self.is_repeatable() && retries > 0);
-            match client.execute(request).await {
+            match progress.steps.follow(client.execute(request)).await {
                 Ok(response) => {
+                    self.has_answered.store(true, Ordering::Relaxed);
                     if let Some(shown) = &call.shown {
                         shown.response(&response);
                     }
@@ -235,16 +243,28 @@ impl Sender {
                     return Ok(response);
                 }
                 Err(error) if refusals < MAX_REFUSALS && self.is_unprocessed(&error, call) => {
-                    verbose::means(|| format!("not processed, so sent again: {}", cause(&error)));
+                    let why = || explained(&error, &self.way(&url, progress));
+                    verbose::means(|| format!("not processed, so sent again: {}", why()));
                     Box::pin(sleep(pause_before(refusals))).await;
                     refusals += 1;
                 }
                 Err(error) if retries > 0 && self.may_repeat(&error) => {
-                    verbose::means(|| format!("sent again: {}", cause(&error)));
+                    let why = || explained(&error, &self.way(&url, progress));
+                    verbose::means(|| format!("sent again: {}", why()));
                     retries -= 1;
                 }
                 Err(error) => return Err(SendError::Http(error)),
             }
+        }
+    }
+
+    /// Returns where a call goes, and how far it has come.
+    pub fn way<'c>(&'c self, url: &'c Url, progress: &'c Progress) -> Way<'c> {
+        Way {
+            steps: &progress.steps,
+            url,
+            transport: &self.table.endpoint.transport,
+            is_known: self.has_answered.load(Ordering::Relaxed),
         }
     }
 

@@ -55,7 +55,7 @@ impl Shared {
         let fetch_timeout = endpoint.request_timeout / 2;
         let tokens = Arc::new(Tokens::new(
             settings.clone(),
-            clients,
+            (clients, transport.clone()),
             fetch_timeout,
             agent.clone(),
         ));

@@ -11,13 +11,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use percent_encoding::percent_encode;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Response, Url, Version};
+use reqwest::{Response, StatusCode, Url, Version};
 use tokio::time::timeout;
 
 use super::body;
 use super::call::{Call, ESCAPED, compose};
 use crate::config::{HIDDEN, Table};
-use crate::observe::verbose::{self, Side, show};
+use crate::observe::verbose::{self, LastAnswer, Side, in_one_line, show};
 use crate::request::{Request, Secret};
 use crate::sync::Mutex;
 
@@ -38,6 +38,8 @@ pub struct Shown {
     /// The URLs as they are sent.
     urls: Vec<Url>,
     secrets: Mutex<Vec<String>>,
+    /// The last call and the head of its answer, in one line, and whether that is an odd one.
+    last: Mutex<(String, bool)>,
     /// Whether nothing of an answer is shown but its status and what its body is.
     hides_answers: bool,
 }
@@ -45,7 +47,7 @@ pub struct Shown {
 impl Shown {
     /// Returns how a call is shown, if calls are shown.
     pub fn of(table: &Table, request: &Request, call: &Call) -> Option<Box<Self>> {
-        if !verbose::is_on() {
+        if !verbose::is_query() {
             return None;
         }
         let masked = Table {
@@ -68,6 +70,7 @@ impl Shown {
             urls: call.urls.clone(),
             hides_answers: table.protocol.answers_secrets,
             secrets: Mutex::new(secrets),
+            last: Mutex::default(),
         }))
     }
 
@@ -75,6 +78,12 @@ impl Shown {
     pub fn request(&self, request: &reqwest::Request) {
         let mut headers = request.headers().clone();
         self.learn(&headers);
+        let (method, url) = (request.method().as_str(), self.url(request.url()));
+        if !verbose::is_on() {
+            verbose::keep(None);
+            *self.last.lock() = (plain(&format!("{method} {url}")), false);
+            return;
+        }
         for (name, value) in &self.call.headers {
             headers.insert(name, value.clone());
         }
@@ -83,19 +92,13 @@ impl Shown {
         {
             headers.insert(CONTENT_LENGTH, sent.len().into());
         }
-        let url = self.url(request.url());
         let body = self.call.body.as_deref();
-        let mut text = head_of_request(request.method().as_str(), &url, &headers);
+        let mut text = head_of_request(method, &url, &headers);
         if let Some(body) = body.filter(|body| !body.is_empty()) {
             text.push('\n');
             text.push_str(&beginning(body));
         }
-        // A constant stands there, percent-encoded.
-        let text = text.replace(
-            &percent_encode(HIDDEN.as_bytes(), ESCAPED).to_string(),
-            HIDDEN,
-        );
-        show(Side::Sent, &text);
+        show(Side::Sent, &plain(&text));
     }
 
     /// Returns the URL as it is shown. A redirect may lead to one that repeats the query.
@@ -129,6 +132,24 @@ impl Shown {
 
     /// Shows the status and the headers of an answer.
     pub fn response(&self, response: &Response) {
+        if !verbose::is_on() {
+            let status = response.status();
+            let label = response.headers().get(CONTENT_TYPE);
+            let label = label.map(|label| String::from_utf8_lossy(label.as_bytes()));
+            let (last, is_odd) = &mut *self.last.lock();
+            let is_page = label
+                .as_deref()
+                .is_some_and(|label| label.starts_with("text/"));
+            *is_odd = status == StatusCode::NOT_FOUND && is_page;
+            let label = label.as_deref().unwrap_or("no Content-Type");
+            // Writing to a string does not fail.
+            let _ = write!(last, " answered {} ({label})", status.as_u16());
+            verbose::keep(Some(LastAnswer {
+                text: in_one_line(last),
+                is_odd: *is_odd,
+            }));
+            return;
+        }
         let shown = |name: &HeaderName| {
             !self.hides_answers || [CONTENT_TYPE, CONTENT_LENGTH].contains(name)
         };
@@ -140,6 +161,12 @@ impl Shown {
 
     /// Shows a body.
     pub fn body(&self, body: &[u8]) {
+        if !verbose::is_on() {
+            if !self.hides_answers && !body.is_empty() {
+                self.keep(body);
+            }
+            return;
+        }
         if self.hides_answers {
             let bytes = body.len();
             show(Side::Came, &format!("{HIDDEN} ({bytes} bytes)"));
@@ -150,10 +177,29 @@ impl Shown {
         show(Side::Came, &beginning(text.as_bytes()));
     }
 
+    /// Keeps the beginning of a body, for a query that fails.
+    fn keep(&self, body: &[u8]) {
+        /// Enough for the words of most errors.
+        const MOST: usize = 200;
+        let text = in_one_line(&self.redacted(&String::from_utf8_lossy(body)));
+        let beginning: String = text.chars().take(MOST).collect();
+        let rest = if beginning.len() < text.len() {
+            "..."
+        } else {
+            ""
+        };
+        let (last, is_odd) = &*self.last.lock();
+        verbose::keep(Some(LastAnswer {
+            text: format!("{}: {beginning}{rest}", in_one_line(last)),
+            is_odd: *is_odd,
+        }));
+    }
+
     /// Reads and shows the body of an answer that decides nothing.
     pub async fn rest(&self, response: Response, limit: usize) {
         match timeout(BODY_TIMEOUT, body::read(response, limit)).await {
             Ok(Ok(body)) => self.body(&body),
+            _ if !verbose::is_on() => {}
             Ok(Err(failure)) => show(Side::Came, &format!("({})", failure.reason)),
             Err(_) => show(Side::Came, "(the body did not come within 500 ms)"),
         }
@@ -162,6 +208,12 @@ impl Shown {
     fn redacted(&self, text: &str) -> String {
         redacted(text, &self.secrets.lock())
     }
+}
+
+/// Returns text in which a constant stands as it is shown, and not percent-encoded.
+fn plain(text: &str) -> String {
+    let encoded = percent_encode(HIDDEN.as_bytes(), ESCAPED).to_string();
+    text.replace(&encoded, HIDDEN)
 }
 
 /// Notes a secret, and how it stands in a URL or a form, and in JSON.

@@ -1,11 +1,13 @@
 //! The targets of one table: which of them is tried first, and what the log says of them.
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::breaker::{Breaker, Permit};
 use crate::config;
 use crate::observe::changes::Change;
+use crate::observe::log::printable_text;
+use crate::outcome::Outcome;
 
 /// The targets of one table, in the order of the configuration.
 #[derive(Debug)]
@@ -73,8 +75,15 @@ impl Targets {
 
 impl Target {
     /// Tells the breaker how an attempt ended, and logs the change if it makes one.
-    pub fn record(&self, permit: Permit<'_>, started: Instant, health: Health, table: &str) {
-        let on_change = |change| self.log_change(change, table);
+    pub fn record(
+        &self,
+        permit: Permit<'_>,
+        started: Instant,
+        health: Health,
+        outcome: &Outcome,
+        table: &str,
+    ) {
+        let on_change = |change| self.log_change(change, outcome, table);
         match health {
             Health::Healthy => permit.record_success(on_change),
             Health::Unhealthy => permit.record_failure(on_change),
@@ -83,20 +92,24 @@ impl Target {
         }
     }
 
-    fn log_change(&self, change: Change, table: &str) {
+    fn log_change(&self, change: Change, outcome: &Outcome, table: &str) {
         let target = &self.name;
-        match change {
-            Change::Down { suppressed: 0 } => info!(
-                table,
-                "{table}: down: {target} is skipped until it answers a probe"
-            ),
-            Change::Down { suppressed } => info!(
-                table,
-                "{table}: down: {target} is skipped until it answers a probe; \
-                 {suppressed} times down and up again since the last such line"
-            ),
-            Change::Up => info!(table, "{table}: up: {target} answers again"),
-        }
+        let Change::Down { suppressed } = change else {
+            info!(table, "{table}: up: {target} answers again");
+            return;
+        };
+        let cause = outcome
+            .failure()
+            .map(|failure| format!(": {}", printable_text(&failure.to_string())));
+        let others = match suppressed {
+            0 => String::new(),
+            n => format!("; {n} times down and up again since the last such line"),
+        };
+        warn!(
+            table,
+            "{table}: down: {target} is skipped until it answers a probe{others}{}",
+            cause.unwrap_or_default()
+        );
     }
 }
 

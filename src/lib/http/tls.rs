@@ -22,6 +22,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use super::steps::{Step, note};
 use crate::config::{HttpVersion, Tls, TlsVersion, crypto_provider};
 
 /// Makes the configuration that all connections with these settings share, with their TLS sessions.
@@ -293,7 +294,9 @@ impl ServerCertVerifier for PinningVerifier {
         verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
+    /// rustls asks for these first in each handshake.
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        note(Step::Handshake);
         self.algorithms.supported_schemes()
     }
 }
@@ -371,6 +374,7 @@ impl ServerCertVerifier for Unverified {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        note(Step::Handshake);
         self.0.clone()
     }
 }

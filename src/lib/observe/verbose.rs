@@ -1,4 +1,5 @@
 //! What `--query --verbose` shows on stderr: `> ` what is sent, `< ` what comes, `= ` what it means.
+//! Without `--verbose` a query keeps the last answer, to show its beginning after a failure.
 //!
 //! It is on for the one query of a process, or never: a service pays for one look at a flag.
 
@@ -6,7 +7,20 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::sync::Mutex;
+
+static IS_QUERY: AtomicBool = AtomicBool::new(false);
 static IS_ON: AtomicBool = AtomicBool::new(false);
+static LAST: Mutex<Option<LastAnswer>> = Mutex::new(None);
+
+/// The last answer to a query.
+#[derive(Debug)]
+pub struct LastAnswer {
+    /// The call, its status, and the beginning of its body, in one line.
+    pub text: String,
+    /// Whether it says "not found" in a way that an API would not.
+    pub is_odd: bool,
+}
 
 /// The sides of a call.
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +33,25 @@ pub enum Side {
     Means = b'=' as isize,
 }
 
-/// Begins to show.
-pub fn start() {
-    IS_ON.store(true, Ordering::Relaxed);
+/// Begins the query of this process, all of which is shown or only its last answer.
+pub fn start(all: bool) {
+    IS_QUERY.store(true, Ordering::Relaxed);
+    IS_ON.store(all, Ordering::Relaxed);
+}
+
+/// Returns whether this process makes a query.
+pub fn is_query() -> bool {
+    IS_QUERY.load(Ordering::Relaxed)
+}
+
+/// Keeps the last answer, or that there is none yet.
+pub fn keep(answer: Option<LastAnswer>) {
+    *LAST.lock() = answer;
+}
+
+/// Returns the last answer.
+pub fn last_answer() -> Option<LastAnswer> {
+    LAST.lock().take()
 }
 
 /// Returns whether anything is shown.
@@ -40,6 +70,13 @@ pub fn means(text: impl FnOnce() -> String) {
 pub fn show(side: Side, text: &str) {
     // Nobody else can be told that stderr is closed.
     let _ = std::io::stderr().write_all(marked(side, text).as_bytes());
+}
+
+/// Returns text in one line as it is shown.
+pub fn in_one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    words.join(" ")
 }
 
 /// Returns the lines of a text as they are shown. Control characters would be orders to the

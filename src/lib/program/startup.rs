@@ -96,9 +96,7 @@ where
             arguments,
             is_verbose,
         } => {
-            if *is_verbose {
-                verbose::start();
-            }
+            verbose::start(*is_verbose);
             let mut config = read(program, &options.config, Mode::Serve(program))?;
             // It shows what the backend answers.
             config.share_no_caches();
@@ -175,11 +173,13 @@ where
         print(&format!("{text}\n"));
     }
     if let Some(failure) = answer.outcome.failure() {
-        let colon = if failure.detail.is_empty() { "" } else { ": " };
-        complain(
-            program,
-            &format!("{}{colon}{}", failure.reason, failure.detail),
-        );
+        complain(program, &failure.to_string());
+    }
+    let is_failure = answer.outcome.failure().is_some();
+    if let Some(last) = verbose::last_answer()
+        && (is_failure || last.is_odd && answer.outcome == Outcome::NotFound)
+    {
+        complain(program, &last.text);
     }
     if let Outcome::Refused(words) = &answer.outcome {
         complain(program, &log::printable(words.as_bytes()));

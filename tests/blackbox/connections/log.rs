@@ -44,13 +44,19 @@ async fn logged(binary: Binary, level: &str) -> (End, Backend) {
 }
 
 #[tokio::test]
-async fn at_info_the_log_holds_no_key_no_secret_and_no_address() {
+async fn at_info_the_log_holds_no_key_no_secret_and_no_path() {
     for binary in ALL {
         let (end, backend) = logged(binary, "info").await;
-        let backend = backend.address().to_string();
-        for hidden in ["s3cret", "k3y", "p4th", "qu3ry", &backend] {
+        for hidden in ["s3cret", "k3y", "p4th", "qu3ry", "example.com"] {
             assert!(!end.stderr.contains(hidden), "{hidden} in {end:#?}");
         }
+        // Where there is no answer, the log says from where.
+        let backend = backend.address().to_string();
+        let lines = end.stderr.lines();
+        let with_address: Vec<_> = lines.filter(|line| line.contains(&backend)).collect();
+        assert_eq!(with_address.len(), 1, "{end:#?}");
+        let expected = format!("backend unreachable: {backend}: Connection reset by peer");
+        assert!(with_address[0].contains(&expected), "{end:#?}");
         assert_eq!(end.stdout, "");
         for reason in [
             "backend answered 503",

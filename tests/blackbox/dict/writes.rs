@@ -456,7 +456,8 @@ async fn operations_go_in_order_and_stop_at_the_first_that_fails() {
         "t: backend answered 500: 1 of 3 operations are done",
         "t: backend answered 500 table=",
         "t: no such key: 1 of 3 operations are done",
-        "t: backend timed out: 1 of 3 operations are done: it may have been done nevertheless",
+        "t: backend timed out: 1 of 3 operations are done: no answer from ",
+        " s: it may have been done nevertheless",
     ] {
         let is_there = end.stderr.lines().any(|seen| seen.contains(line));
         assert!(is_there, "{line}: {end:#?}");

@@ -98,7 +98,7 @@ async fn the_rule_that_judged_an_answer_is_said() {
             json("{\"a\": {}}"),
             format!(
                 "temporary: {}: backend answer not understood: \"value\" points nowhere in the \
-                 answer",
+                 answer: no \"b\" in \"/a\"",
                 json_rule("missing = \"temporary\" at \"/a/b\"")
             ),
         ),
@@ -131,7 +131,9 @@ async fn the_rule_that_judged_an_answer_is_said() {
         (
             "retries = 0",
             vec![Act::Close],
-            "temporary: backend unreachable: connection closed before message completed".to_owned(),
+            "temporary: backend unreachable: BACKEND: connection closed before message completed; \
+             TLS on this port?"
+                .to_owned(),
         ),
     ] {
         let backend = Backend::always(script);
@@ -140,6 +142,7 @@ async fn the_rule_that_judged_an_answer_is_said() {
             backend.url("/")
         );
         let end = ask(Binary::Socketmap, &config, "key").await;
+        let expected = expected.replace("BACKEND", &backend.address().to_string());
         wrong.compare(
             &expected,
             marked(&end, "=").join("\n").as_bytes(),
@@ -180,13 +183,16 @@ async fn each_try_is_shown_and_each_target_and_each_redirect() {
     let third = backend.url("/there?(hidden)");
     assert_eq!(urls, [first, second.clone(), second, third]);
     let means = marked(&end, "=").join("\n");
-    let expected = "\"normalise\" makes the key \"key\"\n\
-         temporary: backend unreachable: Connection refused (os error 111)\n\
+    let (gone, second) = (gone.address(), backend.address());
+    let expected = format!(
+        "\"normalise\" makes the key \"key\"\n\
+         temporary: backend unreachable: {gone}: Connection refused (os error 111)\n\
          the next target is tried\n\
-         sent again: connection closed before message completed\n\
+         sent again: {second}: connection closed before message completed; TLS on this port?\n\
          the redirect is followed\n\
          found: 200, read as JSON: a value\n\
-         the service would cache this for 7s";
+         the service would cache this for 7s"
+    );
     same("means", means.as_bytes(), expected.as_bytes());
 }
 
