@@ -99,7 +99,9 @@ impl Link {
         {
             return Err(failure.clone());
         }
-        let connected = timeout_at(deadline, self.connector.connect()).await;
+        // Boxed because it is rare: every request of every program would have room for it.
+        let connecting = Box::pin(self.connector.connect());
+        let connected = timeout_at(deadline, connecting).await;
         match connected.unwrap_or_else(|_| Err(self.timed_out())) {
             Ok(live) => {
                 let live = Arc::new(live);
