@@ -1,11 +1,13 @@
 //! One table: its limits, or its calls.
 
 use std::iter;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::RootCertStore;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::calls::{Calls, Usable};
 use super::limits::{Counters, Limits, numbers};
@@ -25,6 +27,8 @@ use crate::outcome::{Failure, Outcome, Reason, Row};
 use crate::protocol::policy::rules::PolicyActions;
 use crate::protocol::sasl::rules::Logins;
 use crate::request::{Kind, Request};
+use crate::serve::timers::Timers;
+use crate::serve::workers::PerWorker;
 use crate::store::Store;
 
 /// The endpoint of one table.
@@ -36,6 +40,8 @@ pub struct Endpoint {
     operations: Operations,
     /// The system's authorities, if the endpoint trusts them.
     authorities: Option<Arc<RootCertStore>>,
+    /// For logins, whose deadlines are not those of their calls.
+    timers: PerWorker<Timers>,
 }
 
 impl Endpoint {
@@ -66,6 +72,7 @@ impl Endpoint {
             calls,
             limits,
             authorities,
+            timers: PerWorker::default(),
         })
     }
 
@@ -152,7 +159,8 @@ impl Endpoint {
         };
         let answer = self.calls.login(&request, (call, &key), asked);
         match &self.limits {
-            Some(limits) => limits.login(&request, &key, answer, is_preview).await,
+            // Boxed, as below.
+            Some(limits) => Box::pin(limits.login(&request, &key, answer, is_preview)).await,
             None => answer.await,
         }
     }
@@ -177,6 +185,17 @@ impl Table for Endpoint {
         Some(self.calls.caller.meter())
     }
 
+    async fn until<F: Future + Send>(
+        &self,
+        deadline: Instant,
+        awaited: Pin<&mut F>,
+    ) -> Option<F::Output>
+    where
+        F::Output: Send,
+    {
+        self.timers.local().until(deadline, awaited).await
+    }
+
     fn pause_before(&self, outcome: &Outcome) -> Option<Duration> {
         let is_refusal = matches!(outcome, Outcome::NotFound | Outcome::Refused(_));
         let delay = self.table().endpoint.logins.failure_delay;
@@ -185,14 +204,22 @@ impl Table for Endpoint {
 
     async fn answer(&self, request: &Request, asked: Asked) -> Outcome {
         if self.table().protocol.has_logins() {
-            // Boxed, so that the answers of other tables have no room for it.
-            return Box::pin(self.login(request, asked, false)).await;
+            return self.login(request, asked, false).await;
         }
+        // Some boxed, so that a lookup has no room for them: a future that has just been made is
+        // copied to where it stays.
         match (&request.kind, &self.limits) {
             (Kind::Write(changes), _) => {
-                write(self.name(), &self.operations, request, changes, asked).await
+                Box::pin(write(
+                    self.name(),
+                    &self.operations,
+                    request,
+                    changes,
+                    asked,
+                ))
+                .await
             }
-            (_, Some(limits)) => limits.answer(request, asked, &self.calls, false).await,
+            (_, Some(limits)) => Box::pin(limits.answer(request, asked, &self.calls, false)).await,
             (_, None) => self.calls.answer(request, asked).await,
         }
     }

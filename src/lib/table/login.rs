@@ -2,11 +2,11 @@
 //! them by.
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
-use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::cache::CacheKey;
@@ -30,15 +30,20 @@ pub async fn answer<T: Table>(
     asked: Asked,
     deadline: Instant,
 ) -> (Outcome, Request) {
-    let in_time = |outcome: Result<Outcome, Elapsed>| {
-        outcome.unwrap_or_else(|_| Outcome::Temporary(Reason::TimedOut.into()))
+    let too_late = || Outcome::Temporary(Reason::TimedOut.into());
+    let outcome = {
+        let answer = pin!(table.answer(&request, asked));
+        table.until(deadline, answer).await
     };
-    let outcome = in_time(timeout_at(deadline, table.answer(&request, asked)).await);
+    let outcome = outcome.unwrap_or_else(too_late);
     // It has gone where it goes, and must not wait with the outcome.
     request.secret = None;
     let outcome = match table.pause_before(&outcome) {
         None => outcome,
-        Some(pause) => in_time(timeout_at(deadline, after(pause, outcome)).await),
+        Some(pause) => {
+            let outcome = timeout_at(deadline, after(pause, outcome)).await;
+            outcome.unwrap_or_else(|_| too_late())
+        }
     };
     (outcome, request)
 }

@@ -17,11 +17,12 @@ pub mod routes;
 pub mod shared_cache;
 pub mod writes;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::http::caller::Caller;
 use crate::observe::log::RequestId;
@@ -88,6 +89,18 @@ pub trait Table: Send + Sync + 'static {
     ) -> impl Future<Output = Outcome> + Send {
         let _ = (request, asked, rows);
         async { Outcome::Permanent(Reason::RequestNotUnderstood.into()) }
+    }
+
+    /// Waits for a future until a deadline; returns nothing if that comes first.
+    fn until<F: Future + Send>(
+        &self,
+        deadline: Instant,
+        awaited: Pin<&mut F>,
+    ) -> impl Future<Output = Option<F::Output>> + Send
+    where
+        F::Output: Send,
+    {
+        async move { timeout_at(deadline, awaited).await.ok() }
     }
 
     /// Returns how long to wait before an outcome is said, if it has to wait.
