@@ -122,6 +122,9 @@ const USUAL_QUERY: usize = 128;
 /// Enough for most forms.
 const USUAL_FORM: usize = 1024;
 
+/// Enough for most JSON.
+const USUAL_JSON: usize = 256;
+
 /// The scheme of basic authentication.
 const BASIC: &str = "Basic ";
 
@@ -254,7 +257,7 @@ impl Values<'_> {
                 Ok(Some(text.into_bytes()))
             }
             Body::Json(json) => {
-                let mut text = self.text(0);
+                let mut text = self.text(USUAL_JSON);
                 self.put_json(json, &mut text)?;
                 Ok(Some(text.into_bytes()))
             }
@@ -270,7 +273,11 @@ impl Values<'_> {
             Json::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
             Json::Number(number) => out.push_str(&number.to_string()),
             Json::Text(template) if self.lacks(template) => out.push_str("null"),
-            Json::Text(template) => put_text(&self.plain(template)?, out)?,
+            Json::Text(template) => match template.parts.as_slice() {
+                // Not copied, which for a secret would be one copy more to overwrite.
+                [Part::Placeholder(name)] => put_text(&self.value(name)?, out)?,
+                _ => put_text(&self.plain(template)?, out)?,
+            },
             Json::All if self.request.is_write() => put_transaction(self.request, out)?,
             Json::All => {
                 // The first of several attributes of one name, as for a placeholder.

@@ -25,6 +25,16 @@ pub fn put_each<T>(
 pub fn put_text(text: &[u8], out: &mut Text) -> Result<(), Outcome> {
     let unfit = || Outcome::Temporary(Failure::new(Reason::KeyCannotBeSent, "not UTF-8, for JSON"));
     let text = std::str::from_utf8(text).map_err(|_| unfit())?;
+    // Most texts, for which serde_json would have to look at each byte as a piece of its own.
+    if !text
+        .bytes()
+        .any(|byte| matches!(byte, ..b' ' | b'"' | b'\\'))
+    {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+        return Ok(());
+    }
     // Into the text itself: a copy would have to be overwritten as well.
     serde_json::to_writer(out, text).map_err(|_| unfit())
 }

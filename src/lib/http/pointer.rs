@@ -1,8 +1,9 @@
 //! JSON Pointers (RFC 6901) into an answer, which is not read into a tree.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The result of following a JSON Pointer.
@@ -59,7 +60,10 @@ pub fn flags_error(member: &RawValue, no_error: &[String]) -> bool {
 pub fn follow<'j>(root: &'j RawValue, pointer: &str) -> Pointed<'j> {
     let mut value = root;
     for token in pointer.split('/').skip(1) {
-        let token = token.replace("~1", "/").replace("~0", "~");
+        let token = match token.contains('~') {
+            true => Cow::Owned(token.replace("~1", "/").replace("~0", "~")),
+            false => Cow::Borrowed(token),
+        };
         let member = Member(&token);
         let raw = value.get();
         let is_list = raw.starts_with('[');
@@ -103,8 +107,8 @@ impl<'de> Visitor<'de> for Member<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.0 {
+        while let Some(is_it) = map.next_key_seed(IsName(self.0))? {
+            if is_it {
                 found = Some(map.next_value()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -123,6 +127,29 @@ impl<'de> Visitor<'de> for Member<'_> {
             at += 1;
         }
         Ok(found)
+    }
+}
+
+/// Reads a name and returns whether it is this one. No name is copied.
+struct IsName<'t>(&'t str);
+
+impl<'de> DeserializeSeed<'de> for IsName<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<bool, D::Error> {
+        name.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for IsName<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
     }
 }
 
