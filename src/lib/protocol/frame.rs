@@ -67,6 +67,12 @@ impl Lines {
         lines
     }
 
+    /// Drops the input up to `end`, where a found line ends, and the line feed.
+    pub fn skip(&mut self, input: &mut BytesMut, end: usize) {
+        *self = Self::default();
+        input.advance(end.saturating_add(1));
+    }
+
     /// Cuts one line off the input. The limit includes the line feed.
     pub fn take(&mut self, input: &mut BytesMut, limit: usize) -> Frame {
         match self.find(input, limit) {

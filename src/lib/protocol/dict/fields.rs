@@ -1,6 +1,6 @@
 //! The fields of a line, and the escaping of their bytes (strescape.c: tab-escaping).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
 /// The byte that begins an escape.
@@ -43,12 +43,25 @@ pub(super) fn unescape(field: &[u8]) -> Bytes {
 
 /// Puts bytes as a field of a reply.
 pub(super) fn put(bytes: &[u8], out: &mut BytesMut) {
-    for &byte in bytes {
-        match LETTERS.iter().find(|(escaped, _)| *escaped == byte) {
-            Some((_, letter)) => out.extend_from_slice(&[ESCAPE, *letter]),
-            None => out.put_u8(byte),
+    for piece in bytes.split_inclusive(|byte| letter_of(*byte).is_some()) {
+        let last = piece.split_last();
+        match last.and_then(|(last, before)| Some((before, letter_of(*last)?))) {
+            Some((before, letter)) => {
+                out.extend_from_slice(before);
+                out.extend_from_slice(&[ESCAPE, letter]);
+            }
+            None => out.extend_from_slice(piece),
         }
     }
+}
+
+/// Returns the letter that stands for a byte, if it is escaped.
+fn letter_of(byte: u8) -> Option<u8> {
+    if byte > b'\r' {
+        return None;
+    }
+    let escaped = LETTERS.iter().find(|(escaped, _)| *escaped == byte);
+    escaped.map(|(_, letter)| *letter)
 }
 
 /// Returns the number in a field, which has no sign.

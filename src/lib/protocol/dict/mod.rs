@@ -39,7 +39,7 @@ use self::lists::list;
 use self::transactions::{Id, Transactions};
 use crate::outcome::{Effect, Outcome, Reason, Row};
 use crate::protocol::facts::Facts;
-use crate::protocol::frame::{Frame, Lines};
+use crate::protocol::frame::{Line, Lines};
 use crate::protocol::grammar::{MAX_REQUEST, Protocol, Step, Tag, Unsayable};
 use crate::reply::Reply;
 use crate::request::{Change, Request};
@@ -66,13 +66,17 @@ impl Protocol for Dict {
 
     fn next_step(&mut self, input: &mut BytesMut) -> Step {
         loop {
-            let line = match self.lines.take(input, MAX_REQUEST) {
-                Frame::NeedMore => return Step::NeedMore,
-                Frame::Whole(line) => line,
-                Frame::TooLong => return refuse(Reason::RequestTooLong),
-                Frame::Malformed => return refuse(Reason::RequestNotUnderstood),
+            let place = match self.lines.find(input, MAX_REQUEST) {
+                Line::NeedMore => return Step::NeedMore,
+                Line::At(place) => place,
+                Line::TooLong => return refuse(Reason::RequestTooLong),
             };
-            match self.command(line.strip_suffix(b"\r").unwrap_or(&line)) {
+            // Obeyed where it is: what is kept of it is copied.
+            let end = place.end;
+            let line = input.get(place).unwrap_or_default();
+            let obeyed = self.command(line.strip_suffix(b"\r").unwrap_or(line));
+            self.lines.skip(input, end);
+            match obeyed {
                 Ok(None) => {}
                 Ok(Some(step)) => return step,
                 Err(Malformed) => return refuse(Reason::RequestNotUnderstood),
