@@ -80,8 +80,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     async fn run(&mut self, greeting: Bytes) -> Result<Infallible, End> {
+        // Past the queue, for which a connection that never asks needs no memory.
         if !greeting.is_empty() {
-            self.queue.push_back(Queued::Bytes(greeting));
+            self.send(&greeting).await?;
         }
         loop {
             // The input is left alone until there is room, so that a peer which sends requests
