@@ -62,6 +62,44 @@ function decide(array $policy, array $mail): array
     }]];
 }
 
+/* A key of one of Dovecot's dicts: any JSON, or 404. */
+function look_up_in_dict(?array $entries, array $query): array
+{
+    $key = dict_key($query);
+    return isset($entries[$key]) ? [200, $entries[$key]] : [404, ['error' => 'no such key']];
+}
+
+/* The keys below a path that ends with a slash: an object of names and values. Names begin behind that
+ * slash. */
+function list_dict(?array $entries, array $query): array
+{
+    $path = dict_key($query);
+    $found = [];
+    foreach ($entries ?? [] as $key => $value) {
+        if (str_starts_with($key, $path)) {
+            $found[substr($key, strlen($path))] = $value;
+        }
+    }
+    return $found ? [200, (object) $found] : [404, ['error' => 'no such path']];
+}
+
+/* Keys of "priv" belong to a user, those of "shared" to all. */
+function dict_key(array $query): string
+{
+    ['scope' => $scope, 'key' => $key, 'user' => $user] = $query;
+    return $scope === 'priv' ? "priv/$user/$key" : "$scope/$key";
+}
+
+/* Whether a login is good, and whose it is. A real API has digests, and compares in the same time
+ * whether there is such a user or not. */
+function log_in(array $passwords, array $login): array
+{
+    $user = strtolower((string) $login['username']);
+    $is_right = hash_equals($passwords[$user] ?? '', (string) $login['password']);
+    return [200, isset($passwords[$user]) && $is_right
+        ? ['accepted' => true, 'user' => $user] : ['accepted' => false]];
+}
+
 function answer(array $directory): array
 {
     if (!hash_equals($directory['token'], $_SERVER['HTTP_X_AUTH_TOKEN'] ?? '')) {
@@ -74,6 +112,12 @@ function answer(array $directory): array
     $table = $directory['tables'][$first] ?? null;
     return match ([$_SERVER['REQUEST_METHOD'], $first, count($parts)]) {
         ['POST', 'policy', 1] => decide($directory['policy'], $_POST),
+        ['POST', 'login', 1] => log_in(
+            $directory['passwords'],
+            json_decode(file_get_contents('php://input'), true),
+        ),
+        ['GET', 'dict', 1] => look_up_in_dict($directory['dicts'][$_GET['name']] ?? null, $_GET),
+        ['GET', 'dict', 2] => list_dict($directory['dicts'][$_GET['name']] ?? null, $_GET),
         ['GET', 'quota', 2] => quota($directory['quotas'][$second] ?? null),
         ['GET', $first, 1] => look_up($table, $_GET['key'] ?? null),
         ['GET', $first, 2] => look_up($table, $second),

@@ -17,7 +17,7 @@ DIRECTORY = json.loads(Path(__file__).with_name("directory.json").read_text("utf
 POLICY = DIRECTORY["policy"]
 
 # Far more than the attributes of one mail, and small enough for memory.
-LONGEST_FORM = 128 * 1024
+LONGEST_BODY = 128 * 1024
 
 
 def look_up(table, key):
@@ -61,6 +61,38 @@ def decide(mail):
     return 200, {"action": "DUNNO"}
 
 
+def look_up_in_dict(query):
+    """A key of one of Dovecot's dicts: any JSON, or 404. None would be "no such key" as well."""
+    entries = DIRECTORY["dicts"].get(query.get("name"), {})
+    if dict_key(query) in entries:
+        return 200, entries[dict_key(query)]
+    return 404, {"error": "no such key"}
+
+
+def list_dict(query):
+    """The keys below a path that ends with a slash: an object of names and values. Names begin
+    behind that slash."""
+    entries, path = DIRECTORY["dicts"].get(query.get("name"), {}), dict_key(query)
+    found = {key[len(path):]: value for key, value in entries.items() if key.startswith(path)}
+    return (200, found) if found else (404, {"error": "no such path"})
+
+
+def dict_key(query):
+    """Keys of "priv" belong to a user, those of "shared" to all."""
+    owner = query.get("user", "") + "/" if query.get("scope") == "priv" else ""
+    return query.get("scope", "") + "/" + owner + query.get("key", "")
+
+
+def log_in(login):
+    """Whether a login is good, and whose it is. A real API has digests, and compares in the same
+    time whether there is such a user or not."""
+    known = DIRECTORY["passwords"].get(str(login.get("username")).lower(), "")
+    is_right = hmac.compare_digest(known.encode(), str(login.get("password")).encode())
+    if not known or not is_right:
+        return 200, {"accepted": False}
+    return 200, {"accepted": True, "user": login["username"].lower()}
+
+
 class Api(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps the connection for the next request
     timeout = 60  # seconds until an idle connection is closed: more than Postgate's pool-idle
@@ -70,7 +102,11 @@ class Api(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         # Split before it is decoded: a key may hold a slash.
         parts = [unquote(part) for part in url.path.split("/")[1:]]
-        if len(parts) == 1:
+        if parts == ["dict"]:
+            self.answer(look_up_in_dict, fields(url.query))
+        elif parts == ["dict", "list"]:
+            self.answer(list_dict, fields(url.query))
+        elif len(parts) == 1:
             self.answer(look_up, parts[0], fields(url.query).get("key"))
         elif len(parts) == 2 and parts[0] == "quota":
             self.answer(quota, parts[1])
@@ -81,14 +117,16 @@ class Api(BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = int(self.headers.get("Content-Length") or 0)
-        if length > LONGEST_FORM:
+        if length > LONGEST_BODY:
             self.close_connection = True
-            self.reply(400, {"error": "the form is too long"})
+            self.reply(400, {"error": "the body is too long"})
             return
         # Unread, it would be taken for the next request.
         body = self.rfile.read(length).decode("utf-8", "replace")
         if self.path == "/policy":
             self.answer(decide, fields(body))
+        elif self.path == "/login":
+            self.answer(log_in, json.loads(body))
         else:
             self.answer(no_such_route)
 

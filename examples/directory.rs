@@ -4,7 +4,7 @@
 //! it, start `cargo run --example directory -- --listen 127.0.0.1:8080`, and send a request:
 //! `curl -H 'X-Auth-Token: demo' 'http://127.0.0.1:8080/aliases?key=sales@example.org'`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::error::Error;
 use std::process::ExitCode;
@@ -19,11 +19,11 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
 /// Far more than the attributes of one mail, and small enough for memory.
-const LONGEST_FORM: usize = 128 * 1024;
+const LONGEST_BODY: usize = 128 * 1024;
 
 #[derive(Deserialize)]
 struct Directory {
@@ -31,7 +31,12 @@ struct Directory {
     tables: HashMap<String, HashMap<String, Value>>,
     policy: Policy,
     quotas: HashMap<String, Value>,
+    dicts: HashMap<String, Dict>,
+    passwords: HashMap<String, String>,
 }
+
+/// In the order of the names.
+type Dict = BTreeMap<String, Value>;
 
 #[derive(Deserialize)]
 struct Policy {
@@ -89,19 +94,21 @@ async fn answer(request: Request<Incoming>, directory: &Directory) -> Response<F
     // Split before it is decoded: a key may hold a slash.
     let path: Vec<_> = head.uri.path().split('/').skip(1).map(decoded).collect();
     let path: Vec<_> = path.iter().map(String::as_str).collect();
+    let query = head.uri.query().unwrap_or_default();
+    let Ok(body) = Limited::new(body, LONGEST_BODY).collect().await else {
+        return failure(
+            StatusCode::BAD_REQUEST,
+            "the body is too long or incomplete",
+        );
+    };
+    let body = body.to_bytes();
     match (&head.method, &path[..]) {
-        (&Method::POST, ["policy"]) => match Limited::new(body, LONGEST_FORM).collect().await {
-            Ok(form) => {
-                let form = String::from_utf8_lossy(&form.to_bytes()).into_owned();
-                decide(&form, &directory.policy)
-            }
-            Err(_) => failure(
-                StatusCode::BAD_REQUEST,
-                "the form is too long or incomplete",
-            ),
-        },
+        (&Method::POST, ["policy"]) => decide(&String::from_utf8_lossy(&body), &directory.policy),
+        (&Method::POST, ["login"]) => log_in(&body, &directory.passwords),
+        (&Method::GET, ["dict"]) => look_up_in_dict(&directory.dicts, query),
+        (&Method::GET, ["dict", "list"]) => list_dict(&directory.dicts, query),
         (&Method::GET, [table]) => {
-            let key = field(head.uri.query().unwrap_or_default(), "key");
+            let key = field(query, "key");
             look_up(directory.tables.get(*table), &key.unwrap_or_default())
         }
         (&Method::GET, ["quota", account]) => quota(directory.quotas.get(*account)),
@@ -162,6 +169,60 @@ fn decide(form: &str, policy: &Policy) -> Response<Full<Bytes>> {
         "DUNNO"
     };
     reply(StatusCode::OK, &json!({ "action": action }))
+}
+
+/// Answers about a key of one of Dovecot's dicts: any JSON, or 404.
+fn look_up_in_dict(dicts: &HashMap<String, Dict>, query: &str) -> Response<Full<Bytes>> {
+    let dict = field(query, "name").and_then(|name| dicts.get(&name));
+    match dict.and_then(|dict| dict.get(&dict_key(query))) {
+        Some(value) => reply(StatusCode::OK, value),
+        None => failure(StatusCode::NOT_FOUND, "no such key"),
+    }
+}
+
+/// Answers with the keys below a path that ends with a slash: an object of names and values. Names
+/// begin behind that slash.
+fn list_dict(dicts: &HashMap<String, Dict>, query: &str) -> Response<Full<Bytes>> {
+    let dict = field(query, "name").and_then(|name| dicts.get(&name));
+    let path = dict_key(query);
+    let found: Map<_, _> = dict
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.strip_prefix(&path)?.to_owned(), value.clone())))
+        .collect();
+    if found.is_empty() {
+        return failure(StatusCode::NOT_FOUND, "no such path");
+    }
+    reply(StatusCode::OK, &found.into())
+}
+
+/// Returns the key in the data. Keys of "priv" belong to a user, those of "shared" to all.
+fn dict_key(query: &str) -> String {
+    let field = |name| field(query, name).unwrap_or_default();
+    let (scope, key) = (field("scope"), field("key"));
+    match scope.as_str() {
+        "priv" => format!("priv/{}/{key}", field("user")),
+        _ => format!("{scope}/{key}"),
+    }
+}
+
+/// Answers whether a login is good, and whose it is. A real API has digests, and compares in the same
+/// time whether there is such a user or not.
+fn log_in(body: &[u8], passwords: &HashMap<String, String>) -> Response<Full<Bytes>> {
+    let login: Value = serde_json::from_slice(body).unwrap_or_default();
+    let user = login["username"]
+        .as_str()
+        .unwrap_or_default()
+        .to_lowercase();
+    let is_right = passwords
+        .get(&user)
+        .is_some_and(|right| login["password"] == **right);
+    let answer = if is_right {
+        json!({ "accepted": true, "user": user })
+    } else {
+        json!({ "accepted": false })
+    };
+    reply(StatusCode::OK, &answer)
 }
 
 /// Returns a field of a query or form.

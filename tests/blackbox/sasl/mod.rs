@@ -136,7 +136,7 @@ async fn line(peer: &mut Peer) -> Option<String> {
 }
 
 /// Logs in once over a connection of its own.
-async fn login(program: &Program, name: &str, password: &str) -> String {
+pub(crate) async fn login(program: &Program, name: &str, password: &str) -> String {
     Smtpd::connect(program).await.plain(name, password).await
 }
 
