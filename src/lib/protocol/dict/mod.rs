@@ -145,11 +145,11 @@ fn put_commit(id: Id, outcome: &Outcome, line: &mut BytesMut) -> Result<(), Unsa
 }
 
 fn put_line(status: u8, fields: &[&[u8]], out: &mut BytesMut) {
-    let length = fields
+    let length: usize = fields
         .iter()
         .map(|field| field.len().saturating_add(1))
         .sum();
-    out.reserve(length);
+    out.reserve(length.saturating_add(1));
     for (at, field) in fields.iter().enumerate() {
         out.extend_from_slice(&[if at == 0 { status } else { b'\t' }]);
         put(field, out);
