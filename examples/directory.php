@@ -69,11 +69,10 @@ function look_up_in_dict(?array $entries, array $query): array
     return isset($entries[$key]) ? [200, $entries[$key]] : [404, ['error' => 'no such key']];
 }
 
-/* The keys below a path that ends with a slash: an object of names and values. Names begin behind that
- * slash. */
+/* The keys below a path: an object of names and values. Names begin behind the path and a slash. */
 function list_dict(?array $entries, array $query): array
 {
-    $path = dict_key($query);
+    $path = rtrim(dict_key($query), '/') . '/';
     $found = [];
     foreach ($entries ?? [] as $key => $value) {
         if (str_starts_with($key, $path)) {

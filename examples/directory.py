@@ -70,9 +70,9 @@ def look_up_in_dict(query):
 
 
 def list_dict(query):
-    """The keys below a path that ends with a slash: an object of names and values. Names begin
-    behind that slash."""
-    entries, path = DIRECTORY["dicts"].get(query.get("name"), {}), dict_key(query)
+    """The keys below a path: an object of names and values. Names begin behind the path and a
+    slash."""
+    entries, path = DIRECTORY["dicts"].get(query.get("name"), {}), dict_key(query).rstrip("/") + "/"
     found = {key[len(path):]: value for key, value in entries.items() if key.startswith(path)}
     return (200, found) if found else (404, {"error": "no such path"})
 

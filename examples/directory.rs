@@ -180,11 +180,11 @@ fn look_up_in_dict(dicts: &HashMap<String, Dict>, query: &str) -> Response<Full<
     }
 }
 
-/// Answers with the keys below a path that ends with a slash: an object of names and values. Names
-/// begin behind that slash.
+/// Answers with the keys below a path: an object of names and values. Names begin behind the path and
+/// a slash.
 fn list_dict(dicts: &HashMap<String, Dict>, query: &str) -> Response<Full<Bytes>> {
     let dict = field(query, "name").and_then(|name| dicts.get(&name));
-    let path = dict_key(query);
+    let path = format!("{}/", dict_key(query).trim_end_matches('/'));
     let found: Map<_, _> = dict
         .into_iter()
         .flatten()
