@@ -1,6 +1,6 @@
 # Postgate: build, try, test, install. `make install` installs what `make build` made, so it needs no
 # cargo, and another user may run it. `make deb` builds a Debian package, `make rpm` an RPM package,
-# and `make man` the manual pages.
+# and `make man` the manual pages and docs/mistakes.md.
 
 PREFIX   = /usr
 DESTDIR  =
@@ -83,6 +83,7 @@ audit:
 man:
 	@mkdir -p docs/man
 	$(CARGO) run --quiet --locked --example man -- docs/man
+	$(CARGO) run --quiet --locked --example mistakes -- docs/mistakes.md
 
 # $(call tool,NAME,VERSION): prints the path of a tool for cargo, which is installed if there is none.
 tool = command -v $(1) || { \

@@ -97,7 +97,10 @@ pub fn explained(error: &reqwest::Error, way: &Way<'_>) -> String {
     }
     let cause = cause(error);
     let is_plain = way.may_want_tls();
-    let hint = if is_no_http(error) && cause.starts_with("invalid HTTP version") {
+    // The second is that of a server which speaks first.
+    let is_other_protocol = cause.starts_with("invalid HTTP version")
+        || cause.starts_with("received unexpected message from connection");
+    let hint = if is_other_protocol {
         match is_plain {
             true => "; TLS, or another service, on this port?",
             false => "; another service on this port?",

@@ -67,7 +67,12 @@ async fn changes(program: &Program, down: usize, up: usize) {
         let with = lines.iter().filter(|line| line.contains(text));
         with.count()
     };
-    let both = |lines: &[String]| (count(lines, " WARN t: down: "), count(lines, " INFO t: up: "));
+    let both = |lines: &[String]| {
+        (
+            count(lines, " WARN t: down: "),
+            count(lines, " INFO t: up: "),
+        )
+    };
     let is_enough = |lines: &[String]| both(lines).0 >= down && both(lines).1 >= up;
     let lines = program.stderr.until("lines of targets", is_enough).await;
     assert_eq!(both(&lines), (down, up), "{lines:#?}");
