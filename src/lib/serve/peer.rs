@@ -74,8 +74,9 @@ pub struct Peer<'g, S> {
     arrivals: VecDeque<(u64, Instant)>,
     /// Whether they may be secrets, of which no copy must stay in memory.
     has_secrets: bool,
-    /// When the first byte of the request in the input was read.
-    first_byte: Option<Instant>,
+    /// How many bytes were taken from the input before the request that is in it, and when its first
+    /// byte was read.
+    first_byte: Option<(u64, Instant)>,
     /// Whether the first read has had its grace period.
     has_begun: bool,
     has_asked: bool,
@@ -146,7 +147,12 @@ where
             self.guard.mark_idle();
             timeouts.idle.map(|idle| Instant::now() + idle)
         } else {
-            let first_byte = *self.first_byte.get_or_insert_with(Instant::now);
+            // A line that is taken and not answered ends a request as well.
+            let taken = self.taken();
+            let first_byte = self.first_byte.filter(|(before, _)| *before == taken);
+            let (_, first_byte) = *self
+                .first_byte
+                .insert(first_byte.unwrap_or_else(|| (taken, Instant::now())));
             Some(first_byte + timeouts.read)
         };
         let read = select! {
@@ -204,12 +210,17 @@ where
     /// Returns when the last byte had arrived of the request that was taken from the input just now.
     /// It may have waited there for those before it.
     pub fn arrived_at(&mut self) -> Instant {
-        let taken = self.received - u64::try_from(self.input.len()).unwrap_or_default();
+        let taken = self.taken();
         while self.arrivals.front().is_some_and(|(end, _)| *end < taken) {
             self.arrivals.pop_front();
         }
         let first = self.arrivals.front();
         first.map_or_else(Instant::now, |(_, at)| *at)
+    }
+
+    /// Returns how many bytes have been taken from the input.
+    fn taken(&self) -> u64 {
+        self.received - u64::try_from(self.input.len()).unwrap_or_default()
     }
 
     /// Makes room for the next read.
@@ -374,6 +385,34 @@ mod tests {
         peer.read(TIMEOUTS).await.unwrap();
         assert_eq!(peer.input.split_to(1), "e");
         assert_eq!(peer.arrived_at(), began + second * 2);
+    }
+
+    /// A request of many lines of which none is answered, such as a transaction, whose lines come in
+    /// pieces.
+    #[tokio::test(start_paused = true)]
+    async fn each_line_has_the_time_of_a_request() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let guard = Arc::new(Connections::default()).admit(|| 1).await;
+        let mut peer = Peer::new(ours, &guard);
+        theirs.write_all(b"aab").await.unwrap();
+        peer.read(TIMEOUTS).await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(peer.input.len(), 3);
+            let _line = peer.input.split_to(2);
+            let late = async {
+                sleep(TIMEOUTS.read - Duration::from_secs(1)).await;
+                theirs.write_all(b"bb").await.unwrap();
+            };
+            let (read, ()) = tokio::join!(peer.read(TIMEOUTS), late);
+            read.unwrap();
+        }
+        // One that does not end has its time as well.
+        let end = peer.read(TIMEOUTS).await;
+        let end = match end {
+            Ok(()) => peer.read(TIMEOUTS).await,
+            end => end,
+        };
+        assert!(matches!(end, Err(End::TooSlow)), "{end:?}");
     }
 
     #[tokio::test]
