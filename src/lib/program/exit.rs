@@ -1,5 +1,7 @@
 //! Exit statuses.
 
+use crate::protocol::Facts;
+
 /// The exit statuses, with the values of sysexits.h where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -21,20 +23,36 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// All of them, each with its meaning for `--help`.
-    pub(crate) const ALL: [(Self, &'static str); 8] = [
-        (Self::Done, "done; of --query: found"),
-        (Self::NotFound, "of --query: not found"),
-        (Self::Usage, "wrong usage"),
-        (Self::Unavailable, "no usable socket"),
-        (Self::Software, "internal error"),
-        (
-            Self::Temporary,
-            "of --query: temporary failure; of --limits and --reset: the store cannot be reached",
-        ),
-        (Self::Permanent, "of --query: permanent failure"),
-        (Self::Config, "configuration"),
+    /// All of them.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Done,
+        Self::NotFound,
+        Self::Usage,
+        Self::Unavailable,
+        Self::Software,
+        Self::Temporary,
+        Self::Permanent,
+        Self::Config,
     ];
+
+    /// Returns its meaning for the `--help` of a program.
+    pub(crate) fn meaning(self, program: &Facts) -> &'static str {
+        match self {
+            Self::Done if program.has_logins() => "done; of --query: accepted",
+            Self::Done => "done; of --query: found",
+            Self::NotFound if program.has_logins() => "of --query: refused",
+            Self::NotFound => "of --query: not found",
+            Self::Usage => "wrong usage",
+            Self::Unavailable => "no usable socket",
+            Self::Software => "internal error",
+            Self::Temporary if program.counting.is_some() => {
+                "of --query: temporary failure; of --limits and --reset: the store cannot be reached"
+            }
+            Self::Temporary => "of --query: temporary failure",
+            Self::Permanent => "of --query: permanent failure",
+            Self::Config => "configuration",
+        }
+    }
 }
 
 /// The exit status of a program that fails, and the message about it.

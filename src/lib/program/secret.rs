@@ -1,6 +1,9 @@
 //! The secret of a `--query`: from the terminal without echo, or a line of standard input.
 
+use std::future::poll_fn;
 use std::io::{self, IsTerminal as _};
+use std::process::exit;
+use std::task::Poll;
 use std::thread;
 
 use rustix::stdio::stdin;
@@ -21,14 +24,32 @@ pub(crate) async fn read(name: &str) -> io::Result<Zeroizing<String>> {
         return line();
     }
     let silence = Silence::begin()?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Vec::new();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+    ] {
+        signals.push((signal(kind)?, kind.as_raw_value()));
+    }
     prompt(&format!("{name}: "));
     let (send, typed) = oneshot::channel();
     // A read of the terminal cannot be given up, so it has a thread that the end of the program ends.
     thread::spawn(move || drop(send.send(line())));
+    let any_signal = poll_fn(|cx| {
+        let came = signals
+            .iter_mut()
+            .find_map(|(signal, number)| signal.poll_recv(cx).is_ready().then_some(*number));
+        came.map_or(Poll::Pending, Poll::Ready)
+    });
     let line = select! {
         line = typed => line.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
-        _ = interrupt.recv() => Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted")),
+        number = any_signal => {
+            drop(silence);
+            // As a shell calls the end by a signal: not one of the statuses of a query.
+            exit(128 + number);
+        }
     };
     drop(silence);
     line
@@ -38,7 +59,11 @@ pub(crate) async fn read(name: &str) -> io::Result<Zeroizing<String>> {
 fn line() -> io::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(Vec::with_capacity(MOST));
     let mut byte = Zeroizing::new([0]);
-    while line.len() < MOST && rustix::io::read(stdin(), &mut *byte)? > 0 && byte[0] != b'\n' {
+    while rustix::io::read(stdin(), &mut *byte)? > 0 && byte[0] != b'\n' {
+        if line.len() == MOST {
+            let text = format!("longer than {MOST} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         line.push(byte[0]);
     }
     let text = std::str::from_utf8(&line);

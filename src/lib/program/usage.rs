@@ -43,7 +43,7 @@ impl Usage {
             ),
             options: options(program),
             statuses: Exit::ALL
-                .map(|(exit, meaning)| (exit as u8, meaning))
+                .map(|exit| (exit as u8, exit.meaning(program)))
                 .to_vec(),
         }
     }
@@ -158,6 +158,22 @@ pub fn help(program: &'static Facts) -> String {
 mod tests {
     use super::*;
     use crate::protocol;
+
+    #[test]
+    fn statuses_have_the_words_of_their_program() {
+        for program in protocol::ALL {
+            let help = help(program);
+            assert_eq!(help.contains("--query: accepted"), program.has_logins());
+            assert_eq!(help.contains("--query: found"), !program.has_logins());
+            let has_limits = help.matches("--limits").count() > 1;
+            assert_eq!(has_limits, program.counting.is_some(), "{help}");
+            assert_eq!(
+                help.contains("--limits"),
+                program.counting.is_some(),
+                "{help}"
+            );
+        }
+    }
 
     #[test]
     fn help_fits_a_terminal() {

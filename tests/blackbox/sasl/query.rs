@@ -1,7 +1,9 @@
 //! `sasl --query NAME USER`, with the password on standard input.
 
 use std::io::{Read as _, Write as _};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{JOE, PASSWORD, api, table};
 use crate::support::{
@@ -67,14 +69,31 @@ async fn a_table_of_tokens_is_asked_with_a_token() {
     assert!(body.contains("\"mechanism\":\"OAUTHBEARER\""), "{body}");
 }
 
-/// script(1) makes the terminal. It shows what a person sees, and takes what a person types.
 #[tokio::test]
-async fn at_a_terminal_the_password_is_not_shown() {
-    let backend = Backend::new(api);
+async fn a_password_that_is_too_long_is_not_cut() {
+    let backend = Backend::always(json("{}"));
+    let config = table(&backend.url("/"), "");
+    let longest = "p".repeat(16_384);
+    query(config.clone(), JOE, &format!("{longest}\n"))
+        .await
+        .status(0);
+    let end = query(config, JOE, &format!("{longest}p\n")).await;
+    end.status(64)
+        .says("the password cannot be read: longer than 16384 bytes");
+    assert_eq!(backend.count(), 1);
+}
+
+/// What a person sees at a terminal, made by script(1), who does this at the prompt and then looks
+/// at the terminal; nothing where there is no script(1). The shell shows its process id, which
+/// becomes that of the program, and how that ended.
+async fn at_a_terminal(
+    target: &str,
+    act: impl FnOnce(&str, &mut ChildStdin) + Send + 'static,
+) -> Option<String> {
     let directory = Directory::new();
-    let path = directory.write("config.toml", &table(&backend.url("/login"), ""));
+    let path = directory.write("config.toml", &table(target, ""));
     let command = format!(
-        "{} --config {} --query t {JOE}; echo status $?; stty -a",
+        "sh -c 'echo process $$; exec {} --config {} --query t {JOE}'; echo status $?; stty -a",
         env!("CARGO_BIN_EXE_sasl"),
         path.display()
     );
@@ -92,7 +111,8 @@ async fn at_a_terminal_the_password_is_not_shown() {
                 "script: {error}"
             );
             let said = writeln!(std::io::stderr(), "skipped: no script(1): {error}");
-            return said.expect("stderr");
+            said.expect("stderr");
+            return None;
         }
     };
     let (mut typed, mut shown) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
@@ -104,18 +124,59 @@ async fn at_a_terminal_the_password_is_not_shown() {
             shown.read_exact(&mut byte).expect("a prompt");
             text.push(byte[0]);
         }
-        writeln!(typed, "{PASSWORD}").expect("typed");
+        act(std::str::from_utf8(&text).expect("text"), &mut typed);
         shown.read_to_end(&mut text).expect("the rest");
         String::from_utf8(text).expect("text")
     });
     let text = text.await.expect("a thread");
     script.wait().expect("an end");
-    assert!(text.contains("password: \r\n"), "{text}");
-    assert!(text.contains(&format!("\n{JOE}\r\nstatus 0\r\n")), "{text}");
-    assert!(!text.contains(PASSWORD), "{text}");
     // The terminal is as it was.
     assert!(
         text.contains(" echo ") && !text.contains("-echo "),
         "{text}"
     );
+    Some(text)
+}
+
+#[tokio::test]
+async fn at_a_terminal_the_password_is_not_shown() {
+    let backend = Backend::new(api);
+    let typing = |_: &str, typed: &mut ChildStdin| writeln!(typed, "{PASSWORD}").expect("typed");
+    let Some(text) = at_a_terminal(&backend.url("/login"), typing).await else {
+        return;
+    };
+    assert!(text.contains("password: \r\n"), "{text}");
+    assert!(text.contains(&format!("\n{JOE}\r\nstatus 0\r\n")), "{text}");
+    assert!(!text.contains(PASSWORD), "{text}");
+}
+
+#[tokio::test]
+async fn a_signal_at_the_prompt_gives_the_terminal_back() {
+    let backend = Backend::new(api);
+    let url = backend.url("/login");
+    for (byte, status) in [(3, 130), (28, 131)] {
+        let typing = move |_: &str, typed: &mut ChildStdin| {
+            typed.write_all(&[b'x', byte]).expect("typed");
+            typed.flush().expect("typed");
+        };
+        let Some(text) = at_a_terminal(&url, typing).await else {
+            return;
+        };
+        assert!(text.contains(&format!("status {status}\r\n")), "{text}");
+    }
+    for (signal, status) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let killing = move |shown: &str, _: &mut ChildStdin| {
+            let process = shown.lines().find_map(|line| line.strip_prefix("process "));
+            let process = process
+                .expect("a process")
+                .trim()
+                .parse()
+                .expect("a number");
+            let process = Pid::from_raw(process).expect("a process");
+            kill_process(process, signal).expect("a signal");
+        };
+        let text = at_a_terminal(&url, killing).await.expect("script(1)");
+        assert!(text.contains(&format!("status {status}\r\n")), "{text}");
+    }
+    assert_eq!(backend.count(), 0);
 }
