@@ -15,9 +15,9 @@ use serde_json::value::RawValue;
 
 use super::answer::nowhere;
 use super::looks::trim_text;
-use super::pointer::{Pointed, error_member, flags_error, follow};
+use super::pointer::{Pointed, error_member, flags_error, follow_only};
 use crate::config::{LoginRules, Place, ResponseRules, Sign, Verdict};
-use crate::outcome::{Failure, Outcome, Reason, is_blank};
+use crate::outcome::{Failure, Outcome, Reason, is_invisible};
 
 /// An answer about a login.
 pub struct LoginAnswer<'a> {
@@ -145,7 +145,7 @@ impl Document {
             let flaw = self.flaw;
             return Err(failure(format!("{flaw}, in which {key:?} could point")));
         };
-        match follow(root, pointer) {
+        match follow_only(root, pointer) {
             Pointed::At(value) => Ok(Some(value)),
             Pointed::Nowhere => Ok(None),
             Pointed::Wrong => {
@@ -234,7 +234,7 @@ fn user(
         Some(Place::Pointer(pointer)) => document.at(pointer, "user")?.and_then(text_of),
     };
     // A login as nobody would pass for one.
-    user.filter(|user| !is_blank(user) && !user.contains(char::is_control))
+    user.filter(|user| !is_invisible(user) && !user.contains(char::is_control))
         .ok_or_else(|| failure("no name in \"user\""))
 }
 

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::value::RawValue;
 
 /// The result of following a JSON Pointer.
@@ -58,13 +60,22 @@ pub fn flags_error(member: &RawValue, no_error: &[String]) -> bool {
 
 /// Follows a JSON Pointer.
 pub fn follow<'j>(root: &'j RawValue, pointer: &str) -> Pointed<'j> {
+    walk(root, pointer, Repeats::LastCounts)
+}
+
+/// Follows a JSON Pointer as `follow` does, where a name that occurs more than once has no meaning.
+pub fn follow_only<'j>(root: &'j RawValue, pointer: &str) -> Pointed<'j> {
+    walk(root, pointer, Repeats::AreWrong)
+}
+
+fn walk<'j>(root: &'j RawValue, pointer: &str, repeats: Repeats) -> Pointed<'j> {
     let mut value = root;
     for token in pointer.split('/').skip(1) {
         let token = match token.contains('~') {
             true => Cow::Owned(token.replace("~1", "/").replace("~0", "~")),
             false => Cow::Borrowed(token),
         };
-        let member = Member(&token);
+        let member = Member(&token, repeats);
         let raw = value.get();
         let is_list = raw.starts_with('[');
         // PHP and others write an object without members as a list.
@@ -85,10 +96,17 @@ pub fn follow<'j>(root: &'j RawValue, pointer: &str) -> Pointed<'j> {
     Pointed::At(value)
 }
 
-/// Reads an object or a list and returns the member of this name or index, the last one if a name
-/// occurs more than once. Nothing else of it is kept in memory.
+/// What names mean that occur more than once in an object.
+#[derive(Clone, Copy, PartialEq)]
+enum Repeats {
+    LastCounts,
+    AreWrong,
+}
+
+/// Reads an object or a list and returns the member of this name or index. Nothing else of it is
+/// kept in memory.
 #[derive(Clone, Copy)]
-struct Member<'t>(&'t str);
+struct Member<'t>(&'t str, Repeats);
 
 impl Member<'_> {
     /// Returns the index that a token stands for (RFC 6901, section 4).
@@ -109,6 +127,9 @@ impl<'de> Visitor<'de> for Member<'_> {
         let mut found = None;
         while let Some(is_it) = map.next_key_seed(IsName(self.0))? {
             if is_it {
+                if found.is_some() && self.1 == Repeats::AreWrong {
+                    return Err(A::Error::custom("a name that occurs twice"));
+                }
                 found = Some(map.next_value()?);
             } else {
                 map.next_value::<IgnoredAny>()?;

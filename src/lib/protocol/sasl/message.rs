@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::zeroize::Zeroizing;
 
 use super::rules::Mechanism;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, is_invisible};
 
 /// Separates the fields of both messages that have a token.
 const FIELD: u8 = 1;
@@ -60,7 +60,7 @@ fn plain(message: &[u8]) -> Result<Credentials<'_>, Outcome> {
         return Err(Outcome::NotFound);
     }
     Ok(Credentials {
-        name: Cow::Borrowed(text(name)?),
+        name: Cow::Borrowed(user(name)?),
         secret: text(password)?,
     })
 }
@@ -69,7 +69,7 @@ fn plain(message: &[u8]) -> Result<Credentials<'_>, Outcome> {
 fn xoauth2(message: &[u8]) -> Result<Credentials<'_>, Outcome> {
     let name = value(message, b"user=").ok_or_else(malformed)?;
     Ok(Credentials {
-        name: Cow::Borrowed(text(name)?),
+        name: Cow::Borrowed(user(name)?),
         secret: token(message)?,
     })
 }
@@ -88,7 +88,7 @@ fn oauthbearer(message: &[u8]) -> Result<Credentials<'_>, Outcome> {
         name => name.strip_prefix(b"a=").ok_or_else(malformed)?,
     };
     Ok(Credentials {
-        name: unquote(text(name)?).ok_or_else(malformed)?,
+        name: unquote(user(name)?).ok_or_else(malformed)?,
         secret: token(message)?,
     })
 }
@@ -136,6 +136,14 @@ fn value<'m>(message: &'m [u8], key: &[u8]) -> Option<&'m [u8]> {
     fields.find_map(|field| field.strip_prefix(key))
 }
 
+/// Returns the name of a user, or its refusal.
+pub(super) fn user(bytes: &[u8]) -> Result<&str, Outcome> {
+    text(bytes).and_then(|name| match is_invisible(name) {
+        true => Err(Outcome::NotFound),
+        false => Ok(name),
+    })
+}
+
 /// Returns a name or a secret as text, or the refusal of one that no account can have.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Outcome> {
     match std::str::from_utf8(bytes) {
@@ -174,6 +182,9 @@ mod tests {
                 (b"ann\0joe\0pw", "refused"),
                 (b"\0\0pw", "refused"),
                 (b"\0joe\0", "refused"),
+                ("\0\u{a0}\u{3000}\0pw".as_bytes(), "refused"),
+                ("\0\u{200b}\0pw".as_bytes(), "refused"),
+                ("\0j\u{200b}\0\u{a0}".as_bytes(), "j\u{200b} \u{a0}"),
                 (b"\0joe\0p\0w", "refused"),
                 (b"\0j\xff\0pw", "refused"),
                 (b"\0joe\0\xff", "refused"),

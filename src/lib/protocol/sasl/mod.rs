@@ -38,7 +38,7 @@ use self::rules::{COUNTING, Logins, Mechanism};
 use super::facts::{Content, Facts, Meaning, PickedBy};
 use super::frame::{Line, Lines};
 use super::grammar::{Protocol, Step, Tag, Unsayable};
-use crate::outcome::{Failure, Outcome, Reason, is_blank};
+use crate::outcome::{Failure, Outcome, Reason, is_invisible};
 use crate::reply::Reply;
 use crate::request::{Request, Secret};
 
@@ -199,7 +199,7 @@ impl Protocol for Sasl {
         let mut mechanisms = rules.mechanisms.iter().copied();
         let by_password = mechanisms.clone().find(|m| m.secret() == "password");
         let mechanism = by_password.or_else(|| mechanisms.next())?;
-        let login = message::text(name).and_then(|name| {
+        let login = message::user(name).and_then(|name| {
             let secret = message::text(secret.as_bytes())?;
             let about = about(mechanism, [b"service=smtp".as_slice()].into_iter());
             Ok(complete(about, mechanism, name, secret))
@@ -305,7 +305,7 @@ impl Sasl {
             return self.answer(id, None, message::malformed());
         };
         let read = match (exchange.mechanism, &exchange.awaits) {
-            (Mechanism::Login, Awaits::First) => match message::text(&message) {
+            (Mechanism::Login, Awaits::First) => match message::user(&message) {
                 Ok(name) => {
                     let mut exchange = exchange;
                     exchange.request = with_name(exchange.request, name);
@@ -460,7 +460,7 @@ fn error_of(mechanism: Mechanism) -> Option<&'static str> {
 /// Returns the line that makes the client this user.
 fn ok(id: u64, user: &str) -> Result<Bytes, Unsayable> {
     let line = format!("OK\t{id}\tuser={user}\n");
-    if is_blank(user) || user.contains(char::is_control) || line.len() > MAX_REPLY {
+    if is_invisible(user) || user.contains(char::is_control) || line.len() > MAX_REPLY {
         return Err(unsayable());
     }
     Ok(line.into())
