@@ -12,7 +12,7 @@ use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::zeroize::Zeroizing;
 
-use super::json::{put_each, put_text};
+use super::json::{put_each, put_text, put_text_or};
 use super::text::Text;
 use super::transaction::put_transaction;
 use crate::config::{
@@ -268,16 +268,36 @@ impl Values<'_> {
         }
     }
 
+    /// Returns why a text cannot be sent that is not UTF-8: for the value of a write, or for its key.
+    fn not_text(&self, template: &Template) -> Reason {
+        let raw = self.table.protocol.raw_value;
+        let is_value = |part: &Part| match part {
+            Part::Placeholder(Placeholder::Value(name)) => raw.is_some_and(|raw| *name == raw),
+            _ => false,
+        };
+        let is_text = || {
+            let value = self.request.value(raw.unwrap_or_default());
+            std::str::from_utf8(value.unwrap_or_default()).is_ok()
+        };
+        match template.parts.iter().any(is_value) && !is_text() {
+            true => Reason::ValueCannotBeSent,
+            false => Reason::KeyCannotBeSent,
+        }
+    }
+
     fn put_json(&self, json: &Json, out: &mut Text) -> Result<(), Outcome> {
         match json {
             Json::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
             Json::Number(number) => out.push_str(&number.to_string()),
             Json::Text(template) if self.lacks(template) => out.push_str("null"),
-            Json::Text(template) => match template.parts.as_slice() {
-                // Not copied, which for a secret would be one copy more to overwrite.
-                [Part::Placeholder(name)] => put_text(&self.value(name)?, out)?,
-                _ => put_text(&self.plain(template)?, out)?,
-            },
+            Json::Text(template) => {
+                let reason = self.not_text(template);
+                match template.parts.as_slice() {
+                    // Not copied, which for a secret would be one copy more to overwrite.
+                    [Part::Placeholder(name)] => put_text_or(reason, &self.value(name)?, out)?,
+                    _ => put_text_or(reason, &self.plain(template)?, out)?,
+                }
+            }
             Json::All if self.request.is_write() => put_transaction(self.request, out)?,
             Json::All => {
                 // The first of several attributes of one name, as for a placeholder.

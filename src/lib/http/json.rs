@@ -23,7 +23,12 @@ pub fn put_each<T>(
 
 /// Puts a string. Bytes that are not UTF-8 cannot be sent in JSON.
 pub fn put_text(text: &[u8], out: &mut Text) -> Result<(), Outcome> {
-    let unfit = || Outcome::Temporary(Failure::new(Reason::KeyCannotBeSent, "not UTF-8, for JSON"));
+    put_text_or(Reason::KeyCannotBeSent, text, out)
+}
+
+/// Puts a string, or fails for this reason.
+pub fn put_text_or(reason: Reason, text: &[u8], out: &mut Text) -> Result<(), Outcome> {
+    let unfit = || Outcome::Temporary(Failure::new(reason, "not UTF-8, for JSON"));
     let text = std::str::from_utf8(text).map_err(|_| unfit())?;
     // Most texts, for which serde_json would have to look at each byte as a piece of its own.
     if !text

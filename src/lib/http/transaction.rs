@@ -7,7 +7,7 @@
 //!     { "op": "increment", "key": "shared/n", "by": -18 } ] }
 //! ```
 
-use super::json::{put_each, put_text};
+use super::json::{put_each, put_text, put_text_or};
 use super::text::Text;
 use crate::outcome::{Outcome, Reason};
 use crate::request::{Change, Kind, Operation, Request};
@@ -39,7 +39,7 @@ fn put_operation(operation: &Operation, out: &mut Text) -> Result<(), Outcome> {
     match operation.change {
         Change::Set => {
             out.push_str(",\"value\":");
-            put_text(value, out)?;
+            put_text_or(Reason::ValueCannotBeSent, value, out)?;
         }
         Change::Unset => {}
         Change::Increment => {

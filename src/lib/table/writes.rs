@@ -32,6 +32,10 @@ pub async fn write(
         begun.has_ended = true;
         return outcome;
     }
+    let mut changes = write.operations.iter().map(|operation| operation.change);
+    if changes.any(|change| operations.of(change).is_none()) {
+        return Outcome::Permanent(Reason::ReadOnly.into());
+    }
     if write.expires > 0 {
         let detail = "the value expires, which only the sub-table commit can send";
         return Outcome::Permanent(Failure::new(Reason::ValueCannotBeSent, detail));

@@ -17,8 +17,8 @@ use crate::support::{
     program::{Launch, Program},
 };
 
-/// The hello of Dovecot 2.3.17 and newer, for the dict `t`.
-pub(crate) const HELLO: &str = "H3\t2\t0\t\tt\n";
+/// The hello of Dovecot 2.4, for the dict `t`.
+pub(crate) const HELLO: &str = "H4\t0\t0\t\tt\n";
 
 /// The table `t` at this target, with these keys.
 fn table(target: &str, keys: &str) -> String {

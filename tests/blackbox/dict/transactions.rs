@@ -86,6 +86,8 @@ async fn a_transaction_is_done_failed_or_uncertain_as_a_whole() {
     let backend = Backend::always(status(200));
     let (_program, mut peer) = served(&backend, &commit(&backend)).await;
     peer.send(b"B1\t\nS1\tshared/a\t\xff\nC1\n").await;
+    peer.expect("F1\tvalue cannot be sent\n").await;
+    peer.send(b"B1\t\nS1\tshared/\xff\ta\nC1\n").await;
     peer.expect("F1\tkey cannot be sent\n").await;
     talk(
         &mut peer,
@@ -140,7 +142,7 @@ async fn bounds_are_said_at_the_commit_and_cost_nothing_else() {
     }
     for id in (1..=65).rev() {
         let expected = if id == 65 {
-            "F65\trequest not understood\n".to_owned()
+            "F65\trequest too long\n".to_owned()
         } else {
             format!("O{id}\n")
         };

@@ -511,7 +511,13 @@ async fn what_is_known_to_fail_fails_before_anything_is_sent() {
     // Bytes that are not UTF-8 cannot be JSON.
     peer.send(b"B1\t\nS1\tshared/a\t1\nS1\tshared/b\t\xff\nC1\n")
         .await;
-    peer.expect("F1\tkey cannot be sent\n").await;
+    peer.expect("F1\tvalue cannot be sent\n").await;
+    talk(
+        &mut peer,
+        "B1\t\t60\nU1\tshared/b\nC1\n",
+        "F1\tdict is read-only\n",
+    )
+    .await;
     talk(
         &mut peer,
         "B1\tjoe\nS1\tpriv/b\t1\nC1\n",

@@ -13,6 +13,8 @@ pub(super) struct Hello {
     pub(super) dict: Bytes,
     /// The user of all commands, where the commands have none.
     pub(super) user: Option<Bytes>,
+    /// Whether transactions say when what they set expires.
+    pub(super) has_expiry: bool,
 }
 
 impl Hello {
@@ -25,6 +27,7 @@ impl Hello {
         (2..=4).contains(&major).then(|| Self {
             dict,
             user: (major == 2).then_some(user),
+            has_expiry: major == 4,
         })
     }
 

@@ -110,6 +110,7 @@ impl Protocol for Dict {
         let hello = Hello {
             dict: Bytes::copy_from_slice(name),
             user: None,
+            has_expiry: false,
         };
         let key = arguments.next()?;
         let user = arguments.next().unwrap_or_default();
@@ -225,11 +226,14 @@ impl Dict {
             }
             b'C' => {
                 let id = fields.next().and_then(number).ok_or(Malformed)?;
-                let committed = match self.transactions.end(id) {
-                    Some(transaction) => transaction.commit(hello),
-                    None => Err(Reason::RequestNotUnderstood),
-                };
-                Ok(Some(step(Awaited::Commit(id), committed)))
+                let awaited = Awaited::Commit(id);
+                Ok(Some(match self.transactions.end(id) {
+                    Some(transaction) => step(awaited, transaction.commit(hello)),
+                    None => {
+                        let outcome = Outcome::Permanent(self.transactions.missing());
+                        Step::Answer(awaited.into(), outcome)
+                    }
+                }))
             }
             _ => {
                 let id = fields.next().and_then(number).ok_or(Malformed)?;
@@ -250,8 +254,10 @@ impl Dict {
         let mut next = || fields.next().map(unescape);
         match command {
             b'B' => {
-                let user = self.hello.as_ref()?.user(fields.next());
-                let expires = fields.next().map_or(Some(0), number)?;
+                let hello = self.hello.as_ref()?;
+                let user = hello.user(fields.next());
+                let expires = fields.next().filter(|_| hello.has_expiry);
+                let expires = expires.map_or(Some(0), number)?;
                 transactions.begin(id, user, expires)?;
             }
             b'S' => transactions.add(id, Change::Set, next()?, next()?),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::fields::number;
 use super::hello::Hello;
-use crate::outcome::Reason;
+use crate::outcome::{Failure, Reason};
 use crate::request::{Change, Kind, Operation, Request, Write};
 
 /// The most transactions that a connection may have open.
@@ -55,6 +55,14 @@ impl Transactions {
             self.0.insert(id, transaction);
         }
         Some(())
+    }
+
+    /// Returns why there is no transaction of a number.
+    pub(super) fn missing(&self) -> Failure {
+        if self.0.len() < MAX_OPEN {
+            return Failure::new(Reason::RequestNotUnderstood, "no such transaction");
+        }
+        Failure::new(Reason::RequestTooLong, "too many open transactions")
     }
 
     /// Adds an operation. Without a transaction of this number it is dropped, as nothing may be
@@ -146,6 +154,7 @@ mod tests {
         let hello = Hello {
             dict: Bytes::from_static(b"d"),
             user: None,
+            has_expiry: false,
         };
         let transaction = transactions.end(id)?;
         Some(transaction.commit(&hello).map(|request| {
