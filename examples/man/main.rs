@@ -103,9 +103,11 @@ fn of_program(usage: &Usage) -> String {
     terms(&mut page, "SIGNALS", &text::SIGNALS);
     terms(&mut page, "ENVIRONMENT", &text::ENVIRONMENT);
     terms(&mut page, "FILES", text::files(usage.program));
+    let own = format!("postgate\\-{}(8), ", usage.program.name.replace('-', "\\-"));
     let _ = writeln!(
         page,
-        ".SH SEE ALSO\n{PAGES}, {}",
+        ".SH SEE ALSO\n{}, {}",
+        PAGES.replace(&own, ""),
         text::see_also(usage.program)
     );
     page
