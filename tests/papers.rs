@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use postgate::observe::metrics::Metrics;
-use postgate::observe::state::{CacheState, State};
+use postgate::observe::state::{CacheState, State, TargetState};
 use postgate::outcome::{Outcome, Reason};
 use postgate::protocol::Protocol as _;
 use postgate::protocol::socketmap::Socketmap;
@@ -52,7 +52,11 @@ fn page() -> String {
         table: "t".to_owned(),
         in_flight: 1,
         cache: Some(CacheState::default()),
-        targets: vec![("http://127.0.0.1".to_owned(), true)],
+        targets: vec![TargetState {
+            name: "http://127.0.0.1".to_owned(),
+            down_since: None,
+        }],
+        limits: vec!["l".to_owned()],
     };
     metrics.limit_meter("t", "l").passed.inc();
     metrics.store_meter().question(Duration::from_millis(1));

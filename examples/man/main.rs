@@ -88,9 +88,9 @@ fn of_program(usage: &Usage) -> String {
     paragraph(
         &mut page,
         &format!(
-            "{} On a socket named metrics the program serves /metrics, /health and /ready over \
-             HTTP. Such a socket alone is not enough: without a socket for requests the program \
-             exits with 69.",
+            "{} On a socket named metrics the program serves /metrics, /health, /ready and, at /, a \
+             page for people over HTTP. Such a socket alone is not enough: without a socket for \
+             requests the program exits with 69.",
             text::promise(usage.program)
         ),
     );

@@ -25,6 +25,9 @@ impl Outcome {
     /// own.
     pub const NAMES: [&'static str; 5] = ["found", "done", "not-found", "temporary", "permanent"];
 
+    /// Which of the outcomes are failures.
+    pub const IS_FAILURE: [bool; 5] = [false, false, false, true, true];
+
     /// Returns the place of this outcome among the names.
     pub fn number(&self) -> usize {
         match self {

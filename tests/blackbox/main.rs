@@ -27,6 +27,7 @@ mod limits;
 mod memory;
 mod metrics;
 mod oauth;
+mod page;
 mod programs;
 mod promtool;
 mod requests;

@@ -27,13 +27,17 @@ if [ ! -x "$folder/$program" ]; then
   }
   for deb in "$folder"/archives/*.deb; do dpkg -x "$deb" "$folder/root" 9>&-; done
   rm -rf "$folder/archives" "$folder/lists"
-  # The alternatives system, which is not there, would name php8.2 "php".
+  # The alternatives system, which is not there, would name php8.2 "php". A browser is started by a
+  # script that names a path of the host.
   binary=$folder/root/usr/bin/$program
   [ -x "$binary" ] || binary=$(find "$folder/root/usr/bin" -name "$program[0-9]*.[0-9]*")
+  browser=$folder/root/usr/lib/chromium/$program
+  [ ! -x "$browser" ] || binary=$browser
   # What only takes space.
   find "$folder/root/usr/bin" -type f ! -path "$(readlink -f "$binary")" -delete
   rm -rf "$folder/root/usr/share"
-  libraries=$(printf '%s:' "$folder"/root/usr/lib/*-linux-gnu "$folder"/root/lib/*-linux-gnu)
+  libraries=$(printf '%s:' "$folder"/root/usr/lib/*-linux-gnu "$folder"/root/lib/*-linux-gnu \
+    "$folder"/root/usr/lib/*-linux-gnu/pulseaudio)
   cat > "$folder/new" <<END
 #!/bin/sh
 export LD_LIBRARY_PATH=$libraries RPM_CONFIGDIR=$folder/root/usr/lib/rpm

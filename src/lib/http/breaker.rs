@@ -22,6 +22,8 @@ struct State {
     failures: usize,
     /// While the target is down: when the next probe may be sent.
     down_until: Option<Instant>,
+    /// When the target last went down.
+    down_since: Option<Instant>,
     /// While the target is down: the pause before the next probe.
     pause: Duration,
     /// Whether a probe is in flight.
@@ -96,9 +98,10 @@ impl Breaker {
         answered_at.is_some_and(|answered_at| answered_at.elapsed() < time)
     }
 
-    /// Returns whether the target is up.
-    pub fn is_up(&self) -> bool {
-        self.state.lock().down_until.is_none()
+    /// Returns when the target went down, unless it is up.
+    pub fn down_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        state.down_until.and(state.down_since)
     }
 
     fn pause(&self) -> Duration {
@@ -158,9 +161,13 @@ impl Permit<'_> {
         // Calls that began before the target went down fail for the same cause as those that opened
         // the breaker, so only a probe makes the pause longer.
         if was_up || self.is_probe {
+            let now = Instant::now();
             let pause = if was_up { FIRST_PAUSE } else { state.pause * 2 };
             state.pause = pause.min(settings.pause);
-            state.down_until = Some(Instant::now() + state.pause);
+            state.down_until = Some(now + state.pause);
+            if was_up {
+                state.down_since = Some(now);
+            }
         }
         let change = match was_up {
             true => state.log.down(),
@@ -212,7 +219,9 @@ mod tests {
         assert_eq!(answered(breaker.permit().unwrap()), None);
         assert_eq!(failed(breaker.permit().unwrap()), None);
         let late = breaker.permit().unwrap();
+        assert_eq!(breaker.down_since(), None);
         assert_eq!(failed(breaker.permit().unwrap()), DOWN);
+        let since = Some(Instant::now());
         assert_eq!(failed(late), None);
         for pause in [500, 1_000, 2_000, 4_000, 5_000, 5_000] {
             tokio::time::advance(Duration::from_millis(pause - 1)).await;
@@ -221,12 +230,14 @@ mod tests {
             let probe = breaker.permit().unwrap();
             assert!(breaker.permit().is_none());
             assert_eq!(failed(probe), None);
+            assert_eq!(breaker.down_since(), since);
         }
         tokio::time::advance(Duration::from_secs(5)).await;
         // A probe whose peer has gone away tells nothing.
         drop(breaker.permit().unwrap());
         let probe = breaker.permit().unwrap();
         assert_eq!(answered(probe), Some(Change::Up));
+        assert_eq!(breaker.down_since(), None);
         assert_eq!(answered(breaker.permit().unwrap()), None);
         // After an answer the first pause is short again.
         failed(breaker.permit().unwrap());

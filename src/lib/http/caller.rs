@@ -17,6 +17,7 @@ use super::targets::Targets;
 use crate::config;
 use crate::observe::log::RequestId;
 use crate::observe::meter::Meter;
+use crate::observe::state::TargetState;
 use crate::observe::verbose;
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
@@ -44,7 +45,7 @@ impl Caller {
                 Arc::clone(&shared.calls),
             )),
             timers: PerWorker::default(),
-            meter: Arc::new(shared.metrics.meter(&table.name)),
+            meter: shared.metrics.meter(&table.name),
             sender: Sender::new(table, shared)?,
         })
     }
@@ -100,7 +101,7 @@ impl Caller {
     }
 
     /// Returns the name of each target, and whether it is up.
-    pub fn targets(&self) -> Vec<(String, bool)> {
+    pub fn targets(&self) -> Vec<TargetState> {
         self.targets.states()
     }
 

@@ -7,6 +7,7 @@ use super::breaker::{Breaker, Permit};
 use crate::config;
 use crate::observe::changes::Change;
 use crate::observe::log::printable_text;
+use crate::observe::state::TargetState;
 use crate::outcome::Outcome;
 
 /// The targets of one table, in the order of the configuration.
@@ -49,9 +50,12 @@ impl Targets {
         )
     }
 
-    /// Returns the name of each target, and whether it is up.
-    pub fn states(&self) -> Vec<(String, bool)> {
-        let state = |target: &Target| (target.name.clone(), target.breaker.is_up());
+    /// Returns the state of each target.
+    pub fn states(&self) -> Vec<TargetState> {
+        let state = |target: &Target| TargetState {
+            name: target.name.clone(),
+            down_since: target.breaker.down_since(),
+        };
         self.0.iter().map(state).collect()
     }
 

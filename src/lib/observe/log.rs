@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -158,7 +158,7 @@ pub struct Record<'r> {
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// Counts the requests that reach no table.
-    without_table: Option<Meter>,
+    without_table: Option<Arc<Meter>>,
     /// Grows with the configuration only: its keys are names of tables and reasons. What a write has
     /// left behind must not be lost among failures that have changed nothing.
     warnings: Mutex<HashMap<WarnedOf, LastWarning>>,
@@ -176,7 +176,7 @@ struct LastWarning {
 }
 
 /// The table of a request that reaches none.
-const NO_TABLE: &str = "-";
+pub(super) const NO_TABLE: &str = "-";
 
 impl Recorder {
     /// Makes a recorder that also counts the requests.
@@ -198,7 +198,7 @@ impl Recorder {
     ) {
         let table = table.unwrap_or(NO_TABLE);
         let duration = record.started.elapsed();
-        if let Some(meter) = meter.or(self.without_table.as_ref()) {
+        if let Some(meter) = meter.or(self.without_table.as_deref()) {
             meter.request(outcome, duration);
         }
         let is_debug = tracing::enabled!(tracing::Level::DEBUG);

@@ -3,10 +3,13 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use prometheus::core::Metric as _;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use tokio::time::Instant;
 
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use crate::protocol::Facts;
+use crate::sync::Mutex;
 
 /// The counters of one table.
 #[derive(Debug)]
@@ -14,9 +17,14 @@ pub struct Meter {
     table: String,
     program: &'static Facts,
     by_table: ByTable,
-    requests: Series<{ Outcome::NAMES.len() }>,
+    requests: Series<OUTCOMES>,
     calls: Series<{ CLASSES.len() }>,
+    /// Grows with the configuration only: its keys are names of limits.
+    limits: Mutex<Vec<(String, LimitMeter)>>,
+    last_failure: Mutex<Option<(Reason, Instant)>>,
 }
+
+const OUTCOMES: usize = Outcome::NAMES.len();
 
 /// A counter and a histogram for each value of a label, looked up once: the lookup takes a lock and
 /// costs more than counting.
@@ -39,11 +47,26 @@ impl Meter {
             by_table: by_table.clone(),
             requests: Series::new(),
             calls: Series::new(),
+            limits: Mutex::default(),
+            last_failure: Mutex::default(),
         }
+    }
+
+    /// Returns the name of the table.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Returns the names of the outcomes.
+    pub fn outcomes(&self) -> [&'static str; OUTCOMES] {
+        self.program.outcomes
     }
 
     /// Counts a request.
     pub fn request(&self, outcome: &Outcome, duration: Duration) {
+        if let Some(failure) = outcome.failure() {
+            *self.last_failure.lock() = Some((failure.reason, Instant::now()));
+        }
         let (metrics, at) = (&self.by_table, outcome.number());
         self.requests.observe(at, duration, || {
             let labels = [self.table.as_str(), self.program.outcomes[at]];
@@ -65,6 +88,114 @@ impl Meter {
                 metrics.backend_duration.with_label_values(&labels),
             )
         });
+    }
+
+    /// Returns the number of requests by outcome.
+    pub fn requests(&self) -> [u64; OUTCOMES] {
+        let series = &self.requests.0;
+        std::array::from_fn(|at| series[at].get().map_or(0, |(counter, _)| counter.get()))
+    }
+
+    /// Returns everything that is counted of requests.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        counts.0[..OUTCOMES].copy_from_slice(&self.requests());
+        for (_, durations) in self.requests.0.iter().filter_map(OnceLock::get) {
+            let durations = durations.metric();
+            let durations = durations.get_histogram();
+            // The page has how many were at most this long, and here each is in one place.
+            let mut before = 0;
+            let bounds = durations.get_bucket().iter();
+            let up_to = bounds.map(|bucket| bucket.cumulative_count());
+            let all = up_to.chain([durations.get_sample_count()]);
+            for (count, up_to) in counts.0[OUTCOMES..].iter_mut().zip(all) {
+                *count += up_to - before;
+                before = up_to;
+            }
+        }
+        counts
+    }
+
+    /// Returns the counters of a limit, which are there with 0 from the first time on.
+    pub fn limit(&self, name: &str) -> LimitMeter {
+        let mut limits = self.limits.lock();
+        if let Some((_, known)) = limits.iter().find(|(known, _)| known == name) {
+            return known.clone();
+        }
+        let decisions = &self.by_table.limit_decisions;
+        let counter = |result| decisions.with_label_values(&[self.table.as_str(), name, result]);
+        let meter = LimitMeter {
+            passed: counter("passed"),
+            exceeded: counter("exceeded"),
+            exempt: counter("exempt"),
+            uncounted: counter("uncounted"),
+        };
+        limits.push((name.to_owned(), meter.clone()));
+        meter
+    }
+
+    /// Returns the name and the counters of each limit that the table has had.
+    pub fn limits(&self) -> Vec<(String, LimitMeter)> {
+        self.limits.lock().clone()
+    }
+
+    /// Returns why a request last failed, and when.
+    pub fn last_failure(&self) -> Option<(Reason, Instant)> {
+        *self.last_failure.lock()
+    }
+}
+
+/// What is counted of the requests of a table: their number by outcome, and their number by the
+/// place of their duration among the bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts(pub [u64; Self::LEN]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; Self::LEN])
+    }
+}
+
+impl Counts {
+    /// How many numbers there are. The last one is of durations over every bound.
+    pub const LEN: usize = OUTCOMES + BUCKETS.len() + 1;
+
+    /// Returns the number of requests by outcome.
+    pub fn requests(&self) -> [u64; OUTCOMES] {
+        std::array::from_fn(|at| self.0[at])
+    }
+
+    /// Returns the number of all requests.
+    pub fn all(&self) -> u64 {
+        self.requests().iter().sum()
+    }
+
+    /// Returns whether the outcome at this place is a failure.
+    pub fn is_failure(outcome: usize) -> bool {
+        Outcome::IS_FAILURE[outcome]
+    }
+
+    /// Returns the number of requests that failed.
+    pub fn failed(&self) -> u64 {
+        let requests = self.requests().into_iter().enumerate();
+        let failed = requests.filter(|(at, _)| Self::is_failure(*at));
+        failed.map(|(_, count)| count).sum()
+    }
+
+    /// Returns the seconds that this share of the requests took at most, as `histogram_quantile` of
+    /// Prometheus does: infinite if they are over every bound, and none without requests.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let durations = &self.0[OUTCOMES..];
+        let all: u64 = durations.iter().sum();
+        let rank = share * all as f64;
+        let (mut below, mut start) = (0, 0.0);
+        for (count, end) in durations.iter().zip(BUCKETS) {
+            if *count > 0 && (below + count) as f64 >= rank {
+                return Some(start + (end - start) * (rank - below as f64) / *count as f64);
+            }
+            (below, start) = (below + count, end);
+        }
+        (all > 0).then_some(f64::INFINITY)
     }
 }
 

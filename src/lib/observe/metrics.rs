@@ -3,6 +3,10 @@
 //! Labels are names from the configuration or words of this crate. Text from outside is never one:
 //! any client could make as many series as it likes.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -13,13 +17,17 @@ use super::meter::{BUCKETS, ByTable, LimitMeter, Meter, StoreMeter};
 use super::state::State;
 use crate::outcome::Outcome;
 use crate::protocol::Facts;
+use crate::sync::Mutex;
 
 /// The metrics of one program.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    program: &'static Facts,
+    /// The program.
+    pub program: &'static Facts,
     by_table: ByTable,
+    /// Grows with the configuration only: its keys are names of tables.
+    meters: Arc<Mutex<BTreeMap<String, Arc<Meter>>>>,
     /// Connections accepted from the mail server.
     pub connections_accepted: IntCounter,
     /// Idle connections closed to make room for others.
@@ -69,6 +77,7 @@ impl Metrics {
         reloaded_at.set(now());
         Ok(Self {
             by_table: ByTable::new(&register)?,
+            meters: Arc::default(),
             connections_accepted: register.metric(IntCounter::new(
                 "connections_accepted_total",
                 "Connections accepted from the mail server.",
@@ -90,8 +99,11 @@ impl Metrics {
         })
     }
 
-    /// Returns the counters of one table.
-    pub fn meter(&self, table: &str) -> Meter {
+    /// Returns the counters of one table, each time the same.
+    pub fn meter(&self, table: &str) -> Arc<Meter> {
+        if let Some(meter) = self.meters.lock().get(table) {
+            return Arc::clone(meter);
+        }
         // As with the reloads: each series exists before its first event.
         // Only writes are done, and most tables have none.
         let done = Outcome::Done.number();
@@ -101,19 +113,20 @@ impl Metrics {
             }
             self.by_table.requests.with_label_values(&[table, outcome]);
         }
-        Meter::new(table, self.program, &self.by_table)
+        let meter = Arc::new(Meter::new(table, self.program, &self.by_table));
+        let mut meters = self.meters.lock();
+        let meter = meters.entry(table.to_owned()).or_insert(meter);
+        Arc::clone(meter)
+    }
+
+    /// Returns the counters of all tables that there have been.
+    pub fn meters(&self) -> Vec<Arc<Meter>> {
+        self.meters.lock().values().cloned().collect()
     }
 
     /// Returns the counters of a limit of a table, which are there with 0 from now on.
     pub fn limit_meter(&self, table: &str, limit: &str) -> LimitMeter {
-        let decisions = &self.by_table.limit_decisions;
-        let counter = |result| decisions.with_label_values(&[table, limit, result]);
-        LimitMeter {
-            passed: counter("passed"),
-            exceeded: counter("exceeded"),
-            exempt: counter("exempt"),
-            uncounted: counter("uncounted"),
-        }
+        self.meter(table).limit(limit)
     }
 
     /// Returns the histogram of a store. A program without limits has none.
@@ -128,6 +141,17 @@ impl Metrics {
         if is_done {
             self.reloaded_at.set(now());
         }
+    }
+
+    /// Returns how many reloads were refused.
+    pub fn reloads_refused(&self) -> u64 {
+        self.reloads.with_label_values(&["refused"]).get()
+    }
+
+    /// Returns when the configuration in use was read.
+    pub fn reloaded_at(&self) -> SystemTime {
+        let since_1970 = Duration::try_from_secs_f64(self.reloaded_at.get());
+        SystemTime::UNIX_EPOCH + since_1970.unwrap_or_default()
     }
 
     /// Returns the page that Prometheus reads, with the state of this moment: the open connections,
@@ -172,12 +196,10 @@ impl Metrics {
                     answers.inc_by(count);
                 }
             }
-            for (target, is_up) in &state.targets {
-                let labels = [table, target.as_str()];
-                gauges
-                    .target_up
-                    .with_label_values(&labels)
-                    .set(i64::from(*is_up));
+            for target in &state.targets {
+                let labels = [table, target.name.as_str()];
+                let gauge = gauges.target_up.with_label_values(&labels);
+                gauge.set(i64::from(target.is_up()));
             }
         }
         let mut page = Vec::new();
@@ -298,7 +320,7 @@ impl Register<'_> {
 }
 
 fn now() -> f64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |time| time.as_secs_f64())
 }

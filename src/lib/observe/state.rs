@@ -1,7 +1,20 @@
 //! The state of a program at one moment.
 
+use tokio::time::Instant;
+
+/// The state of a program at this moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The open connections from the mail server.
+    pub connections: usize,
+    /// Whether the store is up, if there is one.
+    pub store: Option<bool>,
+    /// The tables.
+    pub tables: Vec<State>,
+}
+
 /// The state of one table at this moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The name of the table.
     pub table: String,
@@ -9,8 +22,26 @@ pub struct State {
     pub in_flight: usize,
     /// The state of its cache, if it has one.
     pub cache: Option<CacheState>,
-    /// The name of each target, and whether it is up.
-    pub targets: Vec<(String, bool)>,
+    /// Its targets.
+    pub targets: Vec<TargetState>,
+    /// The names of its limits.
+    pub limits: Vec<String>,
+}
+
+/// The state of a target at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetState {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// When it went down; absent while it is up.
+    pub down_since: Option<Instant>,
+}
+
+impl TargetState {
+    /// Returns whether it is up.
+    pub fn is_up(&self) -> bool {
+        self.down_since.is_none()
+    }
 }
 
 /// The state of a cache at this moment.

@@ -1,4 +1,5 @@
-//! Metrics and health over HTTP, on sockets named `metrics`: never on those of the protocols.
+//! Metrics, health and the page for people over HTTP, on sockets named `metrics`: never on those of
+//! the protocols.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -7,7 +8,9 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    self, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -16,27 +19,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::history::History;
 use super::metrics::Metrics;
-use super::state::State;
+use super::page::{self, CONTENT_SECURITY_POLICY};
+use super::state::Snapshot;
 
 /// What the pages show.
 #[derive(Clone)]
 pub struct View {
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// Their recent growth.
+    pub history: Arc<History>,
     /// Takes a snapshot of everything else.
     pub look: Arc<dyn Fn() -> Snapshot + Send + Sync>,
-}
-
-/// The state at this moment.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// The open connections from the mail server.
-    pub connections: usize,
-    /// Whether the store is up, if there is one.
-    pub store: Option<bool>,
-    /// The tables.
-    pub tables: Vec<State>,
 }
 
 /// For the head of one request, and for a connection as a whole: a client that holds a connection
@@ -67,45 +63,69 @@ where
 
 fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
+        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
         let methods = HeaderValue::from_static("GET, HEAD");
         refusal.headers_mut().insert(ALLOW, methods);
         return refusal;
     }
+    let has_query = |word: &str| {
+        let query = request.uri().query().unwrap_or_default();
+        query.split('&').any(|query| query == word)
+    };
     match request.uri().path() {
+        "/" => {
+            let now = (view.look)();
+            let stays = has_query("stay");
+            document(page::page(&view.metrics, &view.history, &now, stays))
+        }
         "/metrics" => {
             let now = (view.look)();
-            let text = view.metrics.page(now.connections, now.store, &now.tables);
-            page(StatusCode::OK, text)
+            let page = view.metrics.page(now.connections, now.store, &now.tables);
+            text(StatusCode::OK, page)
         }
-        "/health" => page(StatusCode::OK, "alive\n".into()),
+        "/health" => text(StatusCode::OK, "alive\n".into()),
         "/ready" => {
-            let mut text = "ready\n".to_owned();
-            if request
-                .uri()
-                .query()
-                .is_some_and(|q| q.split('&').any(|q| q == "backends"))
-            {
+            let mut lines = "ready\n".to_owned();
+            if has_query("backends") {
                 for state in (view.look)().tables {
-                    for (target, is_up) in &state.targets {
-                        let word = if *is_up { "up" } else { "down" };
-                        let _ = writeln!(text, "{} {target} {word}", state.table);
+                    for target in &state.targets {
+                        let word = if target.is_up() { "up" } else { "down" };
+                        let _ = writeln!(lines, "{} {} {word}", state.table, target.name);
                     }
                 }
             }
-            page(StatusCode::OK, text.into_bytes())
+            text(StatusCode::OK, lines.into_bytes())
         }
-        _ => page(StatusCode::NOT_FOUND, "/metrics, /health, /ready\n".into()),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "/, /metrics, /health, /ready\n".into(),
+        ),
     }
 }
 
-fn page(status: StatusCode, text: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
+fn text(status: StatusCode, text: Vec<u8>) -> Response<Full<Bytes>> {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response(status, kind, text)
+}
+
+fn document(html: Vec<u8>) -> Response<Full<Bytes>> {
+    let kind = HeaderValue::from_static("text/html; charset=utf-8");
+    let mut response = response(StatusCode::OK, kind, html);
+    let headers = response.headers_mut();
+    // Letters, digits and quotes are always a value.
+    if let Ok(policy) = HeaderValue::from_str(&CONTENT_SECURITY_POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+fn response(status: StatusCode, kind: HeaderValue, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

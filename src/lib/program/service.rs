@@ -20,9 +20,11 @@ use super::notify;
 use super::signals::{RunSignals, StopSignals};
 use super::tables::{Program, load, routes, tables_without_socket};
 use crate::config::Mode;
+use crate::observe::history::History;
 use crate::observe::log::{Level, Recorder};
 use crate::observe::metrics::Metrics;
-use crate::observe::status::{self, Snapshot, View};
+use crate::observe::state::Snapshot;
+use crate::observe::status::{self, View};
 use crate::protocol::Protocol;
 use crate::serve::connections::Connections;
 use crate::serve::listen::{AtCap, Shared, listen};
@@ -154,7 +156,15 @@ impl Service {
         sockets: Vec<Socket>,
         shared: &Shared,
     ) -> Result<Listeners, Failure> {
-        let view = self.view(&shared.connections);
+        let mut listeners = JoinSet::new();
+        if sockets.is_empty() {
+            // Nobody will ask how the counters have grown.
+            return Ok(listeners);
+        }
+        let history = Arc::<History>::default();
+        let view = self.view(&shared.connections, &history);
+        let metrics = Arc::clone(&self.metrics);
+        listeners.spawn(async move { history.keep(&metrics).await });
         let shared = Shared {
             subject: "metrics: connection",
             accepted: None,
@@ -163,7 +173,6 @@ impl Service {
             ..shared.clone()
         };
         let most = self.descriptors.pages;
-        let mut listeners = JoinSet::new();
         for socket in sockets {
             let view = view.clone();
             let serve = move |stream, guard| {
@@ -187,10 +196,11 @@ impl Service {
         Ok(listeners)
     }
 
-    fn view(&self, connections: &Arc<Connections>) -> View {
+    fn view(&self, connections: &Arc<Connections>, history: &Arc<History>) -> View {
         let (live, connections) = (Arc::clone(&self.live), Arc::clone(connections));
         View {
             metrics: Arc::clone(&self.metrics),
+            history: Arc::clone(history),
             look: Arc::new(move || {
                 let routes = live.routes();
                 Snapshot {

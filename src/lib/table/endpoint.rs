@@ -22,7 +22,7 @@ use crate::http::pool::Pool;
 use crate::http::shared::Shared;
 use crate::http::tls::Authorities;
 use crate::observe::meter::Meter;
-use crate::observe::state::State;
+use crate::observe::state::{State, TargetState};
 use crate::outcome::{Failure, Outcome, Reason, Row};
 use crate::protocol::policy::rules::PolicyActions;
 use crate::protocol::sasl::rules::Logins;
@@ -104,16 +104,23 @@ impl Endpoint {
             in_flight: self.calls.caller.in_flight(),
             cache: self.calls.cache.as_ref().map(|cache| cache.state()),
             targets: self.targets(),
+            limits: self
+                .limits
+                .as_ref()
+                .map_or_else(Vec::new, Limits::limit_names),
         }
     }
 
-    /// Returns the name of each target of any call, and whether it is up for all of them.
-    fn targets(&self) -> Vec<(String, bool)> {
+    /// Returns the targets of all calls, each of which is down if it is down for any of them.
+    fn targets(&self) -> Vec<TargetState> {
         let mut targets = self.calls.caller.targets();
-        for (name, is_up) in self.operations.all().flat_map(Caller::targets) {
-            match targets.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, is_all_up)) => *is_all_up &= is_up,
-                None => targets.push((name, is_up)),
+        for target in self.operations.all().flat_map(Caller::targets) {
+            match targets.iter_mut().find(|known| known.name == target.name) {
+                Some(known) => {
+                    let both = [known.down_since, target.down_since];
+                    known.down_since = both.into_iter().flatten().min();
+                }
+                None => targets.push(target),
             }
         }
         targets

@@ -147,6 +147,11 @@ impl Limits {
         })
     }
 
+    /// Returns their names.
+    pub fn limit_names(&self) -> Vec<String> {
+        self.limits.iter().map(|limit| limit.name.clone()).collect()
+    }
+
     /// Returns what the limits share with those of other tables.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
