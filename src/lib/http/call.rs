@@ -470,11 +470,5 @@ fn put_pair_start(at: usize, name: &[u8], out: &mut Text) {
 }
 
 fn put_escaped(value: &[u8], out: &mut Text) {
-    let is_unreserved =
-        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    // Names and most values are one piece.
-    match std::str::from_utf8(value) {
-        Ok(text) if value.iter().all(is_unreserved) => out.push_str(text),
-        _ => out.extend(percent_encode(value, ESCAPED)),
-    }
+    out.extend(percent_encode(value, ESCAPED));
 }
