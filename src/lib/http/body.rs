@@ -3,8 +3,6 @@
 use std::convert::Infallible;
 use std::io::Read as _;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +16,7 @@ use tokio::time::timeout;
 
 use super::error::cause;
 use super::looks::trim_text;
+use super::steps::Steps;
 use crate::outcome::{Failure, Reason};
 
 /// Reads a body to its end. The limit holds for the bytes as they come and for those after
@@ -61,22 +60,17 @@ fn is_gzip(headers: &HeaderMap) -> bool {
     coding.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip"))
 }
 
-/// The body of a call, which notes when it is being sent: from then on the backend may act on it.
-pub struct NotedBody {
-    bytes: Option<Bytes>,
-    sending: Arc<AtomicBool>,
+/// Returns a body that notes when it is being sent.
+pub fn noted(bytes: Bytes, steps: &Steps) -> reqwest::Body {
+    reqwest::Body::wrap(NotedBody {
+        bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
+        steps: steps.clone(),
+    })
 }
 
-impl NotedBody {
-    /// Makes a body, and what it notes.
-    pub fn new(bytes: Bytes) -> (Self, Arc<AtomicBool>) {
-        let sending = Arc::new(AtomicBool::new(false));
-        let body = Self {
-            bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
-            sending: Arc::clone(&sending),
-        };
-        (body, sending)
-    }
+struct NotedBody {
+    bytes: Option<Bytes>,
+    steps: Steps,
 }
 
 impl hyper::body::Body for NotedBody {
@@ -87,7 +81,7 @@ impl hyper::body::Body for NotedBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.sending.store(true, Ordering::Relaxed);
+        self.steps.note_sending();
         Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 
@@ -96,7 +90,7 @@ impl hyper::body::Body for NotedBody {
     fn is_end_stream(&self) -> bool {
         let is_sent = self.bytes.is_none();
         if is_sent {
-            self.sending.store(true, Ordering::Relaxed);
+            self.steps.note_sending();
         }
         is_sent
     }

@@ -11,7 +11,6 @@ use super::error::cause;
 use super::oauth::token_transport;
 use super::pool::Pool;
 use super::resolver::Resolver;
-use super::steps::NoteConnections;
 use super::tls::{Authorities, client_config};
 use crate::config::{Credential, Endpoint, HttpVersion, Proxy, Target, Tls, Transport};
 
@@ -132,7 +131,6 @@ fn build(
         .retry(reqwest::retry::never().max_retries_per_request(0))
         .referer(false)
         .dns_resolver(resolver.clone())
-        .connector_layer(NoteConnections)
         .connect_timeout(transport.connect_timeout)
         .pool_idle_timeout(transport.pool_idle)
         .pool_max_idle_per_host(idle)

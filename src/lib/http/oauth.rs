@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use jsonwebtoken::{Header, encode};
 use percent_encoding::percent_encode;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
@@ -221,12 +222,11 @@ impl Tokens {
             .clients
             .local()
             .post(endpoint)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(form);
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let answer: TokenResponse = self.send(request, id, deadline).await?;
+        let answer: TokenResponse = self.send(request, form.into(), id, deadline).await?;
         if answer
             .token_type
             .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
@@ -266,7 +266,7 @@ impl Tokens {
         let path = issuer.path().trim_end_matches('/');
         discovery.set_path(&format!("{path}/.well-known/openid-configuration"));
         let request = self.clients.local().get(discovery);
-        let found: Discovery = self.send(request, id, deadline).await?;
+        let found: Discovery = self.send(request, Bytes::new(), id, deadline).await?;
         let plain = |text: &str| text.trim_end_matches('/').to_owned();
         // Discovery 1.0, section 4.3: another name could be that of an impostor.
         if plain(&found.issuer) != plain(issuer.as_str()) {
@@ -285,17 +285,20 @@ impl Tokens {
     async fn send<T: for<'de> Deserialize<'de>>(
         &self,
         request: reqwest::RequestBuilder,
+        body: Bytes,
         id: &HeaderValue,
         deadline: Instant,
     ) -> Result<T, String> {
+        let steps = Steps::default();
         let request = request
+            .body(body::noted(body, &steps))
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, &self.user_agent)
             .header("x-request-id", id);
         let (client, request) = request.build_split();
         let request = request.map_err(|error| cause(&error))?;
         token_request(&request);
-        let (steps, url) = (Steps::default(), request.url().clone());
+        let url = request.url().clone();
         let way = Way {
             steps: &steps,
             url: &url,

@@ -16,7 +16,7 @@ use reqwest::{Method, Response, StatusCode, Url, Version};
 use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, sleep};
 
-use super::body::{NotedBody, drain};
+use super::body::{drain, noted};
 use super::call::Call;
 use super::error::{explained, is_broken_connection, is_dropped_before_its_body, is_unprocessed};
 use super::headers::headers;
@@ -87,15 +87,14 @@ pub struct Progress {
     pub not_followed: Option<Cow<'static, str>>,
     /// What it waits for.
     steps: Steps,
-    /// Whether any of the request may have been sent, where that makes a difference.
-    sending: Option<Arc<AtomicBool>>,
+    /// Whether it makes a difference that the backend has acted on the request.
+    is_write: bool,
 }
 
 impl Progress {
-    /// Returns whether the backend may have acted on the request.
+    /// Returns whether the backend may have acted on a write.
     pub fn may_have_arrived(&self) -> bool {
-        let sending = self.sending.as_ref();
-        sending.is_some_and(|sending| sending.load(Ordering::Relaxed))
+        self.is_write && self.steps.has_sent()
     }
 }
 
@@ -158,7 +157,7 @@ impl Sender {
             status: None,
             not_followed: None,
             steps: Steps::default(),
-            sending: None,
+            is_write: self.writes(),
         }
     }
 
@@ -310,7 +309,7 @@ impl Sender {
         url: &Url,
         call: &OutgoingCall,
         token: Option<&HeaderValue>,
-        progress: &mut Progress,
+        progress: &Progress,
     ) -> reqwest::Request {
         let method = &self.table.endpoint.method;
         let mut request = reqwest::Request::new(method.clone(), url.clone());
@@ -322,20 +321,15 @@ impl Sender {
         for (name, value) in &call.headers {
             headers.insert(name, value.clone());
         }
-        if *method != Method::GET {
-            let body = call.body.clone().unwrap_or_default();
-            if body.is_empty() {
-                // Some servers answer 411 to a POST without it (RFC 9110, section 8.6).
-                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-            }
-            *request.body_mut() = Some(if self.writes() {
-                let (body, sending) = NotedBody::new(body);
-                progress.sending = Some(sending);
-                reqwest::Body::wrap(body)
-            } else {
-                body.into()
-            });
+        let body = match *method {
+            Method::GET => Bytes::new(),
+            _ => call.body.clone().unwrap_or_default(),
+        };
+        if body.is_empty() && *method != Method::GET {
+            // Some servers answer 411 to a POST without it (RFC 9110, section 8.6).
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
+        *request.body_mut() = Some(noted(body, &progress.steps));
         *request.headers_mut() = headers;
         request
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use hyper::body::Body as _;
 use percent_encoding::percent_encode;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode, Url, Version};
@@ -87,10 +88,8 @@ impl Shown {
         for (name, value) in &self.call.headers {
             headers.insert(name, value.clone());
         }
-        if let Some(sent) = request.body().and_then(|body| body.as_bytes())
-            && !sent.is_empty()
-        {
-            headers.insert(CONTENT_LENGTH, sent.len().into());
+        if let Some(length) = length(request) {
+            headers.insert(CONTENT_LENGTH, length.into());
         }
         let body = self.call.body.as_deref();
         let mut text = head_of_request(method, &url, &headers);
@@ -238,12 +237,18 @@ fn redacted(text: &str, secrets: &[String]) -> String {
     text
 }
 
+/// Returns the length of the body of a request that has one.
+fn length(request: &reqwest::Request) -> Option<u64> {
+    let length = request.body().and_then(|body| body.size_hint().exact());
+    length.filter(|length| *length > 0)
+}
+
 /// Shows the request for a token, whose body has the secret of the client.
 pub fn token_request(request: &reqwest::Request) {
     if verbose::is_on() {
         let method = request.method().as_str();
         let mut text = head_of_request(method, request.url(), request.headers());
-        if request.body().is_some() {
+        if length(request).is_some() {
             text.push('\n');
             text.push_str(HIDDEN);
         }
