@@ -94,15 +94,19 @@ pub fn read(
 }
 
 /// The body of an answer.
-struct Document {
+struct Document<'a> {
     /// Its JSON, if it has any.
-    root: Option<Box<RawValue>>,
+    root: Option<&'a RawValue>,
     /// Why it has none.
     flaw: &'static str,
 }
 
-impl Document {
-    fn of(answer: &LoginAnswer<'_>, verdict: Verdict, login: &LoginRules) -> Result<Self, Failure> {
+impl<'a> Document<'a> {
+    fn of(
+        answer: &'a LoginAnswer<'_>,
+        verdict: Verdict,
+        login: &LoginRules,
+    ) -> Result<Self, Failure> {
         let none = |flaw| Self { root: None, flaw };
         let body = match &answer.body {
             None => return Ok(none("no body")),
@@ -135,13 +139,13 @@ impl Document {
 
     /// Returns what a pointer that points nowhere has missed.
     fn missed(&self, pointer: &str, key: &str, rules: &ResponseRules) -> String {
-        let root = self.root.as_deref();
-        root.map_or_else(String::new, |root| nowhere(key, pointer, root, rules))
+        self.root
+            .map_or_else(String::new, |root| nowhere(key, pointer, root, rules))
     }
 
     /// Follows a JSON Pointer. Fails if there is no JSON, or if it has another shape.
     fn at(&self, pointer: &str, key: &str) -> Result<Option<&RawValue>, Failure> {
-        let Some(root) = &self.root else {
+        let Some(root) = self.root else {
             let flaw = self.flaw;
             return Err(failure(format!("{flaw}, in which {key:?} could point")));
         };
@@ -172,7 +176,7 @@ fn failure(detail: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
 /// Returns whether an answer flags an error. A flag is not in a body without JSON.
 fn has_error(
     answer: &LoginAnswer<'_>,
-    document: &Document,
+    document: &Document<'_>,
     rules: &ResponseRules,
     login: &LoginRules,
 ) -> bool {
@@ -197,7 +201,7 @@ fn has_error(
 /// Returns whether a login is good, although its status is.
 fn is_accepted(
     answer: &LoginAnswer<'_>,
-    document: &Document,
+    document: &Document<'_>,
     rules: &ResponseRules,
     login: &LoginRules,
 ) -> Result<bool, Failure> {
@@ -225,7 +229,7 @@ fn is_accepted(
 /// Returns the name of the user who has logged in.
 fn user(
     answer: &LoginAnswer<'_>,
-    document: &Document,
+    document: &Document<'_>,
     login: &LoginRules,
 ) -> Result<String, Failure> {
     let user = match &login.user {
@@ -238,7 +242,7 @@ fn user(
         .ok_or_else(|| failure("no name in \"user\""))
 }
 
-fn refused(answer: &LoginAnswer<'_>, document: &Document, login: &LoginRules) -> Outcome {
+fn refused(answer: &LoginAnswer<'_>, document: &Document<'_>, login: &LoginRules) -> Outcome {
     let words = match &login.reason {
         None => None,
         Some(Place::Header(name)) => header_text(answer, name.as_str()),

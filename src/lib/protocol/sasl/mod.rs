@@ -202,7 +202,7 @@ impl Protocol for Sasl {
         let login = message::user(name).and_then(|name| {
             let secret = message::text(secret.as_bytes())?;
             let about = about(mechanism, [b"service=smtp".as_slice()].into_iter());
-            Ok(complete(about, mechanism, name, secret))
+            Ok(complete(about, mechanism, Some(name), secret))
         });
         Some(match login {
             Ok(request) => Step::Ask(Tag::default(), request),
@@ -304,36 +304,33 @@ impl Sasl {
         let Some(message) = message::decode(base64) else {
             return self.answer(id, None, message::malformed());
         };
-        let read = match (exchange.mechanism, &exchange.awaits) {
+        let (mechanism, request) = (exchange.mechanism, exchange.request);
+        let read = match (mechanism, &exchange.awaits) {
             (Mechanism::Login, Awaits::First) => match message::user(&message) {
                 Ok(name) => {
-                    let mut exchange = exchange;
-                    exchange.request = with_name(exchange.request, name);
-                    exchange.awaits = Awaits::Password;
+                    let exchange = Exchange {
+                        request: with_name(request, name),
+                        awaits: Awaits::Password,
+                        ..exchange
+                    };
                     return self.challenge(exchange, "Password:");
                 }
                 Err(refusal) => Err(refusal),
             },
-            (Mechanism::Login, _) => message::text(&message).map(|password| {
-                let secret = Secret::new(Mechanism::Login.secret(), password);
-                Request {
-                    secret: Some(Box::new(secret)),
-                    ..exchange.request.clone()
-                }
-            }),
-            (mechanism, _) => message::read(mechanism, &message)
-                .map(|c| complete(exchange.request.clone(), mechanism, &c.name, c.secret)),
+            (Mechanism::Login, _) => message::text(&message).map(|password| (None, password)),
+            _ => message::read(mechanism, &message).map(|c| (Some(c.name), c.secret)),
         };
         match read {
-            Ok(request) => {
+            Ok((name, secret)) => {
+                let request = complete(request, mechanism, name.as_deref(), secret);
                 self.asked.push(Asked {
                     id,
                     name: name_of(&request),
-                    mechanism: Some(exchange.mechanism),
+                    mechanism: Some(mechanism),
                 });
                 Step::Ask(Tag(id), request)
             }
-            Err(refusal) => self.answer(id, name_of(&exchange.request), refusal),
+            Err(refusal) => self.answer(id, name_of(&request), refusal),
         }
     }
 
@@ -365,10 +362,12 @@ impl Sasl {
 /// Returns what Postfix says about a client, as the beginning of a request.
 fn about<'l>(mechanism: Mechanism, fields: impl Iterator<Item = &'l [u8]>) -> Request {
     let value = |name: &'static str, value: Bytes| (Bytes::from_static(name.as_bytes()), value);
-    let mut values = vec![value(
+    // With room for the name.
+    let mut values = Vec::with_capacity(6);
+    values.push(value(
         "mechanism",
         Bytes::from_static(mechanism.name().as_bytes()),
-    )];
+    ));
     let mut secured = "false";
     for field in fields {
         let (name, text) = match memchr::memchr(b'=', field) {
@@ -403,10 +402,15 @@ fn with_name(mut request: Request, name: &str) -> Request {
     request
 }
 
-fn complete(about: Request, mechanism: Mechanism, name: &str, secret: &str) -> Request {
+/// Completes a request, with the name if it has none yet.
+fn complete(about: Request, mechanism: Mechanism, name: Option<&str>, secret: &str) -> Request {
+    let request = match name {
+        Some(name) => with_name(about, name),
+        None => about,
+    };
     Request {
         secret: Some(Box::new(Secret::new(mechanism.secret(), secret))),
-        ..with_name(about, name)
+        ..request
     }
 }
 
