@@ -1,5 +1,7 @@
 //! The fields of a line, and the escaping of their bytes (strescape.c: tab-escaping).
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
@@ -20,13 +22,20 @@ pub(super) fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b'\t')
 }
 
+/// Undoes the escaping of a field, which is copied: a slice would keep the whole buffer alive into
+/// which it was read.
+pub(super) fn unescape(field: &[u8]) -> Bytes {
+    match plain(field) {
+        Cow::Borrowed(plain) => Bytes::copy_from_slice(plain),
+        Cow::Owned(plain) => plain.into(),
+    }
+}
+
 /// Undoes the escaping of a field. As in Dovecot, an escape of any other byte means that byte, and
 /// one at the end means nothing.
-///
-/// The bytes are copied: a slice would keep the whole buffer alive into which it was read.
-pub(super) fn unescape(field: &[u8]) -> Bytes {
+pub(super) fn plain(field: &[u8]) -> Cow<'_, [u8]> {
     if memchr(ESCAPE, field).is_none() {
-        return Bytes::copy_from_slice(field);
+        return Cow::Borrowed(field);
     }
     let mut plain = Vec::with_capacity(field.len());
     let mut bytes = field.iter();
@@ -38,7 +47,7 @@ pub(super) fn unescape(field: &[u8]) -> Bytes {
             plain.push(escaped.map_or(letter, |(byte, _)| *byte));
         }
     }
-    plain.into()
+    Cow::Owned(plain)
 }
 
 /// Puts bytes as a field of a reply.

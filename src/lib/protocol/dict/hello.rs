@@ -1,7 +1,6 @@
 //! The hello, and the requests for keys of the dict that it names.
 
 use bytes::Bytes;
-use memchr::memchr;
 
 use super::fields::{number, unescape};
 use crate::outcome::Reason;
@@ -40,22 +39,21 @@ impl Hello {
     }
 
     /// Returns the request for a key. There is none for a key of an unknown kind.
-    pub(super) fn request(&self, key: &Bytes, user: &Bytes) -> Result<Request, Reason> {
-        let slash = memchr(b'/', key).ok_or(Reason::RequestNotUnderstood)?;
-        let scope = key.slice(..slash);
-        let key = key.slice(slash.saturating_add(1)..);
-        let needs = match scope.as_ref() {
-            b"shared" => None,
+    pub(super) fn request(&self, key: &[u8], user: &Bytes) -> Result<Request, Reason> {
+        let (scope, key, needs) = if let Some(key) = key.strip_prefix(b"shared/") {
+            ("shared", key, None)
+        } else if let Some(key) = key.strip_prefix(b"priv/") {
             // Without the user it would be the same key for all of them.
-            b"priv" => Some("user"),
-            _ => return Err(Reason::RequestNotUnderstood),
+            ("priv", key, Some("user"))
+        } else {
+            return Err(Reason::RequestNotUnderstood);
         };
         let value = |name: &'static str, value| (Bytes::from_static(name.as_bytes()), value);
         Ok(Request {
             table: Some(self.dict.clone()),
             values: vec![
-                value("key", key),
-                value("scope", scope),
+                value("key", Bytes::copy_from_slice(key)),
+                value("scope", Bytes::from_static(scope.as_bytes())),
                 value("user", user.clone()),
                 value("dict", self.dict.clone()),
             ],

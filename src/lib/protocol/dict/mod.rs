@@ -33,7 +33,7 @@ mod transactions;
 
 use bytes::{Bytes, BytesMut};
 
-use self::fields::{fields, number, put, unescape};
+use self::fields::{fields, number, plain, put, unescape};
 use self::hello::Hello;
 use self::lists::list;
 use self::transactions::{Id, Transactions};
@@ -51,6 +51,9 @@ pub struct Dict {
     hello: Option<Hello>,
     transactions: Transactions,
 }
+
+/// Enough for most replies.
+const USUAL_REPLY: usize = 64;
 
 /// A line that breaks the grammar. What follows it cannot be trusted.
 struct Malformed;
@@ -85,7 +88,7 @@ impl Protocol for Dict {
     }
 
     fn reply(&mut self, tag: Tag, outcome: &Outcome, (): &()) -> Result<Reply, Unsayable> {
-        let mut line = BytesMut::new();
+        let mut line = BytesMut::with_capacity(USUAL_REPLY);
         match (Awaited::from(tag), outcome) {
             (Awaited::Nothing, _) => return Ok(Reply::Close),
             (Awaited::Value, Outcome::Found(value)) => {
@@ -215,7 +218,7 @@ impl Dict {
         let hello = self.hello.as_ref().ok_or(Malformed)?;
         match command {
             b'L' => {
-                let key = unescape(fields.next().ok_or(Malformed)?);
+                let key = plain(fields.next().ok_or(Malformed)?);
                 let user = hello.user(fields.next());
                 let request = hello.request(&key, &user);
                 Ok(Some(step(Awaited::Value, request)))
