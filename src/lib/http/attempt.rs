@@ -20,6 +20,7 @@ use super::headers::sent_credentials;
 use super::in_flight::InFlightPermits;
 use super::login::{self, LoginAnswer};
 use super::send::{OutgoingCall, Progress, SendError, Sender};
+use super::shown::Shown;
 use super::steps::Way;
 use super::targets::Health;
 use crate::config::{LoginRules, Verdict};
@@ -234,8 +235,13 @@ impl Attempt {
         }
     }
 
-    /// Shows the outcome and the rule that made it.
-    pub fn show_outcome(&self, protocol: &Facts) {
+    /// Shows the outcome and the rule that made it, where calls are shown.
+    pub fn show_outcome(&mut self, shown: Option<&Shown>, protocol: &Facts) {
+        if let (Some(shown), Outcome::Temporary(failure) | Outcome::Permanent(failure)) =
+            (shown, &mut self.fetched.outcome)
+        {
+            failure.detail = shown.message(&failure.detail).into();
+        }
         let outcome = &self.fetched.outcome;
         verbose::means(|| {
             let why = outcome.failure().map(Failure::to_string);
@@ -331,6 +337,10 @@ fn header(response: &Response, name: impl AsHeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
 }
 
+/// The schemes and the methods that are named: any other word could be made of a secret.
+const SCHEMES: [&str; 6] = ["Basic", "Bearer", "Digest", "DPoP", "Negotiate", "NTLM"];
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
 /// Returns what there is to say of a status: where a redirect leads, which credential was not
 /// accepted, or which methods are.
 fn why_that_status(
@@ -346,18 +356,21 @@ fn why_that_status(
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let sent = sent_credentials(endpoint);
             let asked = header(response, WWW_AUTHENTICATE).and_then(|value| {
-                let scheme = value.split([' ', ',']).next()?;
-                let is_word = scheme.len() <= 20 && scheme.bytes().all(|b| b.is_ascii_alphabetic());
-                is_word.then(|| format!("; it asks for {scheme}"))
+                let asked = value.split([' ', ',']).next()?;
+                let mut known = SCHEMES.into_iter();
+                let scheme = known.find(|scheme| scheme.eq_ignore_ascii_case(asked))?;
+                Some(format!("; it asks for {scheme}"))
             });
             format!("sent {sent}{}", asked.unwrap_or_default()).into()
         }
         StatusCode::METHOD_NOT_ALLOWED => {
             let method = &endpoint.method;
-            let allowed = header(response, ALLOW).filter(|value| {
-                let is_method = |b: u8| b.is_ascii_uppercase() || b", ".contains(&b);
-                (1..=60).contains(&value.len()) && value.bytes().all(is_method)
+            let allowed = header(response, ALLOW).map(|value| {
+                let names = value.split(',').map(str::trim);
+                let known: Vec<_> = names.filter(|name| METHODS.contains(name)).collect();
+                known.join(", ")
             });
+            let allowed = allowed.filter(|allowed| !allowed.is_empty());
             let allowed = allowed.map(|allowed| format!("; it allows {allowed}"));
             format!("to a {method}{}", allowed.unwrap_or_default()).into()
         }

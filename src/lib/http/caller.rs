@@ -165,7 +165,7 @@ impl Caller {
                 let attempt = pin!(Attempt::make(&self.sender, url, call, &mut progress));
                 self.timers.local().until(deadline, attempt).await
             };
-            let attempt = attempt.unwrap_or_else(|| {
+            let mut attempt = attempt.unwrap_or_else(|| {
                 Attempt::timed_out(&self.sender, url, &progress, &target.breaker)
             });
             // An attempt that only waited for a token was no call to the backend.
@@ -175,7 +175,7 @@ impl Caller {
             let outcome = &attempt.fetched.outcome;
             let table = &self.table().name;
             target.record(permit, started, attempt.health, outcome, table);
-            attempt.show_outcome(self.table().protocol);
+            attempt.show_outcome(call.shown.as_deref(), self.table().protocol);
             if !attempt.try_next {
                 return attempt.fetched;
             }

@@ -4,6 +4,8 @@
 
 use reqwest::{Method, Url};
 
+use crate::observe::verbose;
+
 /// The most redirects that are followed for one call.
 pub const MAX_REDIRECTS: usize = 5;
 
@@ -53,11 +55,15 @@ impl Redirect<'_> {
     }
 
     /// Returns a description of a URL that cannot hold the key: its origin, and how its path
-    /// differs from that of the call.
+    /// differs from that of the call. Another host could be made of the key or of a secret, so that
+    /// only a query shows it.
     pub fn describe(&self, to: &Url) -> String {
-        let origin = match to.origin().is_tuple() {
+        if !to.origin().is_tuple() {
+            return "a URL that is not of HTTP".to_owned();
+        }
+        let origin = match to.host() == self.from.host() || verbose::is_query() {
             true => to.origin().ascii_serialization(),
-            false => return format!("a URL of {}", to.scheme()),
+            false => "another host".to_owned(),
         };
         if to.path().trim_end_matches('/') != self.from.path().trim_end_matches('/') {
             return format!("{origin}, another path");
@@ -127,10 +133,17 @@ mod tests {
             ),
             (
                 302,
+                Some("https://jane.example.org/users/jane"),
+                true,
+                Method::GET,
+                "to another host, the same path, not followed: another origin; is it the target?",
+            ),
+            (
+                302,
                 Some("data:jane"),
                 true,
                 Method::GET,
-                "to a URL of data, not followed: another origin; is it the target?",
+                "to a URL that is not of HTTP, not followed: another origin; is it the target?",
             ),
             (
                 304,

@@ -17,8 +17,10 @@ use tokio::time::timeout;
 
 use super::body;
 use super::call::{Call, ESCAPED, compose};
-use crate::config::{HIDDEN, Table};
+use super::looks;
+use crate::config::{ClientAuth, Credential, HIDDEN, Table};
 use crate::observe::verbose::{self, LastAnswer, Side, in_one_line, show};
+use crate::outcome::is_invisible;
 use crate::request::{Request, Secret};
 use crate::sync::Mutex;
 
@@ -58,6 +60,11 @@ impl Shown {
         let mut secrets = Vec::new();
         for constant in table.endpoint.constants() {
             put_secret(&constant, SHORTEST_CONSTANT, &mut secrets);
+        }
+        if let Some(Credential::OAuth(settings)) = &table.endpoint.credential
+            && let ClientAuth::Basic(secret) | ClientAuth::Post(secret) = &settings.client_auth
+        {
+            put_secret(secret.expose(), SHORTEST_CREDENTIAL, &mut secrets);
         }
         let mut request = Cow::Borrowed(request);
         if let Some(secret) = &request.secret {
@@ -140,7 +147,13 @@ impl Shown {
                 .as_deref()
                 .is_some_and(|label| label.starts_with("text/"));
             *is_odd = status == StatusCode::NOT_FOUND && is_page;
-            let label = label.as_deref().unwrap_or("no Content-Type");
+            let label = match label.as_deref() {
+                None => "no Content-Type",
+                Some(label) if self.hides_answers => {
+                    looks::label(label).unwrap_or("another Content-Type")
+                }
+                Some(label) => &self.message(label),
+            };
             // Writing to a string does not fail.
             let _ = write!(last, " answered {} ({label})", status.as_u16());
             verbose::keep(Some(LastAnswer {
@@ -204,6 +217,21 @@ impl Shown {
         }
     }
 
+    /// Returns a message as it is shown. It may have names of the answer in it: no secret, no order
+    /// to the terminal, and not a megabyte.
+    pub fn message(&self, text: &str) -> String {
+        const MOST: usize = 400;
+        let text = in_one_line(&self.redacted(text));
+        let is_seen =
+            |c: &char| matches!(c, ' ' | ',') || !is_invisible(c.encode_utf8(&mut [0; 4]));
+        let mut seen = text.chars().filter(is_seen);
+        let mut message: String = seen.by_ref().take(MOST).collect();
+        if seen.next().is_some() {
+            message.push_str("...");
+        }
+        message
+    }
+
     fn redacted(&self, text: &str) -> String {
         redacted(text, &self.secrets.lock())
     }
@@ -229,10 +257,15 @@ fn put_secret(secret: &str, shortest: usize, secrets: &mut Vec<String>) {
     }
 }
 
+/// Hides secrets, whatever the case of their letters: that of a host is gone.
 fn redacted(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
     for secret in secrets {
-        text = text.replace(secret, HIDDEN);
+        let (folded, secret) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
+        let mut found: Vec<_> = folded.match_indices(&secret).collect();
+        while let Some((at, _)) = found.pop() {
+            text.replace_range(at..at + secret.len(), HIDDEN);
+        }
     }
     text
 }

@@ -438,3 +438,36 @@ async fn a_body_that_decides_nothing_is_not_waited_for() {
     end.status(1).says("(the body did not come within 500 ms)");
     assert_eq!(marked(&end, "="), ["not-found: 404"]);
 }
+
+#[tokio::test]
+async fn what_a_backend_says_is_no_order_to_a_terminal_and_not_long() {
+    let name = format!(
+        "\\u001b]0;owned\\u0007\\nsocketmap: ok\\u202e{}",
+        "x".repeat(10_000)
+    );
+    let backend = Backend::always(json(format!("{{\"data\": {{\"{name}\": 1}}}}")));
+    let config = format!(
+        "[socketmap.users]\ntarget = \"{}\"\nvalue = \"/data/x\"\n",
+        backend.url("/")
+    );
+    for verbose in [false, true] {
+        let mut launch = Launch::new(Binary::Socketmap).config(config.as_str());
+        for argument in ["--query", "users", "jane"] {
+            launch = launch.argument(argument);
+        }
+        if verbose {
+            launch = launch.argument("--verbose");
+        }
+        let end = launch.end().await;
+        let text = &end.stderr;
+        assert!(text.contains("there is"), "{text}");
+        let is_order = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        // The body of an answer stands as it is, but for its control characters.
+        let lines = text.lines().filter(|line| !line.starts_with("< "));
+        for line in lines {
+            assert!(!line.contains(is_order), "{line:?}");
+            assert!(!line.starts_with("socketmap: ok"), "{line:?}");
+            assert!(line.len() < 1_000, "{line:?}");
+        }
+    }
+}

@@ -40,6 +40,25 @@ fn clean(what: &str, text: &str) {
     for trace in traces() {
         assert!(!text.contains(&trace), "{what} has {trace:?}:\n{text}");
     }
+    // A host has no case.
+    let folded = text.to_lowercase();
+    for secret in [PASSWORD, TOKEN] {
+        let secret = secret.to_lowercase();
+        assert!(!folded.contains(&secret), "{what} has {secret:?}:\n{text}");
+    }
+}
+
+/// Answers that repeat a password where a message says what came.
+fn repeated() -> Vec<Backend> {
+    let to = |location: &str| Backend::always(response(302, &[("Location", location)], ""));
+    vec![
+        to(&format!("http://{PASSWORD}.example.org/")),
+        to(&format!("{PASSWORD}:x")),
+        Backend::always(typed(200, &format!("{PASSWORD}/x"), "no JSON")),
+        Backend::always(json(format!("{{\"{PASSWORD}\":true}}"))),
+        Backend::always(response(405, &[("Allow", PASSWORD)], "")),
+        Backend::always(response(403, &[("WWW-Authenticate", PASSWORD)], "")),
+    ]
 }
 
 /// Logs in once by each mechanism, each over a connection of its own.
@@ -104,7 +123,9 @@ async fn nothing_that_is_written_has_a_secret_in_it() {
         let body = String::from_utf8_lossy(&request.body).into_owned();
         typed(500, "text/plain", body)
     };
-    let bodies: Vec<(&str, Backend)> = vec![
+    let repeated = repeated().into_iter().take(5);
+    let mut bodies: Vec<(&str, Backend)> = repeated.map(|one| ("temporary", one)).collect();
+    bodies.extend([
         ("accepted", Backend::always(json("{\"ok\":true}"))),
         ("refused", Backend::always(json("{\"ok\":false}"))),
         ("refused", Backend::always(status(401))),
@@ -119,7 +140,7 @@ async fn nothing_that_is_written_has_a_secret_in_it() {
             Backend::always(response(307, &[("Location", "http://127.0.0.1:1/")], "")),
         ),
         ("temporary", Backend::unwelcoming()),
-    ];
+    ]);
     // Only one of them makes every login wait until its deadline.
     let hangs = bodies.len() - 4;
     for carrier in [
@@ -233,6 +254,21 @@ async fn no_command_shows_a_secret() {
         let end = launch.end_after(input.as_bytes()).await;
         clean("stderr", &end.stderr);
         clean("stdout", &end.stdout);
+    }
+    for backend in repeated() {
+        let config = table(&backend.url("/"), "accepted = \"/ok\"");
+        for verbose in [false, true] {
+            let mut launch = Launch::sasl().config(config.as_str());
+            for argument in ["--query", "t", JOE] {
+                launch = launch.argument(argument);
+            }
+            if verbose {
+                launch = launch.argument("--verbose");
+            }
+            let end = launch.end_after(format!("{PASSWORD}\n").as_bytes()).await;
+            clean("stderr", &end.stderr);
+            assert!(!verbose || end.stderr.contains("= "), "{}", end.stderr);
+        }
     }
     // Where an operator wrote one into the file, it is quoted by no message.
     let config = format!(
