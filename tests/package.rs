@@ -217,6 +217,7 @@ fn layout(prefix: &str) -> BTreeMap<String, String> {
         "docs/dovecot.md",
         "docs/limits.md",
         "docs/metrics.md",
+        "docs/mistakes.md",
         "docs/monitoring/alerts.yml",
         "docs/monitoring/dashboard.json",
         "docs/operating.md",
