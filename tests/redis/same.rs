@@ -129,7 +129,7 @@ async fn play(server: &Server, mut rng: Rng, seed: u64, seen: &mut Seen) {
     let step = *rng.choice(&[100, 20_000, 3_000_000]).expect("one");
     let mut question = next_question(&mut rng, scale);
     let mut reserved: Vec<(Question, u64)> = Vec::new();
-    for number in 0..200 {
+    for number in 0..250 {
         now = match rng.u8(..40) {
             0 => now - rng.u64(..step * 20),
             1 => now + rng.u64(..step * 200),

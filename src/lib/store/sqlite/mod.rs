@@ -15,19 +15,16 @@ pub mod sweep;
 pub mod worker;
 
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use super::clock::now_ms;
 use super::error::StoreError;
 use crate::limits::{Decision, Question, Usage};
-use crate::serve::timers::Timers;
-use crate::serve::workers::PerWorker;
 use error::FileError;
 use file::File;
 use place::Access;
@@ -45,7 +42,6 @@ pub struct Sqlite {
     path: PathBuf,
     /// The thread ends once this is dropped.
     tasks: mpsc::Sender<Task>,
-    timers: PerWorker<Timers>,
 }
 
 impl Sqlite {
@@ -62,11 +58,7 @@ impl Sqlite {
         };
         let thread = thread::Builder::new().name("store".to_owned());
         match thread.spawn(run) {
-            Ok(_) => Ok(Self {
-                path,
-                tasks,
-                timers: PerWorker::default(),
-            }),
+            Ok(_) => Ok(Self { path, tasks }),
             Err(error) => Err(StoreError(format!("a thread cannot be started: {error}"))),
         }
     }
@@ -92,16 +84,15 @@ impl Sqlite {
         task: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Task,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let answer = pin!(async {
+        let answer = async {
             self.tasks.send(task(reply)).await.ok()?;
             answer.await.ok()
-        });
-        let deadline = Instant::now() + DEADLINE;
+        };
         let path = self.path.display();
-        match self.timers.local().until(deadline, answer).await {
-            Some(Some(answer)) => answer,
-            Some(None) => Err(StoreError(format!("{path}: an internal error"))),
-            None => Err(StoreError(format!("{path}: no answer within 2 s"))),
+        match timeout(DEADLINE, answer).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Err(StoreError(format!("{path}: an internal error"))),
+            Err(_) => Err(StoreError(format!("{path}: no answer within 2 s"))),
         }
     }
 
@@ -146,7 +137,6 @@ mod tests {
         let sqlite = Sqlite {
             path: "/state/limits.sqlite".into(),
             tasks,
-            timers: PerWorker::default(),
         };
         let question = Arc::new(Question {
             table: "policy.t".into(),
@@ -159,7 +149,7 @@ mod tests {
         ));
         // The first waits for its answer, the second for room to ask.
         for _ in 0..2 {
-            let began = Instant::now();
+            let began = tokio::time::Instant::now();
             assert_eq!(sqlite.decide(&question).await, hangs);
             assert_eq!(began.elapsed(), DEADLINE);
         }
