@@ -90,11 +90,16 @@ function dict_key(array $query): string
 }
 
 /* Whether a login is good, and whose it is. A real API has digests, and compares in the same time
- * whether there is such a user or not. */
-function log_in(array $passwords, array $login): array
+ * whether there is such a user or not. A refusal costs the user the stored password, so that a body
+ * that is no login is 400. */
+function log_in(array $passwords, string $body): array
 {
-    $user = strtolower((string) $login['username']);
-    $is_right = hash_equals($passwords[$user] ?? '', (string) $login['password']);
+    $login = json_decode($body, true);
+    if (!is_string($login['username'] ?? null) || !is_string($login['password'] ?? null)) {
+        return [400, ['error' => 'no JSON object with a username and a password']];
+    }
+    $user = strtolower($login['username']);
+    $is_right = hash_equals($passwords[$user] ?? '', $login['password']);
     return [200, isset($passwords[$user]) && $is_right
         ? ['accepted' => true, 'user' => $user] : ['accepted' => false]];
 }
@@ -111,10 +116,7 @@ function answer(array $directory): array
     $table = $directory['tables'][$first] ?? null;
     return match ([$_SERVER['REQUEST_METHOD'], $first, count($parts)]) {
         ['POST', 'policy', 1] => decide($directory['policy'], $_POST),
-        ['POST', 'login', 1] => log_in(
-            $directory['passwords'],
-            json_decode(file_get_contents('php://input'), true),
-        ),
+        ['POST', 'login', 1] => log_in($directory['passwords'], file_get_contents('php://input')),
         ['GET', 'dict', 1] => look_up_in_dict($directory['dicts'][$_GET['name']] ?? null, $_GET),
         ['GET', 'dict', 2] => list_dict($directory['dicts'][$_GET['name']] ?? null, $_GET),
         ['GET', 'quota', 2] => quota($directory['quotas'][$second] ?? null),

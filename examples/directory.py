@@ -8,6 +8,7 @@ docs/api/openapi.yaml describes every request and answer, directory.json has the
 
 import hmac
 import json
+import re
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -83,14 +84,42 @@ def dict_key(query):
     return query.get("scope", "") + "/" + owner + query.get("key", "")
 
 
-def log_in(login):
+def log_in(body):
     """Whether a login is good, and whose it is. A real API has digests, and compares in the same
-    time whether there is such a user or not."""
-    known = DIRECTORY["passwords"].get(str(login.get("username")).lower(), "")
-    is_right = hmac.compare_digest(known.encode(), str(login.get("password")).encode())
-    if not known or not is_right:
+    time whether there is such a user or not. A refusal costs the user the stored password, so that
+    a body that is no login is 400."""
+    try:
+        login = json.loads(body.decode())
+        # str.encode wants text, and no half of a surrogate pair.
+        name, password = (str.encode(login[field]) for field in ("username", "password"))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return 400, {"error": "no JSON object with a username and a password"}
+    user = name.decode().lower()
+    known = DIRECTORY["passwords"].get(user, "")
+    if not known or not hmac.compare_digest(known.encode(), password):
         return 200, {"accepted": False}
-    return 200, {"accepted": True, "user": login["username"].lower()}
+    return 200, {"accepted": True, "user": user}
+
+
+def answer(method, target, body):
+    """The status and the value of the answer to a request."""
+    url = urlsplit(target)
+    # Split before it is decoded: a key may hold a slash.
+    parts = [unquote(part) for part in url.path.split("/")[1:]]
+    if [method, *parts] == ["POST", "policy"]:
+        return decide(fields(body.decode("utf-8", "replace")))
+    if [method, *parts] == ["POST", "login"]:
+        return log_in(body)
+    if [method, *parts] == ["GET", "dict"]:
+        return look_up_in_dict(fields(url.query))
+    if [method, *parts] == ["GET", "dict", "list"]:
+        return list_dict(fields(url.query))
+    if method == "GET" and len(parts) == 1:
+        return look_up(parts[0], fields(url.query).get("key"))
+    if method == "GET" and len(parts) == 2:
+        return quota(parts[1]) if parts[0] == "quota" else look_up(*parts)
+    # Not 404, which means "no such entry": a mistyped URL would bounce mail.
+    return 400, {"error": "no such route"}
 
 
 class Api(BaseHTTPRequestHandler):
@@ -99,44 +128,22 @@ class Api(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self):
-        url = urlsplit(self.path)
-        # Split before it is decoded: a key may hold a slash.
-        parts = [unquote(part) for part in url.path.split("/")[1:]]
-        if parts == ["dict"]:
-            self.answer(look_up_in_dict, fields(url.query))
-        elif parts == ["dict", "list"]:
-            self.answer(list_dict, fields(url.query))
-        elif len(parts) == 1:
-            self.answer(look_up, parts[0], fields(url.query).get("key"))
-        elif len(parts) == 2 and parts[0] == "quota":
-            self.answer(quota, parts[1])
-        elif len(parts) == 2:
-            self.answer(look_up, *parts)
-        else:
-            self.answer(no_such_route)
-
-    def do_POST(self):
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > LONGEST_BODY:
+        """Answers only those who know the token."""
+        length = self.headers.get("Content-Length", "0")
+        if not re.fullmatch("[0-9]{1,6}", length) or int(length) > LONGEST_BODY:
             self.close_connection = True
-            self.reply(400, {"error": "the body is too long"})
+            self.reply(400, {"error": "the body is too long, or its length is no number"})
             return
         # Unread, it would be taken for the next request.
-        body = self.rfile.read(length).decode("utf-8", "replace")
-        if self.path == "/policy":
-            self.answer(decide, fields(body))
-        elif self.path == "/login":
-            self.answer(log_in, json.loads(body))
-        else:
-            self.answer(no_such_route)
-
-    def answer(self, function, *arguments):
-        """Answers only those who know the token."""
+        body = self.rfile.read(int(length))
         token = self.headers.get("X-Auth-Token", "")
         if hmac.compare_digest(token.encode(), DIRECTORY["token"].encode()):
-            self.reply(*function(*arguments))
+            self.reply(*answer(self.command, self.path, body))
         else:
             self.reply(401, {"error": "X-Auth-Token is missing or wrong"})
+
+    # Any other would be 501, without the header below.
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_GET
 
     def reply(self, status, value):
         body = json.dumps(value).encode()
@@ -147,11 +154,6 @@ class Api(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-
-def no_such_route():
-    """Not 404, which means "no such entry": a mistyped URL would bounce mail."""
-    return 400, {"error": "no such route"}
 
 
 def fields(form):

@@ -206,18 +206,18 @@ fn dict_key(query: &str) -> String {
     }
 }
 
-/// Answers whether a login is good, and whose it is. A real API has digests, and compares in the same
-/// time whether there is such a user or not.
+/// Answers whether a login is good, and whose it is. A real API has digests, and compares in the
+/// same time whether there is such a user or not. A refusal costs the user the stored password, so
+/// that a body that is no login is 400.
 fn log_in(body: &[u8], passwords: &HashMap<String, String>) -> Response<Full<Bytes>> {
     let login: Value = serde_json::from_slice(body).unwrap_or_default();
-    let user = login["username"]
-        .as_str()
-        .unwrap_or_default()
-        .to_lowercase();
-    let is_right = passwords
-        .get(&user)
-        .is_some_and(|right| login["password"] == **right);
-    let answer = if is_right {
+    let text = |name: &str| login[name].as_str();
+    let (Some(user), Some(password)) = (text("username"), text("password")) else {
+        let why = "no JSON object with a username and a password";
+        return failure(StatusCode::BAD_REQUEST, why);
+    };
+    let user = user.to_lowercase();
+    let answer = if passwords.get(&user).is_some_and(|right| right == password) {
         json!({ "accepted": true, "user": user })
     } else {
         json!({ "accepted": false })

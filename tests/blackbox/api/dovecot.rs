@@ -1,8 +1,10 @@
 //! What Dovecot's dicts and Postfix's logins ask of an API.
 
+use std::net::SocketAddr;
+
 use super::document::{Document, Seen};
 use super::samples::Language;
-use super::tap::Tap;
+use super::tap::{Tap, answer_to};
 use crate::dict::HELLO;
 use crate::sasl::login;
 use crate::support::{
@@ -138,6 +140,44 @@ pub(super) async fn ask_without_token(config: &str, wrong: &mut Wrong) {
         .await;
     let said = login(&sasl, "jane@example.org", "correct horse battery staple").await;
     wrong.compare("login", said.as_bytes(), b"closed");
+}
+
+/// Asks a sample directly what no table of the document asks. A refusal would cost the user the
+/// stored password.
+pub(super) async fn ask_directly(language: Language, api: SocketAddr, wrong: &mut Wrong) {
+    const NO_LOGIN: &str = r#"400 1 {"error":"no JSON object with a username and a password"}"#;
+    const NO_ROUTE: &str = r#"400 1 {"error":"no such route"}"#;
+    const NO_TOKEN: &str = r#"401 1 {"error":"X-Auth-Token is missing or wrong"}"#;
+    let nested = "[".repeat(100_000);
+    for body in [
+        "",
+        "{",
+        "[]",
+        "nul",
+        "null",
+        r#""username""#,
+        r#"["jane@example.org","correct horse battery staple"]"#,
+        r#"{"username":"jane@example.org"}"#,
+        r#"{"username":"jane@example.org","password":1}"#,
+        r#"{"username":null,"password":"a"}"#,
+        r#"{"username":"jane@example.org","password":"\ud800"}"#,
+        &nested,
+    ] {
+        for (token, expected) in [("demo", NO_LOGIN), ("wrong", NO_TOKEN)] {
+            let said = answer_to(api, "POST", "/login", token, body.to_owned()).await;
+            let row = format!("{language:?}: {token} {body:.60}");
+            wrong.compare(&row, said.as_bytes(), expected.as_bytes());
+        }
+    }
+    for method in ["PUT", "DELETE", "PATCH"] {
+        for path in ["/dict?name=mail&scope=shared&key=motd&user=", "/login"] {
+            for (token, expected) in [("demo", NO_ROUTE), ("wrong", NO_TOKEN)] {
+                let said = answer_to(api, method, path, token, "1".to_owned()).await;
+                let row = format!("{language:?}: {token} {method} {path}");
+                wrong.compare(&row, said.as_bytes(), expected.as_bytes());
+            }
+        }
+    }
 }
 
 #[tokio::test]

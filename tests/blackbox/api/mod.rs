@@ -223,6 +223,7 @@ async fn the_sample_apis_answer_alike_and_as_documented() {
         let config = config.replace("http://127.0.0.1:8080", &tap.url());
         ask(language, &config, &rows(), &mut wrong).await;
         dovecot::ask(language, &config, &mut wrong).await;
+        dovecot::ask_directly(language, sample.address, &mut wrong).await;
         let config = config.replace("auth-token = \"demo\"", "auth-token = \"wrong\"");
         ask(language, &config, &rows_without_token(), &mut wrong).await;
         dovecot::ask_without_token(&config, &mut wrong).await;

@@ -7,14 +7,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Request, Response, Uri};
+use hyper::{HeaderMap, Request, Response, Uri, header::HeaderValue};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::document::{Exchange, Headers};
-use crate::support::Seen;
+use crate::support::{Seen, soon};
 
 type Api = Client<HttpConnector, Full<Bytes>>;
 
@@ -99,4 +99,32 @@ fn listed(headers: &HeaderMap) -> Headers {
         .iter()
         .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
         .collect()
+}
+
+/// Asks an API directly, and returns the status, the mark and the text of its answer.
+pub(super) async fn answer_to(
+    api: SocketAddr,
+    method: &str,
+    path: &str,
+    token: &str,
+    body: String,
+) -> String {
+    let client: Api = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://{api}{path}"))
+        .header("x-auth-token", token)
+        .header("content-type", "application/json")
+        .body(Full::from(body))
+        .expect("a request");
+    let answer = soon("an answer", client.request(request)).await;
+    let (head, answer) = answer.expect("an answer").into_parts();
+    let answer = answer.collect().await.expect("a whole answer").to_bytes();
+    let mark = head.headers.get("x-directory").map(HeaderValue::as_bytes);
+    format!(
+        "{} {} {}",
+        head.status.as_u16(),
+        mark.unwrap_or_default().escape_ascii(),
+        String::from_utf8_lossy(&answer).replace("\": ", "\":")
+    )
 }
