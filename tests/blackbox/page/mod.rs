@@ -102,14 +102,18 @@ async fn is_served(program: &Program, name: &str) {
     assert!(text.contains(env!("CARGO_PKG_VERSION")), "{text}");
 }
 
-#[tokio::test]
-async fn only_the_head_of_the_page_is_sent_where_only_that_is_asked_for() {
-    let program = Launch::new(Binary::Socketmap)
+/// A program that nobody has asked yet.
+async fn unasked() -> Program {
+    let launch = Launch::new(Binary::Socketmap)
         .config("[socketmap.t]\ntarget = \"http://127.0.0.1:1/\"\n")
         .tcp4("t")
-        .tcp4("metrics")
-        .ready()
-        .await;
+        .tcp4("metrics");
+    launch.ready().await
+}
+
+#[tokio::test]
+async fn only_the_head_of_the_page_is_sent_where_only_that_is_asked_for() {
+    let program = unasked().await;
     let mut peer: Peer = program.peer_at(1).await;
     peer.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         .await;
@@ -134,12 +138,7 @@ async fn nothing_of_a_request_and_no_path_is_on_the_page() {
 
 #[tokio::test]
 async fn what_reached_no_table_has_a_place() {
-    let program = Launch::new(Binary::Socketmap)
-        .config("[socketmap.t]\ntarget = \"http://127.0.0.1:1/\"\n")
-        .tcp4("t")
-        .tcp4("metrics")
-        .ready()
-        .await;
+    let program = unasked().await;
     assert!(!page(&program, "/").await.1.contains("(no table)"));
     program
         .peer()

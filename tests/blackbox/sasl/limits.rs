@@ -148,6 +148,15 @@ async fn replies(smtpds: Vec<Smtpd>) -> [usize; 3] {
     counts
 }
 
+/// A program with a store of its own, and its configuration.
+async fn stored(backend: &Backend) -> (Program, String) {
+    let launch = Launch::sasl();
+    let store = launch.directory().join("limits.sqlite");
+    let config = with_store(&store, &table(&backend.url("/login"), LIMITS));
+    let program = launch.config(config.as_str()).unix("t").ready().await;
+    (program, config)
+}
+
 /// A store of its own, in the folder of a program's configuration.
 fn with_store(path: &Path, config: &str) -> String {
     format!("[store]\npath = \"{}\"\n{config}", path.display())
@@ -157,10 +166,7 @@ fn with_store(path: &Path, config: &str) -> String {
 async fn a_reload_gives_nobody_more_refusals() {
     let gate = Gate::shut();
     let backend = gated(&gate);
-    let launch = Launch::sasl();
-    let store = launch.directory().join("limits.sqlite");
-    let config = with_store(&store, &table(&backend.url("/login"), LIMITS));
-    let program = launch.config(config.as_str()).unix("t").ready().await;
+    let (program, config) = stored(&backend).await;
     let before = begun(&program, 3, "wrong#").await;
     backend.asked(3).await;
     program.rewrite(&config.replace("failure-delay = false", "failure-delay = \"1ms\""));
@@ -177,11 +183,9 @@ async fn a_reload_gives_nobody_more_refusals() {
 async fn two_programs_with_one_store_give_nobody_more_refusals() {
     let gate = Gate::shut();
     let backend = gated(&gate);
-    let (launch, other) = (Launch::sasl(), Launch::sasl());
-    let store = launch.directory().join("limits.sqlite");
-    let config = with_store(&store, &table(&backend.url("/login"), LIMITS));
-    let program = launch.config(config.as_str()).unix("t").ready().await;
-    let other = other.config(config.as_str()).unix("t").ready().await;
+    let (program, config) = stored(&backend).await;
+    let other = Launch::sasl().config(config.as_str());
+    let other = other.unix("t").ready().await;
     let first = begun(&program, 2, "wrong#").await;
     backend.asked(2).await;
     // One of them is asked about, and the others wait for it, since it may be a good one.
