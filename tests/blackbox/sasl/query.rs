@@ -92,13 +92,15 @@ async fn at_a_terminal(
 ) -> Option<String> {
     let directory = Directory::new();
     let path = directory.write("config.toml", &table(target, ""));
+    // A signal of the keyboard also reaches the outer shell, which has to outlive it.
     let command = format!(
-        "sh -c 'echo process $$; exec {} --config {} --query t {JOE}'; echo status $?; stty -a",
+        "trap : INT QUIT; sh -c 'echo process $$; exec {} --config {} --query t {JOE}'; echo status $?; stty -a",
         env!("CARGO_BIN_EXE_sasl"),
         path.display()
     );
     let script = Command::new("script")
         .args(["--quiet", "--flush", "--command", &command, "/dev/null"])
+        .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn();
