@@ -85,7 +85,7 @@ struct Seen {
     dry_runs: usize,
     never_fits: usize,
     uses: usize,
-    released: usize,
+    ended: usize,
 }
 
 impl Seen {
@@ -102,7 +102,7 @@ impl Seen {
             dry_runs,
             never_fits,
             uses,
-            released,
+            ended,
             ..
         } = *self;
         let all = [
@@ -114,7 +114,7 @@ impl Seen {
             dry_runs,
             never_fits,
             uses,
-            released,
+            ended,
         ];
         assert!(all.iter().all(|count| *count > 100), "{self:?}");
     }
@@ -128,7 +128,7 @@ async fn play(server: &Server, mut rng: Rng, seed: u64, seen: &mut Seen) {
     let scale = *rng.choice(&[1, 1, 1, 1_000_000, 1 << 45]).expect("one");
     let step = *rng.choice(&[100, 20_000, 3_000_000]).expect("one");
     let mut question = next_question(&mut rng, scale);
-    let mut reserved: Vec<(Question, u64)> = Vec::new();
+    let mut reserved: Vec<Question> = Vec::new();
     for number in 0..250 {
         now = match rng.u8(..40) {
             0 => now - rng.u64(..step * 20),
@@ -143,12 +143,18 @@ async fn play(server: &Server, mut rng: Rng, seed: u64, seen: &mut Seen) {
             question = next_question(&mut rng, scale);
         }
         if !reserved.is_empty() && rng.u8(..8) == 0 {
-            let (mut given_back, at) = reserved.swap_remove(rng.usize(..reserved.len()));
-            given_back.mode = Mode::Release(at);
-            let wanted = memory.decide(&given_back, now);
-            let found = clocked.decide(&given_back, now).await;
-            assert_eq!(found, Ok(wanted), "seed {seed}, {number}: {given_back:?}");
-            seen.released += 1;
+            let mut ended = reserved.swap_remove(rng.usize(..reserved.len()));
+            let Mode::Reserve(id) = ended.mode else {
+                panic!("a reservation");
+            };
+            ended.mode = match rng.bool() {
+                true => Mode::Keep(id),
+                false => Mode::Release(id),
+            };
+            let wanted = memory.decide(&ended, now);
+            let found = clocked.decide(&ended, now).await;
+            assert_eq!(found, Ok(wanted), "seed {seed}, {number}: {ended:?}");
+            seen.ended += 1;
         }
         let wanted = memory.decide(&question, now);
         let found = clocked.decide(&question, now).await;
@@ -157,8 +163,8 @@ async fn play(server: &Server, mut rng: Rng, seed: u64, seen: &mut Seen) {
             Ok(wanted.clone()),
             "seed {seed}, {number}: {question:?} at {now}"
         );
-        if question.mode == Mode::Reserve && wanted.refusal.is_none() {
-            reserved.push((question.clone(), now));
+        if matches!(question.mode, Mode::Reserve(_)) && wanted.refusal.is_none() {
+            reserved.push(question.clone());
         }
         seen.dry_runs += wanted
             .parts
@@ -203,7 +209,14 @@ async fn play(server: &Server, mut rng: Rng, seed: u64, seen: &mut Seen) {
 }
 
 fn next_question(rng: &mut Rng, scale: u64) -> Question {
-    let message = (rng.u8(..5) > 0).then(|| Message {
+    let mode = match rng.u8(..12) {
+        0 => Mode::Peek,
+        1 => Mode::Check,
+        2 => Mode::Reserve(rng.u64(..1 << 53)),
+        _ => Mode::Decide,
+    };
+    let has_message = !matches!(mode, Mode::Reserve(_)) && rng.u8(..5) > 0;
+    let message = has_message.then(|| Message {
         id: (*rng.choice(&MESSAGES).expect("one")).to_owned(),
         repeat: (rng.u8(..3) > 0).then(|| u128::MAX - rng.u128(..3)),
     });
@@ -218,12 +231,7 @@ fn next_question(rng: &mut Rng, scale: u64) -> Question {
         table: (*rng.choice(&TABLES).expect("one")).into(),
         message,
         parts,
-        mode: match rng.u8(..12) {
-            0 => Mode::Peek,
-            1 => Mode::Check,
-            2..4 => Mode::Reserve,
-            _ => Mode::Decide,
-        },
+        mode,
     }
 }
 

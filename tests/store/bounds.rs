@@ -8,6 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use postgate::limits::decide::{Account, Window};
 use postgate::limits::frames::{FRAMES, Frames, frame_at};
+use postgate::limits::held::Holds;
 use postgate::limits::memory::Memory;
 use postgate::store::sqlite::file::File;
 use postgate::store::sqlite::format::{from_account, summary};
@@ -52,6 +53,7 @@ fn fill(file: &Path, accounts: usize, now_ms: u64, frames: u64) {
             });
             let account = Account {
                 windows: windows.into(),
+                held: Holds::default(),
             };
             let expires = account.expires_ms(now_ms) / 1000;
             let row = params![

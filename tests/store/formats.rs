@@ -6,6 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use postgate::limits::decide::{Account, AccountKey, Charge, Known, Ledger, Window, decide};
 use postgate::limits::frames::Frames;
+use postgate::limits::held::{Held, Holds};
 use postgate::limits::{Exceeded, Message, Mode, Units};
 use postgate::store::sqlite::format::{from_account, from_known, summary, to_account, to_known};
 
@@ -33,8 +34,15 @@ fn account(rng: &mut Rng) -> Account {
             frames,
         }
     });
+    let windows = windows.collect();
+    let held = (0..rng.usize(..4)).map(|_| Held {
+        id: any(rng),
+        until_ms: any(rng),
+        units: any(rng),
+    });
     Account {
-        windows: windows.collect(),
+        windows,
+        held: Holds(held.collect()),
     }
 }
 
@@ -122,7 +130,7 @@ fn damage(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
     if let Some(version) = bytes.first_mut()
         && rng.u8(..8) > 0
     {
-        *version = 1;
+        *version = rng.u8(1..3);
     }
     bytes
 }
@@ -151,8 +159,9 @@ fn a_damaged_state_is_none_or_one_that_can_be_used() {
             Mode::Peek,
             Mode::Check,
             Mode::Decide,
-            Mode::Reserve,
-            Mode::Release(now),
+            Mode::Reserve(1),
+            Mode::Keep(1),
+            Mode::Release(2),
         ] {
             question.mode = mode;
             let Ok(_) = decide(&mut states, &question, now);
@@ -180,6 +189,7 @@ fn people_can_read_the_use_of_an_account() {
         (vec![window(5400, None, 6)], "90m=7"),
         (vec![window(90, Some(1), 1)], "90s=2/1"),
     ] {
-        assert_eq!(summary(&Account { windows }), expected);
+        let held = Holds::default();
+        assert_eq!(summary(&Account { windows, held }), expected);
     }
 }

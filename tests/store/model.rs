@@ -10,7 +10,7 @@ use postgate::limits::{Decision, Message, Mode, Question, Units, Usage};
 use postgate::store::sqlite::file::File;
 use postgate::store::sqlite::place::Access;
 
-use crate::support::{Folder, HOUR, MINUTE, TABLE, part, runs, seed};
+use crate::support::{Folder, HOUR, MINUTE, TABLE, asks, part, runs, seed};
 use crate::verdicts::Model;
 
 const STEPS: usize = 150;
@@ -87,6 +87,58 @@ impl Engine for Sqlite {
     }
 }
 
+/// A reservation is its own: nobody ends that of another, and one that nobody ends expires.
+fn reserve_and_end(engine: &mut dyn Engine) {
+    let mut now = 1_700_000_000_000;
+    let mut ask = |mode: Mode, later: u64| {
+        now += later;
+        let question = Question {
+            mode,
+            ..asks("a", 2)
+        };
+        engine.decide(&question, now).refusal.is_none()
+    };
+    // Two of two, and the same again after a broken connection.
+    assert!(ask(Mode::Reserve(1), 0));
+    assert!(ask(Mode::Reserve(2), 0));
+    assert!(ask(Mode::Reserve(2), 1));
+    assert!(!ask(Mode::Reserve(3), 0));
+    assert!(!ask(Mode::Check, 0));
+    assert!(ask(Mode::Release(1), 0));
+    assert!(ask(Mode::Reserve(3), 0));
+    // One is refused; nothing is left of that of a program that was killed.
+    assert!(ask(Mode::Keep(2), 0));
+    assert!(!ask(Mode::Reserve(4), 14_999));
+    assert!(ask(Mode::Reserve(4), 1));
+    assert!(ask(Mode::Release(3), 0));
+    assert!(!ask(Mode::Check, 0));
+    assert!(ask(Mode::Release(4), 0));
+    // What was reserved before the account was reset is charged to it all the same, and is not
+    // taken from others.
+    assert!(ask(Mode::Reserve(5), 0));
+    engine.reset("a");
+    let mut ask = |mode: Mode| {
+        let question = Question {
+            mode,
+            ..asks("a", 2)
+        };
+        engine.decide(&question, now).refusal.is_none()
+    };
+    assert!(ask(Mode::Decide));
+    assert!(ask(Mode::Release(5)));
+    assert!(ask(Mode::Keep(6)));
+    assert!(!ask(Mode::Check));
+    let used: Vec<_> = engine.usage("a", now).iter().map(|u| u.used).collect();
+    assert_eq!(used, [2]);
+}
+
+#[test]
+fn a_reservation_is_its_own_and_expires() {
+    let folder = Folder::new();
+    reserve_and_end(&mut Sqlite::new(folder.file()));
+    reserve_and_end(&mut Memory::default());
+}
+
 /// What asks: limits that change, accounts, messages, and a clock.
 struct History {
     rng: Rng,
@@ -94,6 +146,7 @@ struct History {
     sets_back: bool,
     limits: Vec<Limit>,
     messages: usize,
+    reservations: u64,
 }
 
 struct Limit {
@@ -121,6 +174,7 @@ impl History {
             now,
             sets_back,
             messages: 0,
+            reservations: 0,
         }
     }
 
@@ -154,7 +208,17 @@ impl History {
                 }
             }
         }
-        let message = (rng.u8(..8) > 0).then(|| {
+        let mode = match rng.u8(..20) {
+            0..3 => {
+                self.reservations += 1;
+                Mode::Reserve(self.reservations)
+            }
+            3 => Mode::Check,
+            4 => Mode::Peek,
+            _ => Mode::Decide,
+        };
+        let has_message = !matches!(mode, Mode::Reserve(_)) && rng.u8(..8) > 0;
+        let message = has_message.then(|| {
             let mut id = format!("m.{}", rng.usize(..4));
             if model.is_uncertain(&id, self.now) || rng.u8(..8) == 0 {
                 self.messages += 1;
@@ -178,12 +242,6 @@ impl History {
             part.is_dry_run = limit.is_dry_run;
             part
         });
-        let mode = match rng.u8(..20) {
-            0..3 => Mode::Reserve,
-            3 => Mode::Check,
-            4 => Mode::Peek,
-            _ => Mode::Decide,
-        };
         Question {
             table: TABLE.into(),
             message,
@@ -208,18 +266,23 @@ pub(crate) fn play(seed: u64, sets_back: bool, engines: &mut [&mut dyn Engine]) 
     let mut history = History::new(seed, sets_back);
     let mut model = Model::default();
     let _seed = Said(seed);
-    let mut reserved: Vec<(Question, u64)> = Vec::new();
+    let mut reserved: Vec<Question> = Vec::new();
     for _ in 0..STEPS {
         history.pass_time();
         let now = history.now;
-        // Where the clock is set back, nobody knows which frame has them.
-        if !sets_back && !reserved.is_empty() && history.rng.u8(..10) == 0 {
-            let (mut question, at) = reserved.swap_remove(history.rng.usize(..reserved.len()));
-            question.mode = Mode::Release(at);
+        if !reserved.is_empty() && history.rng.u8(..10) == 0 {
+            let mut question = reserved.swap_remove(history.rng.usize(..reserved.len()));
+            let Mode::Reserve(id) = question.mode else {
+                panic!("a reservation");
+            };
+            question.mode = match history.rng.bool() {
+                true => Mode::Keep(id),
+                false => Mode::Release(id),
+            };
             let decisions = engines.iter_mut().map(|e| e.decide(&question, now));
             let decisions: Vec<_> = decisions.collect();
             assert!(decisions.iter().all(|decision| *decision == decisions[0]));
-            model.release(&question, at, &decisions[0]);
+            model.end(&question, id, now, &decisions[0]);
         }
         let question = history.question(&model);
         let decisions = engines.iter_mut().map(|e| e.decide(&question, now));
@@ -228,9 +291,8 @@ pub(crate) fn play(seed: u64, sets_back: bool, engines: &mut [&mut dyn Engine]) 
             assert_eq!(*decision, decisions[0], "{question:?}");
         }
         model.check(&question, now, &decisions[0]);
-        let has_reserved = question.mode == Mode::Reserve && decisions[0].refusal.is_none();
-        if has_reserved && question.message.is_none() {
-            reserved.push((question.clone(), decisions[0].at_ms));
+        if matches!(question.mode, Mode::Reserve(_)) && decisions[0].refusal.is_none() {
+            reserved.push(question.clone());
         }
         let account = &*question.parts[0].account;
         if history.rng.u8(..10) == 0 {
@@ -244,7 +306,6 @@ pub(crate) fn play(seed: u64, sets_back: bool, engines: &mut [&mut dyn Engine]) 
         if history.rng.u8(..50) == 0 {
             engines.iter_mut().for_each(|e| e.reset(account));
             model.reset(account);
-            reserved.retain(|(question, _)| question.parts[0].account != account);
         }
     }
 }

@@ -2,11 +2,15 @@
 //! every answer has to keep to, however the units are counted.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use postgate::limits::{Decision, Exceeded, Message, Mode, Part, Question, Units, Usage};
 
 use crate::support::HOUR;
+
+/// How long units stay reserved, in milliseconds.
+const HELD: u64 = 15_000;
 
 /// Units that were charged together.
 struct Charged {
@@ -28,6 +32,51 @@ struct Count {
     news: Option<(u64, bool)>,
 }
 
+/// Units that are reserved.
+struct Held {
+    id: u64,
+    units: u64,
+    /// When they were reserved, at the earliest and at the latest, as of units that were charged.
+    early: u64,
+    late: u64,
+    may_be_gone: bool,
+}
+
+/// The reservations of an account.
+#[derive(Default)]
+struct Holds(Vec<Held>);
+
+impl Holds {
+    /// The fewest and the most units that are reserved.
+    fn units(&self, now: u64) -> RangeInclusive<u64> {
+        let units = |of: &dyn Fn(&Held) -> bool| -> u64 {
+            let held = self.0.iter().filter(|held| of(held));
+            held.map(|held| held.units).sum()
+        };
+        let certain = units(&|held| !held.may_be_gone && held.early + HELD > now);
+        certain..=units(&|held| held.late + HELD > now)
+    }
+
+    fn pass_time(&mut self, now: u64) {
+        for held in &mut self.0 {
+            held.may_be_gone |= held.early + HELD <= now;
+        }
+    }
+
+    /// The account has been looked at, or written.
+    fn touch(&mut self, now: u64, is_written: bool) {
+        for held in &mut self.0 {
+            held.early = held.early.min(now);
+            if is_written {
+                held.late = held.late.min(now);
+            }
+        }
+        if is_written {
+            self.0.retain(|held| held.late + HELD > now);
+        }
+    }
+}
+
 /// What is known of a message.
 #[derive(Default)]
 struct Sent {
@@ -42,6 +91,7 @@ struct Sent {
 #[derive(Default)]
 pub(crate) struct Model {
     counts: HashMap<(String, String), HashMap<u64, Count>>,
+    holds: HashMap<(String, String), Holds>,
     messages: HashMap<String, Sent>,
 }
 
@@ -84,12 +134,13 @@ impl Count {
     }
 
     /// How long it takes at least until so many units are free.
-    fn wait(&self, window: u64, now: u64, units: u64, most: u64) -> u64 {
+    fn wait(&self, window: u64, now: u64, units: u64, most: u64, holds: &Holds) -> u64 {
         if units > most {
             return window;
         }
-        let fits = |at: &u64| self.least(window, *at) + units <= most;
+        let fits = |at: &u64| self.least(window, *at) + holds.units(*at).start() + units <= most;
         let frees = self.charged.iter().map(|c| now.max(c.early + window));
+        let frees = frees.chain(holds.0.iter().map(|h| now.max(h.early + HELD)));
         let first = frees.chain([now]).filter(fits).min();
         first.expect("a time at which everything is free") - now
     }
@@ -112,25 +163,37 @@ impl Model {
         sent.is_some_and(|sent| sent.may_be_gone && now.saturating_sub(sent.seen) <= millis(HOUR))
     }
 
-    /// Units that were reserved at this time are given back.
-    pub(crate) fn release(&mut self, question: &Question, at: u64, decision: &Decision) {
+    /// What was reserved under an id is charged or free.
+    pub(crate) fn end(&mut self, question: &Question, id: u64, now: u64, decision: &Decision) {
         assert_eq!(decision.refusal, None);
         assert!(decision.parts.iter().all(Result::is_ok));
+        self.pass_time(now);
+        let is_kept = matches!(question.mode, Mode::Keep(_));
         for part in &question.parts {
             let key = (part.limit.to_string(), part.account.clone());
+            let holds = self.holds.entry(key.clone()).or_default();
             let windows = self.counts.entry(key).or_default();
-            for rate in &part.rates {
-                let count = windows.entry(millis(rate.window)).or_default();
-                let is_it = |c: &Charged| c.early == at && part.units == Units::Add(c.units);
-                if let Some(found) = count.charged.iter().position(is_it) {
-                    count.charged.remove(found);
-                }
+            let found = holds.0.iter().position(|held| held.id == id);
+            // Whether the account is written is not known where the reservation may be gone.
+            let is_written = is_kept || found.is_some_and(|at| !holds.0[at].may_be_gone);
+            holds.touch(now, is_written);
+            for (window, count) in &mut *windows {
+                count.touch(*window, now, is_written);
+            }
+            // One that has expired is as good as ended, but counts again if the clock is set back.
+            holds.0.retain(|held| held.id != id || !is_written);
+            if is_kept {
+                let Units::Add(units) = part.units else {
+                    panic!("units of a login are added");
+                };
+                add_units(windows, part, units, now);
             }
         }
     }
 
     pub(crate) fn reset(&mut self, account: &str) {
         self.counts.retain(|(_, of), _| of != account);
+        self.holds.retain(|(_, of), _| of != account);
     }
 
     /// Checks what is shown of an account.
@@ -152,7 +215,7 @@ impl Model {
     /// Checks an answer, and enters what it means.
     pub(crate) fn check(&mut self, question: &Question, now: u64, decision: &Decision) {
         self.pass_time(now);
-        let is_charging = matches!(question.mode, Mode::Decide | Mode::Reserve);
+        let is_charging = question.mode == Mode::Decide;
         let mut forgotten = None;
         if let Some(message) = &question.message {
             let sent = self.messages.get(&message.id);
@@ -237,28 +300,38 @@ impl Model {
             count.touch(*window, now, false);
         }
         let is_noted = match question.mode {
-            Mode::Peek | Mode::Release(_) => false,
-            Mode::Reserve => !is_refused,
+            Mode::Peek | Mode::Keep(_) | Mode::Release(_) => false,
+            Mode::Reserve(_) => !is_refused,
             Mode::Check | Mode::Decide => true,
         };
-        let is_news = check_result(windows, part, now, pays, result, is_noted);
-        let is_charging = matches!(question.mode, Mode::Decide | Mode::Reserve);
+        let holds = self.holds.entry(key.clone()).or_default();
+        holds.touch(now, false);
+        let none = Holds::default();
+        let counted = if part.is_dry_run { &none } else { &*holds };
+        let is_news = check_result(windows, counted, part, now, pays, result, is_noted);
+        let is_charging = question.mode == Mode::Decide;
         let is_charged = is_charging && (!is_refused || part.charges_refused);
-        if is_news || (is_charged && pays > 0) {
+        let reserves = match question.mode {
+            Mode::Reserve(id) if !is_refused && !part.is_dry_run => Some(id),
+            _ => None,
+        };
+        if is_news || (is_charged && pays > 0) || reserves.is_some() {
+            holds.touch(now, true);
             for (window, count) in &mut *windows {
                 count.touch(*window, now, true);
             }
         }
-        if is_charged && pays > 0 {
-            for rate in &part.rates {
-                let count = windows.entry(millis(rate.window)).or_default();
-                count.charged.push(Charged {
-                    units: pays,
-                    early: now,
-                    late: now,
-                    may_be_gone: false,
-                });
-            }
+        if is_charged {
+            add_units(windows, part, pays, now);
+        }
+        if let Some(id) = reserves {
+            holds.0.push(Held {
+                id,
+                units: pays,
+                early: now,
+                late: now,
+                may_be_gone: false,
+            });
         }
         if let Some(message) = message
             && is_charged
@@ -280,15 +353,31 @@ impl Model {
                 count.pass_time(*window, now);
             }
         }
+        for holds in self.holds.values_mut() {
+            holds.pass_time(now);
+        }
         for sent in self.messages.values_mut() {
             sent.may_be_gone |= now.saturating_sub(sent.seen) > millis(HOUR);
         }
     }
 }
 
+fn add_units(windows: &mut HashMap<u64, Count>, part: &Part, units: u64, now: u64) {
+    for rate in part.rates.iter().filter(|_| units > 0) {
+        let count = windows.entry(millis(rate.window)).or_default();
+        count.charged.push(Charged {
+            units,
+            early: now,
+            late: now,
+            may_be_gone: false,
+        });
+    }
+}
+
 /// Checks the result of one limit, and returns whether it is news.
 fn check_result(
     windows: &mut HashMap<u64, Count>,
+    holds: &Holds,
     part: &Part,
     now: u64,
     pays: u64,
@@ -303,9 +392,10 @@ fn check_result(
     for window in limited.keys() {
         windows.entry(*window).or_default();
     }
+    let (held, held_at_most) = holds.units(now).into_inner();
     let Err(exceeded) = result else {
         for (window, most) in limited {
-            let least = windows[&window].least(window, now);
+            let least = windows[&window].least(window, now) + held;
             assert!(
                 least + pays <= most,
                 "over {most} in {window}: {least} and {pays}"
@@ -317,7 +407,7 @@ fn check_result(
     let most = limited[&window];
     assert_eq!(exceeded.most, most);
     let count = &windows[&window];
-    let used = count.least(window, now)..=count.most(window, now);
+    let used = count.least(window, now) + held..=count.most(window, now) + held_at_most;
     assert!(used.contains(&exceeded.used), "{exceeded:?}: {used:?}");
     assert!(
         used.end() + pays > most,
@@ -326,12 +416,13 @@ fn check_result(
     let wait = millis(exceeded.wait);
     for (window, most) in &limited {
         let count = &windows[window];
-        let least = count.wait(*window, now, pays, *most);
+        let least = count.wait(*window, now, pays, *most, holds);
         assert!(wait >= least, "{exceeded:?}: {window} takes {least}");
     }
     let may_be_too_early = count.most(window, now + wait - 1) + pays > most;
+    let may_be_released = held_at_most > 0 && wait <= HELD;
     assert!(
-        may_be_too_early || wait == window,
+        may_be_too_early || may_be_released || wait == window,
         "{exceeded:?} waits too long"
     );
     let count = windows.get_mut(&window).expect("a window");

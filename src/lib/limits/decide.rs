@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::frames::{Frames, frame_at, millis};
+use super::held::Holds;
 use super::{Decision, Exceeded, Message, Mode, Part, Question, Rate, Units, Usage};
 
 /// How long a message is known after its last request.
@@ -16,7 +17,7 @@ pub trait Ledger {
     /// Returns the state of an account of a limit; by default an empty one.
     fn account(&mut self, key: &AccountKey<'_>) -> Result<Account, Self::Error>;
 
-    /// Replaces the state of an account. One without windows need not be kept.
+    /// Replaces the state of an account. An empty one need not be kept.
     fn set_account(&mut self, key: &AccountKey<'_>, account: &Account) -> Result<(), Self::Error>;
 
     /// Returns the state of a message, if it is known.
@@ -42,6 +43,8 @@ pub struct AccountKey<'k> {
 pub struct Account {
     /// Its windows, in no particular order.
     pub windows: Vec<Window>,
+    /// The units that are reserved in all of them.
+    pub held: Holds,
 }
 
 /// What an account has used of one window.
@@ -108,6 +111,12 @@ impl Account {
         }
         let windows = &mut self.windows;
         windows.retain(|w| !w.frames.0.is_empty() || now_ms < w.quiet_until());
+        self.held.settle(now_ms);
+    }
+
+    /// Returns whether nothing is known of the account.
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty() && self.held.0.is_empty()
     }
 
     /// Returns the window of this length, made if there is none.
@@ -125,18 +134,26 @@ impl Account {
         &mut self.windows[at]
     }
 
-    /// Returns when the last of its units has left its window, in milliseconds since the Unix
+    /// Charges units in the windows of a part.
+    fn charge(&mut self, part: &Part, units: u64, now_ms: u64) {
+        for rate in &part.rates {
+            let window = self.window(rate.window);
+            window.most = rate.most;
+            window.frames.add(frame_at(now_ms, rate.window), units);
+        }
+    }
+
+    /// Returns when the last of its units has left its window or its reservation, in milliseconds since the Unix
     /// epoch. After that the account need not be kept.
     pub fn expires_ms(&self, now_ms: u64) -> u64 {
         let longest = self.windows.iter().map(|w| millis(w.length)).max();
         // A frame more than the window, for the oldest frame that is partly outside.
         let longest = longest.unwrap_or_default();
-        now_ms
-            .saturating_add(longest)
-            .saturating_add(longest / 60 + 1)
+        let longest = longest.saturating_add(longest / 60 + 1);
+        now_ms.saturating_add(longest.max(millis(self.held.rest(now_ms))))
     }
 
-    /// Returns the use of each window at this time.
+    /// Returns the use of each window at this time, without what is reserved.
     pub fn usage(mut self, limit: &str, account: &str, now_ms: u64) -> Vec<Usage> {
         self.settle(now_ms);
         let windows = self.windows.into_iter().filter(|w| !w.frames.0.is_empty());
@@ -168,17 +185,17 @@ pub fn decide<L: Ledger>(
     now_ms: u64,
 ) -> Result<Decision, L::Error> {
     let table = &*question.table;
-    if let Mode::Release(at_ms) = question.mode {
-        return release(ledger, question, at_ms, now_ms);
+    if let Mode::Keep(id) | Mode::Release(id) = question.mode {
+        return end(ledger, question, id, now_ms);
     }
     let mut known = match &question.message {
         Some(message) => ledger.message(table, &message.id)?,
         None => None,
     };
     known.take_if(|known| !is_known(known, now_ms));
-    let is_charging = matches!(question.mode, Mode::Decide | Mode::Reserve);
+    let is_charging = question.mode == Mode::Decide;
     if let (Some(known), Some(message)) = (&mut known, &question.message)
-        && let Some(decision) = repetition(known, message, &question.parts, now_ms)
+        && let Some(decision) = repetition(known, message, &question.parts)
     {
         if is_charging {
             known.seen_ms = now_ms;
@@ -190,7 +207,7 @@ pub fn decide<L: Ledger>(
     let mut known = known.unwrap_or_default();
     let mut judged = Vec::with_capacity(question.parts.len());
     for part in &question.parts {
-        judged.push(Judged::new(ledger, table, part, &known, now_ms)?);
+        judged.push(Judged::new(ledger, question, part, &known, now_ms)?);
     }
     let refusal = refusal(&judged);
     for one in &mut judged {
@@ -221,15 +238,14 @@ pub fn decide<L: Ledger>(
             .map(|one| one.exceeded.map_or(Ok(()), Err))
             .collect(),
         refusal,
-        at_ms: now_ms,
     })
 }
 
-/// Gives back units that were reserved.
-fn release<L: Ledger>(
+/// Keeps or releases what is reserved under an id.
+fn end<L: Ledger>(
     ledger: &mut L,
     question: &Question,
-    at_ms: u64,
+    id: u64,
     now_ms: u64,
 ) -> Result<Decision, L::Error> {
     for part in &question.parts {
@@ -237,28 +253,23 @@ fn release<L: Ledger>(
         let (Units::Add(units) | Units::UpTo(units)) = part.units;
         let mut account = ledger.account(&key)?;
         account.settle(now_ms);
-        let mut has_changed = false;
-        for window in &mut account.windows {
-            if part.rates.iter().any(|rate| rate.window == window.length) {
-                // What lay in the future was counted in this frame: the clock was set back.
-                let frame = frame_at(at_ms.min(now_ms), window.length);
-                has_changed |= window.frames.take(frame, units);
-            }
+        let mut has_changed = account.held.end(id);
+        if matches!(question.mode, Mode::Keep(_)) && units > 0 {
+            account.charge(part, units, now_ms);
+            has_changed = true;
         }
         if has_changed {
-            account.settle(now_ms);
             ledger.set_account(&key, &account)?;
         }
     }
     Ok(Decision {
         parts: vec![Ok(()); question.parts.len()],
         refusal: None,
-        at_ms: now_ms,
     })
 }
 
 /// Returns the answer to the last request of a message, if this is the same request again.
-fn repetition(known: &Known, message: &Message, parts: &[Part], now_ms: u64) -> Option<Decision> {
+fn repetition(known: &Known, message: &Message, parts: &[Part]) -> Option<Decision> {
     let (digest, refusal) = known.last.as_ref()?;
     (Some(*digest) == message.repeat).then_some(())?;
     let refusal = match refusal {
@@ -273,7 +284,6 @@ fn repetition(known: &Known, message: &Message, parts: &[Part], now_ms: u64) -> 
     Some(Decision {
         parts: Vec::new(),
         refusal,
-        at_ms: now_ms,
     })
 }
 
@@ -300,7 +310,7 @@ struct Judged<'p> {
 impl<'p> Judged<'p> {
     fn new<L: Ledger>(
         ledger: &mut L,
-        table: &str,
+        question: &Question,
         part: &'p Part,
         known: &Known,
         now_ms: u64,
@@ -327,8 +337,12 @@ impl<'p> Judged<'p> {
         };
         // A message that needs no more passes, even where the limit has been lowered since.
         if lacks > 0 {
-            judged.account = ledger.account(&part.key(table))?;
+            judged.account = ledger.account(&part.key(&question.table))?;
             judged.account.settle(now_ms);
+            if let Mode::Reserve(id) = question.mode {
+                // The same question again, whose first answer was lost.
+                judged.account.held.end(id);
+            }
             judged.exceeded = judged.judge(now_ms);
         }
         Ok(judged)
@@ -337,17 +351,24 @@ impl<'p> Judged<'p> {
     /// Returns the window without room that lasts longest, if there is one.
     fn judge(&mut self, now_ms: u64) -> Option<Exceeded> {
         let mut worst: Option<Exceeded> = None;
+        // A limit that refuses nobody need not wait for what becomes of reserved units.
+        let (held, held_for) = match self.part.is_dry_run {
+            true => (0, Duration::ZERO),
+            false => (self.account.held.units(), self.account.held.rest(now_ms)),
+        };
         for &Rate { window, most } in &self.part.rates {
             let state = self.account.window(window);
             state.most = most;
             let Some(most) = most else {
                 continue;
             };
-            let used = state.frames.used();
+            let used = state.frames.used().saturating_add(held);
             if used.saturating_add(self.pays) <= most {
                 continue;
             }
+            // Too long by what is released before it expires.
             let wait = state.frames.wait(now_ms, window, most, self.pays);
+            let wait = wait.max(held_for);
             let is_news = !(state.news_ms..state.quiet_until()).contains(&now_ms);
             if worst.is_none_or(|worst| wait > worst.wait) {
                 worst = Some(Exceeded {
@@ -362,24 +383,21 @@ impl<'p> Judged<'p> {
         worst
     }
 
-    /// Charges the account, as the fate of the request demands.
+    /// Charges the account or reserves its units, as the fate of the request demands.
     fn conclude(&mut self, mode: Mode, is_refused: bool, now_ms: u64) {
         if self.lacks == 0 {
             return;
         }
-        let is_charging = matches!(mode, Mode::Decide | Mode::Reserve);
+        let is_charging = mode == Mode::Decide;
         let is_noted = match mode {
-            Mode::Peek | Mode::Release(_) => false,
-            Mode::Reserve => !is_refused,
+            Mode::Peek | Mode::Keep(_) | Mode::Release(_) => false,
+            Mode::Reserve(_) => !is_refused,
             Mode::Check | Mode::Decide => true,
         };
         self.has_passed = is_charging && !is_refused;
         self.is_charged = is_charging && (!is_refused || self.part.charges_refused);
         if self.is_charged {
-            for rate in &self.part.rates {
-                let state = self.account.window(rate.window);
-                state.frames.add(frame_at(now_ms, rate.window), self.pays);
-            }
+            self.account.charge(self.part, self.pays, now_ms);
         }
         match &mut self.exceeded {
             Some(exceeded) if exceeded.is_news && is_noted => {
@@ -390,6 +408,15 @@ impl<'p> Judged<'p> {
             None => {}
         }
         self.has_changed |= self.is_charged && self.pays > 0;
+        if let Mode::Reserve(id) = mode
+            && !is_refused
+            && !self.part.is_dry_run
+        {
+            self.account.held.add(id, self.pays, now_ms);
+            // Windows that were only looked at need not be kept.
+            self.account.settle(now_ms);
+            self.has_changed = true;
+        }
     }
 
     /// Notes the charge in the state of the message.

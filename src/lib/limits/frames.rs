@@ -52,17 +52,6 @@ impl Frames {
         }
     }
 
-    /// Takes units out of the frame in which they were counted, and returns whether there were any.
-    pub fn take(&mut self, frame: u64, units: u64) -> bool {
-        let found = self.0.iter_mut().find(|(at, _)| *at == frame);
-        let Some((_, count)) = found.filter(|_| units > 0) else {
-            return false;
-        };
-        *count = count.saturating_sub(units);
-        self.0.retain(|(_, count)| *count > 0);
-        true
-    }
-
     /// Returns the units of all frames.
     pub fn used(&self) -> u64 {
         let units = self.0.iter().map(|(_, units)| *units);

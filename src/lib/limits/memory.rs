@@ -90,8 +90,12 @@ impl Memory {
     }
 }
 
-/// Returns the part of its limit that an account has used, in thousandths.
+/// Returns the part of its limit that an account has used, in thousandths. One with reserved units
+/// counts as above its limit: there are few, and none may be forgotten.
 fn share(account: &Account) -> u64 {
+    if !account.held.0.is_empty() {
+        return u64::MAX;
+    }
     let shares = account.windows.iter().map(|window| match window.most {
         Some(most) => window.frames.used().saturating_mul(1000) / most.max(1),
         None => 0,
@@ -110,7 +114,7 @@ impl Ledger for Memory {
     }
 
     fn set_account(&mut self, key: &AccountKey<'_>, account: &Account) -> Result<(), Infallible> {
-        if account.windows.is_empty() {
+        if account.is_empty() {
             self.accounts.remove(&owned(key));
             return Ok(());
         }

@@ -1,12 +1,13 @@
 //! The arithmetic of limits: how much an account has used, and whether a message still fits.
 //!
-//! `frames` counts the units of one window, `decide` judges all limits of one request together, and
-//! `memory` keeps what they need in this process. Nothing here waits or does I/O, and the time is
+//! `frames` counts the units of one window, and `held` those that are reserved; `decide` judges all
+//! limits of one request together, and `memory` keeps what they need in this process. Nothing here waits or does I/O, and the time is
 //! an argument. `store` keeps the same states in an engine of its own; `limits.lua` there says the
 //! same as `decide` in the language of Redis.
 
 pub mod decide;
 pub mod frames;
+pub mod held;
 pub mod memory;
 
 use std::sync::Arc;
@@ -79,10 +80,13 @@ pub enum Mode {
     Check,
     /// Nothing changes: it is only asked whether there is room.
     Peek,
-    /// As `Decide`, but a refusal is not noted: the units that stand in its way may be given back.
-    Reserve,
-    /// The units that were reserved at this time, in milliseconds since the Unix epoch, are given
-    /// back.
+    /// Units are reserved under this id, below 2^53, if every limit has room; there is no message. A
+    /// refusal is not noted: the units that stand in its way may be released.
+    Reserve(u64),
+    /// The units that were reserved under this id are charged, and so they are if their reservation
+    /// is gone.
+    Keep(u64),
+    /// The units that were reserved under this id are free again.
     Release(u64),
 }
 
@@ -95,8 +99,6 @@ pub struct Decision {
     /// The refusal, if the request is refused: the number of the part that speaks, and why. A limit
     /// with `is_dry_run` refuses nothing.
     pub refusal: Option<(usize, Exceeded)>,
-    /// When this was decided, in milliseconds since the Unix epoch.
-    pub at_ms: u64,
 }
 
 /// Why there is no room: of the windows without room, the one that lasts longest.

@@ -2,15 +2,15 @@
 -- reads and writes is in one script, so that no other question comes between.
 --
 -- KEYS: the accounts in the order of the parts, then the message, if there is one. ARGV: the question
--- in MessagePack: {mode, digest of a request that may be repeated (or ""), parts, when the units
--- were reserved that are given back}. A part is {name of the limit, account, whether the units are
+-- in MessagePack: {mode, digest of a request that may be repeated (or ""), parts, the id of a
+-- reservation (or 0)}. A part is {name of the limit, account, whether the units are
 -- added (or what the message needs in all), the units, whether a refused request is charged, whether
 -- the limit only counts, and of each window: its length in milliseconds, the most units (or -1)}.
 --
 -- The answer is a list of integers. {number of the refusing part or 0, and of each part: 0, or 1,
--- length, most, used, wait, news; the time}; of a repetition {-1, number of the refusing part or 0,
--- length, most, used, wait, the time}. In the mode "usage", whose KEYS are accounts: for each the number of windows
--- in use, and of each window: length, used, most (or -1), wait. In the mode "try", which only shows
+-- length, most, used, wait, news}; of a repetition {-1, number of the refusing part or 0, length,
+-- most, used, wait}. In the mode "usage", whose KEYS are accounts: for each the number of windows in
+-- use, and of each window: length, used, most (or -1), wait. In the mode "try", which only shows
 -- whether a question would be answered: nothing.
 --
 -- Numbers are doubles, which are exact up to 2^53. Times in milliseconds times 60 stay below that
@@ -21,10 +21,14 @@
 local MAX = 9007199254740992
 local FRAMES = 60
 local MESSAGE_LIFETIME = 3600000
+local HELD_FOR = 15000
 local floor, min, max = math.floor, math.min, math.max
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + floor(tonumber(time[2]) / 1000)
+
+-- What a part of the question is made of.
+local NAME, ACCOUNT, IS_ADD, UNITS, CHARGES_REFUSED, IS_DRY_RUN, RATES = 1, 2, 3, 4, 5, 6, 7
 
 -- A window is {length, most (or -1), time of the last news, units in use, first frame, and of each
 -- frame with units, the oldest first: its distance to the first frame, its units}.
@@ -60,31 +64,6 @@ local function add(window, units)
     window[last + 1], window[last + 2] = distance, units
   end
   window[USED] = min(window[USED] + units, MAX)
-end
-
--- Takes units out of the frame in which they were counted, and returns whether there were any.
-local function take(window, frame, units)
-  local at
-  for i = FIRST + 1, #window, 2 do
-    if window[FIRST] + window[i] == frame then
-      at = i
-    end
-  end
-  if not at or units == 0 then
-    return false
-  end
-  window[at + 1] = max(window[at + 1] - units, 0)
-  if window[at + 1] == 0 then
-    table.remove(window, at + 1)
-    table.remove(window, at)
-    local shift = at == FIRST + 1 and window[at] or 0
-    window[FIRST] = window[FIRST] + shift
-    for i = FIRST + 1, #window, 2 do
-      window[i] = window[i] - shift
-    end
-  end
-  window[USED] = sum(window)
-  return true
 end
 
 -- Drops what has left the window, and counts what lies in the future as used in this frame.
@@ -146,19 +125,39 @@ local function is_kept(window)
   return #window > FIRST or now < window[NEWS] + window[LENGTH]
 end
 
--- An account is a list of windows.
+-- An account is a list of windows, and of units that are reserved: {id, until when, units}. Here
+-- these are apart.
+local ID, UNTIL, HELD = 1, 2, 3
+
+local function hold(account, held)
+  if held[UNTIL] > now then
+    -- Later than that it cannot be, unless the clock was set back.
+    held[UNTIL] = min(held[UNTIL], now + HELD_FOR)
+    account.held[#account.held + 1] = held
+  end
+end
+
+local function add_window(account, window)
+  assert(#window >= FIRST and (#window - FIRST) % 2 == 0)
+  for i = LENGTH, FIRST do
+    assert(type(window[i]) == 'number')
+  end
+  -- Fails if one of them is no number: in one call, since a window may have a hundred.
+  max(unpack(window))
+  settle(window)
+  if is_kept(window) then
+    account[#account + 1] = window
+  end
+end
+
 local function unpacked(raw)
-  local account = {}
-  for _, window in ipairs(cmsgpack.unpack(raw)) do
-    assert(#window >= FIRST and (#window - FIRST) % 2 == 0)
-    for i = LENGTH, FIRST do
-      assert(type(window[i]) == 'number')
-    end
-    -- Fails if one of them is no number: in one call, since a window may have a hundred.
-    max(unpack(window))
-    settle(window)
-    if is_kept(window) then
-      account[#account + 1] = window
+  local account = { held = {} }
+  for _, entry in ipairs(cmsgpack.unpack(raw)) do
+    if #entry == HELD then
+      check_types(entry, 1, { 'number' })
+      hold(account, entry)
+    else
+      add_window(account, entry)
     end
   end
   return account
@@ -172,7 +171,7 @@ local function load(raw)
       return account
     end
   end
-  return {}
+  return { held = {} }
 end
 
 local function window_of(account, length)
@@ -186,14 +185,59 @@ local function window_of(account, length)
   return window
 end
 
+-- Charges units in the windows of a part.
+local function charge(account, part, units)
+  for i = RATES, #part, 2 do
+    local window = window_of(account, part[i])
+    window[MOST] = part[i + 1]
+    add(window, units)
+  end
+end
+
+-- Ends a reservation, and returns whether it was there.
+local function let_go(account, id)
+  for i, held in ipairs(account.held) do
+    if held[ID] == id then
+      table.remove(account.held, i)
+      return true
+    end
+  end
+  return false
+end
+
+-- Returns the units that are reserved, and how long it takes until the last of them has expired.
+local function held_of(account)
+  local units, last = 0, now
+  for _, held in ipairs(account.held) do
+    units, last = min(units + held[HELD], MAX), max(last, held[UNTIL])
+  end
+  return units, last - now
+end
+
 local function store(key, account)
-  local longest = 0
+  local entries, longest = {}, 0
   for _, window in ipairs(account) do
-    longest = max(longest, window[LENGTH])
+    if is_kept(window) then
+      entries[#entries + 1] = window
+      longest = max(longest, window[LENGTH])
+    end
+  end
+  for _, held in ipairs(account.held) do
+    entries[#entries + 1] = held
+  end
+  if #entries == 0 then
+    redis.call('UNLINK', key)
+    return
   end
   -- A frame more than the window, for the oldest frame that is partly outside.
   local lifetime = longest + floor(longest / FRAMES) + 1
-  redis.call('SET', key, cmsgpack.pack(account), 'PX', lifetime)
+  local _, held_for = held_of(account)
+  redis.call('SET', key, cmsgpack.pack(entries), 'PX', max(lifetime, held_for))
+end
+
+-- Changes nothing, and fails where nothing can be written: a replica must not answer.
+local function check_writable()
+  redis.call('SETRANGE', KEYS[1], 0, '')
 end
 
 local function usage()
@@ -215,7 +259,7 @@ local function usage()
 end
 
 local question = cmsgpack.unpack(ARGV[1])
-local mode, digest, parts, reserved = question[1], question[2], question[3], question[4]
+local mode, digest, parts, id = question[1], question[2], question[3], question[4]
 if mode == 'usage' then
   return usage()
 end
@@ -226,10 +270,7 @@ if mode == 'try' then
   redis.call('UNLINK', KEYS[1])
   return {}
 end
-local is_charging = mode == 'decide' or mode == 'reserve'
-
--- What a part of the question is made of.
-local NAME, ACCOUNT, IS_ADD, UNITS, CHARGES_REFUSED, IS_DRY_RUN, RATES = 1, 2, 3, 4, 5, 6, 7
+local is_charging = mode == 'decide'
 
 -- A message is {time of its last request, digest of that or "", refusing limit or "", length, most,
 -- used, wait, and of each charge: limit, account, passed, refused}.
@@ -246,40 +287,34 @@ local function known_message(raw)
   return now - message[SEEN] <= MESSAGE_LIFETIME and message
 end
 
-local function release()
+-- Keeps or releases what is reserved under an id.
+local function conclude()
   local answer = { 0 }
+  local has_written = false
   for number, part in ipairs(parts) do
-    local account, has_changed, kept = load(raw[number]), false, {}
-    for _, window in ipairs(account) do
-      for i = RATES, #part, 2 do
-        if part[i] == window[LENGTH] then
-          -- What lay in the future was counted in this frame: the clock was set back.
-          local frame = floor(min(reserved, now) * FRAMES / window[LENGTH])
-          has_changed = take(window, frame, part[UNITS]) or has_changed
-        end
-      end
-      if is_kept(window) then
-        kept[#kept + 1] = window
-      end
+    local account = load(raw[number])
+    local has_changed = let_go(account, id)
+    if mode == 'keep' and part[UNITS] > 0 then
+      charge(account, part, part[UNITS])
+      has_changed = true
     end
-    if has_changed and #kept == 0 then
-      redis.call('UNLINK', KEYS[number])
-    elseif has_changed then
-      store(KEYS[number], kept)
+    if has_changed then
+      store(KEYS[number], account)
+      has_written = true
     end
     answer[number + 1] = 0
   end
-  answer[#answer + 1] = now
-  -- Changes nothing, and fails where nothing can be written: a replica must not answer.
-  redis.call('SETRANGE', KEYS[1], 0, '')
+  if not has_written then
+    check_writable()
+  end
   return answer
 end
 
-local message
-if mode == 'release' then
-  return release()
+if mode == 'keep' or mode == 'release' then
+  return conclude()
 end
 
+local message
 if message_key and raw[#parts + 1] then
   local is_message, found = pcall(known_message, raw[#parts + 1])
   message = is_message and found
@@ -298,11 +333,11 @@ local function repetition()
     return nil
   end
   if message[LIMIT] == '' then
-    return { -1, 0, 0, 0, 0, 0, now }
+    return { -1, 0, 0, 0, 0, 0 }
   end
   for number, part in ipairs(parts) do
     if part[NAME] == message[LIMIT] then
-      return { -1, number, message[4], message[5], message[6], message[7], now }
+      return { -1, number, message[4], message[5], message[6], message[7] }
     end
   end
 end
@@ -331,13 +366,19 @@ end
 -- Returns the window without room that lasts longest, if there is one.
 local function judge(part)
   local worst
+  local held, held_for = held_of(part.state)
+  if part[IS_DRY_RUN] then
+    -- A limit that refuses nobody need not wait for what becomes of reserved units.
+    held, held_for = 0, 0
+  end
   for i = RATES, #part, 2 do
     local length, most = part[i], part[i + 1]
     local window = window_of(part.state, length)
     window[MOST] = most
-    local used = window[USED]
+    local used = min(window[USED] + held, MAX)
     if most >= 0 and part.pays > most - used then
-      local free_in = wait(window, most, part.pays)
+      -- Too long by what is released before it expires.
+      local free_in = max(wait(window, most, part.pays), held_for)
       if not worst or free_in > worst[4] then
         local is_old = window[NEWS] <= now and now < window[NEWS] + length
         worst = { length, most, used, free_in, is_old and 0 or 1 }
@@ -359,6 +400,10 @@ for number, part in ipairs(parts) do
   -- A message that needs no more passes, even where the limit has been lowered since.
   if part.lacks > 0 then
     part.state = load(raw[number])
+    if mode == 'reserve' then
+      -- The same question again, whose first answer was lost.
+      let_go(part.state, id)
+    end
     part.exceeded = judge(part)
     if part.exceeded and refusal == 0 and not part[IS_DRY_RUN] then
       refusal = number
@@ -387,15 +432,17 @@ for number, part in ipairs(parts) do
     local is_charged = is_charging and (refusal == 0 or part[CHARGES_REFUSED])
     local has_changed = is_charged and part.pays > 0
     if is_charged then
-      for i = RATES, #part, 2 do
-        add(window_of(part.state, part[i]), part.pays)
-      end
+      charge(part.state, part, part.pays)
     end
     local exceeded = part.exceeded
     if exceeded and (mode == 'peek' or mode == 'reserve' and refusal ~= 0) then
       exceeded[5] = 0
     elseif exceeded and exceeded[5] == 1 then
       window_of(part.state, exceeded[1])[NEWS] = now
+      has_changed = true
+    end
+    if mode == 'reserve' and refusal == 0 and not part[IS_DRY_RUN] then
+      hold(part.state, { id, now + HELD_FOR, part.pays })
       has_changed = true
     end
     if has_changed then
@@ -421,8 +468,7 @@ if message_key and is_charging then
   end
 end
 if not has_written and mode ~= 'peek' then
-  -- Changes nothing, and fails where nothing can be written: a replica must not answer.
-  redis.call('SETRANGE', KEYS[1], 0, '')
+  check_writable()
 end
 
 local answer = { refusal }
@@ -434,5 +480,4 @@ for _, part in ipairs(parts) do
     answer[size + 1 + i] = exceeded[i]
   end
 end
-answer[#answer + 1] = now
 return answer

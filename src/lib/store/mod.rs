@@ -9,6 +9,7 @@ mod emptied;
 mod engine;
 pub mod error;
 pub mod health;
+mod ids;
 pub mod redis;
 pub mod reserved;
 pub mod shared;
@@ -28,6 +29,7 @@ use clock::now_ms;
 use emptied::Emptied;
 use engine::Engine;
 use health::{Health, Permit};
+use ids::Ids;
 
 pub use error::StoreError;
 
@@ -41,6 +43,7 @@ pub struct Store {
     memory: Mutex<Memory>,
     meter: Option<StoreMeter>,
     emptied: Emptied,
+    ids: Ids,
 }
 
 impl Store {

@@ -1,4 +1,4 @@
-//! Units that are reserved, and given back if they were not used.
+//! Units that are reserved, and released if they were not used.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,63 +7,79 @@ use tokio::runtime::Handle;
 
 use super::Store;
 use super::clock::now_ms;
-use crate::limits::{Decision, Mode, Question};
+use crate::limits::{Decision, Mode, Part, Question};
 
-/// Units that a question has reserved. Dropped without `keep`, they are given back.
+/// Units that a question has reserved. Dropped without `keep`, they are released.
 ///
-/// What this process cannot give back because it was killed stays used until it has left its
-/// window: a limit is never exceeded, and somebody who is at the limit waits a little longer.
+/// What this process cannot release, because it was killed or the store does not answer, expires
+/// (`limits::held`).
 pub struct Reserved {
     store: Arc<Store>,
-    /// What gives them back; none once that is done, or not to be done.
-    release: Option<Question>,
-    /// Whether they were counted in the memory of this process. They are given back where they were
-    /// counted: units of others must not be.
+    id: u64,
+    /// What reserved them; none once that has ended.
+    question: Option<Question>,
+    /// Whether they were counted in the memory of this process, where they are kept or released
+    /// then.
     is_in_memory: bool,
 }
 
 impl Store {
-    /// Answers a question whose mode is `Reserve`, and returns what it has reserved.
-    pub async fn reserve(self: &Arc<Self>, question: Question) -> (Decision, Option<Reserved>) {
-        let question = Arc::new(question);
+    /// Reserves the units of all parts if every limit of the table has room, and returns what it has
+    /// reserved.
+    pub async fn reserve(
+        self: &Arc<Self>,
+        table: Arc<str>,
+        parts: Vec<Part>,
+    ) -> (Decision, Option<Reserved>) {
+        let id = self.ids.next();
+        let question = Arc::new(Question {
+            table,
+            message: None,
+            parts,
+            mode: Mode::Reserve(id),
+        });
         let (decision, is_in_memory) = self.decide_somewhere(&question).await;
         let reserved = decision.refusal.is_none().then(|| Reserved {
             store: Arc::clone(self),
-            release: Some(Question {
-                mode: Mode::Release(decision.at_ms),
-                ..Arc::unwrap_or_clone(question)
-            }),
+            id,
+            question: Some(Arc::unwrap_or_clone(question)),
             is_in_memory,
         });
         (decision, reserved)
     }
 
-    async fn release(&self, question: Question, is_in_memory: bool) {
+    async fn end(&self, question: Question, is_in_memory: bool) {
         let question = Arc::new(question);
-        match &self.engine {
-            Some(engine) if !is_in_memory => {
-                // If it has no answer, they stay used.
-                let _ = self.ask(engine.decide(&question)).await;
-            }
-            _ => {
-                self.memory.lock().decide(&question, now_ms());
-            }
+        let is_done = match &self.engine {
+            Some(engine) if !is_in_memory => self.ask(engine.decide(&question)).await.is_some(),
+            _ => false,
+        };
+        // What the engine cannot count is counted here. What it cannot release is not here.
+        if !is_done {
+            self.memory.lock().decide(&question, now_ms());
         }
     }
 }
 
 impl Reserved {
-    /// Leaves the units used.
-    pub fn keep(mut self) {
-        self.release = None;
+    /// Charges the units.
+    pub async fn keep(mut self) {
+        let mode = Mode::Keep(self.id);
+        self.end(mode).await;
     }
 
-    /// Gives the units back.
-    pub async fn give_back(mut self) {
-        if let Some(release) = self.release.take() {
+    /// Releases the units.
+    pub async fn release(mut self) {
+        let mode = Mode::Release(self.id);
+        self.end(mode).await;
+    }
+
+    async fn end(&mut self, mode: Mode) {
+        if let Some(question) = self.question.take() {
             let (store, is_in_memory) = (Arc::clone(&self.store), self.is_in_memory);
+            let question = Question { mode, ..question };
             // A task, so that it is done even if nobody waits for it any more.
-            let task = tokio::spawn(async move { store.release(release, is_in_memory).await });
+            let task = tokio::spawn(async move { store.end(question, is_in_memory).await });
             let _ = task.await;
         }
     }
@@ -72,16 +88,18 @@ impl Reserved {
 impl fmt::Debug for Reserved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut reserved = f.debug_struct("Reserved");
-        reserved.field("release", &self.release);
+        reserved.field("question", &self.question);
         reserved.finish_non_exhaustive()
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if let (Some(release), Ok(runtime)) = (self.release.take(), Handle::try_current()) {
+        if let (Some(question), Ok(runtime)) = (self.question.take(), Handle::try_current()) {
             let (store, is_in_memory) = (Arc::clone(&self.store), self.is_in_memory);
-            runtime.spawn(async move { store.release(release, is_in_memory).await });
+            let mode = Mode::Release(self.id);
+            let question = Question { mode, ..question };
+            runtime.spawn(async move { store.end(question, is_in_memory).await });
         }
     }
 }

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::link::Link;
 use super::script::{self, Arguments, Names, Script};
 use crate::config::RedisUrl;
-use crate::limits::{Decision, Question, Units, Usage};
+use crate::limits::{Decision, Mode, Question, Units, Usage};
 use crate::store::error::StoreError;
 
 /// The script that answers questions.
@@ -66,7 +66,6 @@ impl Redis {
             return Ok(Decision {
                 parts: Vec::new(),
                 refusal: None,
-                at_ms: 0,
             });
         }
         let arguments = script::arguments(&self.names, question);
@@ -146,6 +145,11 @@ impl Redis {
 /// Returns whether a question charges nothing twice if it is asked again: Redis may have answered
 /// it before the connection broke.
 fn is_repeatable(question: &Question) -> bool {
+    match question.mode {
+        Mode::Peek | Mode::Check | Mode::Reserve(_) | Mode::Release(_) => return true,
+        Mode::Keep(_) => return false,
+        Mode::Decide => {}
+    }
     question.message.as_ref().is_some_and(|message| {
         let mut parts = question.parts.iter();
         message.repeat.is_some() || parts.all(|part| matches!(part.units, Units::UpTo(_)))

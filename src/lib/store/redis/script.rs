@@ -131,7 +131,8 @@ pub(super) fn arguments(names: &Names, question: &Question) -> Arguments {
         Mode::Decide => "decide",
         Mode::Check => "check",
         Mode::Peek => "peek",
-        Mode::Reserve => "reserve",
+        Mode::Reserve(_) => "reserve",
+        Mode::Keep(_) => "keep",
         Mode::Release(_) => "release",
     });
     // As text, since the script's numbers have no 64 bits.
@@ -141,8 +142,8 @@ pub(super) fn arguments(names: &Names, question: &Question) -> Arguments {
         pack_part(part, &mut packed);
     }
     packed.number(match question.mode {
-        Mode::Release(at_ms) => at_ms.min(MAX),
-        _ => 0,
+        Mode::Reserve(id) | Mode::Keep(id) | Mode::Release(id) => id,
+        Mode::Decide | Mode::Check | Mode::Peek => 0,
     });
     Arguments {
         keys: accounts.chain(messages).collect(),
@@ -233,11 +234,9 @@ pub(super) fn decision(answer: Value, question: &Question) -> Option<Decision> {
     if first == -1 {
         let part = numbers.next_index(parts)?;
         let exceeded = numbers.next_exceeded(false)?;
-        let at_ms = numbers.next_units()?;
         return numbers.end(Decision {
             parts: Vec::new(),
             refusal: part.map(|part| (part, exceeded)),
-            at_ms,
         });
     }
     let mut results = Vec::with_capacity(parts);
@@ -251,11 +250,9 @@ pub(super) fn decision(answer: Value, question: &Question) -> Option<Decision> {
         0 => None,
         number => Some((number - 1, (*results.get(number - 1)?).err()?)),
     };
-    let at_ms = numbers.next_units()?;
     numbers.end(Decision {
         parts: results,
         refusal,
-        at_ms,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The states of accounts and messages as bytes.
 //!
-//! The first byte is the version. Numbers are LEB128; the units of a window are runs of frames that
+//! The first byte is the version; the state of an account with reserved units has one of its own, with
+//! these units before the windows. Numbers are LEB128; the units of a window are runs of frames that
 //! follow each other, so that a full window takes little more than a byte a frame. Any other bytes,
 //! as of a disk that fails, are no state.
 
@@ -10,9 +11,13 @@ use std::time::Duration;
 use crate::limits::Exceeded;
 use crate::limits::decide::{Account, Charge, Known, Window};
 use crate::limits::frames::{Frames, millis};
+use crate::limits::held::Held;
 
 /// The version of both formats.
 const VERSION: u8 = 1;
+
+/// The version of an account with reserved units.
+const WITH_HELD: u8 = 2;
 
 /// Returns the state of an account as bytes.
 pub fn from_account(account: &Account) -> Vec<u8> {
@@ -22,7 +27,17 @@ pub fn from_account(account: &Account) -> Vec<u8> {
         .map(|w| w.frames.0.len())
         .sum::<usize>();
     let mut out = Writer(Vec::with_capacity(32 * account.windows.len() + 2 * frames));
-    out.0.push(VERSION);
+    if account.held.0.is_empty() {
+        out.0.push(VERSION);
+    } else {
+        out.0.push(WITH_HELD);
+        out.count(account.held.0.len());
+        for held in &account.held.0 {
+            out.number(held.id);
+            out.number(held.until_ms);
+            out.number(held.units);
+        }
+    }
     for window in &account.windows {
         out.number(millis(window.length));
         out.optional(window.most);
@@ -48,8 +63,22 @@ pub fn from_account(account: &Account) -> Vec<u8> {
 
 /// Returns the account that these bytes are the state of.
 pub fn to_account(bytes: &[u8]) -> Option<Account> {
-    let mut input = Reader::new(bytes)?;
+    let (version, rest) = bytes.split_first()?;
+    let mut input = Reader(rest);
     let mut account = Account::default();
+    match *version {
+        VERSION => {}
+        WITH_HELD => {
+            for _ in 0..input.number()? {
+                account.held.0.push(Held {
+                    id: input.number()?,
+                    until_ms: input.number()?,
+                    units: input.number()?,
+                });
+            }
+        }
+        _ => return None,
+    }
     while !input.0.is_empty() {
         let length = input.milliseconds()?;
         let (most, news_ms) = (input.optional()?, input.number()?);

@@ -82,7 +82,7 @@ impl Ledger for Rows<'_> {
     }
 
     fn set_account(&mut self, key: &AccountKey<'_>, account: &Account) -> rusqlite::Result<()> {
-        if account.windows.is_empty() {
+        if account.is_empty() {
             let mut delete = self.connection.prepare_cached(
                 r#"DELETE FROM usage WHERE tbl = ?1 AND "limit" = ?2 AND account = ?3"#,
             )?;

@@ -1,14 +1,14 @@
 //! Logins whose refusals are counted: asked about while there is room for one more refusal.
 //!
 //! A login reserves a unit of each limit before its call, in the store, so that no number of
-//! connections, reloads or hosts gets more refusals than a limit has. A refusal keeps the units, and
-//! any other outcome gives them back.
+//! connections, reloads or hosts gets more refusals than a limit has. A refusal charges the units, and
+//! any other outcome releases them.
 
 use std::sync::Arc;
 
 use super::pending::{Key, Turn, Wait};
 use super::{Limits, Touched, numbers};
-use crate::limits::{Mode, Part, Question, Units};
+use crate::limits::{Mode, Part, Units};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
 use crate::store::reserved::Reserved;
@@ -54,8 +54,8 @@ impl Limits {
             Begun::Asks(turn, reserved) => {
                 let outcome = answer.await;
                 match outcome {
-                    Outcome::NotFound | Outcome::Refused(_) => reserved.keep(),
-                    _ => reserved.give_back().await,
+                    Outcome::NotFound | Outcome::Refused(_) => reserved.keep().await,
+                    _ => reserved.release().await,
                 }
                 // Not before the store has it: those that wait have to see it.
                 turn.end(&outcome);
@@ -64,8 +64,8 @@ impl Limits {
         }
     }
 
-    /// Reserves a unit of each limit. Where there is none, but others of this process may give
-    /// theirs back, this waits.
+    /// Reserves a unit of each limit. Where there is none, but others of this process may release
+    /// theirs, this waits.
     async fn begin(&self, request: &Request, touched: &[Touched], call: &CacheKey) -> Begun {
         // Logins that have no room themselves are waited for once: more of them would keep each
         // other waiting.
@@ -102,13 +102,8 @@ impl Limits {
     /// Reserves a unit of each limit, and returns it, or which account has none.
     async fn reserve(&self, touched: &[Touched]) -> (Option<usize>, Option<Reserved>) {
         let (places, parts) = self.ones(touched);
-        let question = Question {
-            table: Arc::clone(&self.table),
-            message: None,
-            parts,
-            mode: Mode::Reserve,
-        };
-        let (decision, reserved) = self.counters.store.reserve(question).await;
+        let table = Arc::clone(&self.table);
+        let (decision, reserved) = self.counters.store.reserve(table, parts).await;
         let at = decision.refusal.and_then(|(part, _)| {
             let place = places.get(part)?;
             touched.iter().position(|one| one.at == *place)
