@@ -406,6 +406,7 @@ fn a_table_takes_over_what_it_does_not_set() {
 /// Where a 401 may be about the program, it is no refusal of a login.
 #[test]
 fn a_credential_of_the_program_is_told_from_that_of_a_user() {
+    const JSON: &str = "json = { u = \"{username}\", p = \"{password}\" }";
     for (keys, expected) in [
         ("", false),
         ("user-agent = \"x\"\nheaders = { X-Site = \"1\" }", false),
@@ -428,13 +429,42 @@ fn a_credential_of_the_program_is_told_from_that_of_a_user() {
             true,
         ),
     ] {
-        let text = format!(
-            "[sasl.t]\ntarget = \"https://h/login\"\naccepted = \"/ok\"\n\
-             json = {{ u = \"{{username}}\", p = \"{{password}}\" }}\n{keys}\n"
-        );
-        let config = load_text(&text);
-        let rules = config.tables[0].endpoint.response_rules.login.as_ref();
-        let seen = rules.expect("the rules of a login").has_own_credential;
-        assert_eq!(seen, expected, "{keys}");
+        assert_eq!(has_own_credential(JSON, keys), expected, "{keys}");
     }
+    for (body, expected) in [
+        (
+            "json = { password = \"{password}\", user = \"{username}\" }",
+            false,
+        ),
+        (
+            "json = { p = \"{password}\", token = \"{username}\", key = 1 }",
+            false,
+        ),
+        (
+            "json = { p = \"{password}\", u = \"{username}\", api_key = \"s\" }",
+            true,
+        ),
+        (
+            "json = { p = \"{password}\", u = [{ client-secret = \"s {service}\" }, \"{username}\"] }",
+            true,
+        ),
+        (
+            "form = { password = \"{password}\", user = \"{username}\" }",
+            false,
+        ),
+        (
+            "form = { password = \"{password}\", user = \"{username}\", ApiKey = \"s\" }",
+            true,
+        ),
+    ] {
+        assert_eq!(has_own_credential(body, ""), expected, "{body}");
+    }
+}
+
+fn has_own_credential(body: &str, keys: &str) -> bool {
+    let text =
+        format!("[sasl.t]\ntarget = \"https://h/login\"\naccepted = \"/ok\"\n{body}\n{keys}\n");
+    let config = load_text(&text);
+    let rules = config.tables[0].endpoint.response_rules.login.as_ref();
+    rules.expect("the rules of a login").has_own_credential
 }

@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::file::{Entry, entries};
-use super::headers::HeaderText;
+use super::headers::{HeaderText, names_credential};
 use super::reader::Reader;
 use super::target::Target;
 use super::template::{SECRET_IN_A_URL, Template, Wanted};
@@ -66,6 +66,17 @@ impl Body {
         }
     }
 
+    /// Returns whether a field is a credential that is the same for every login.
+    pub(super) fn has_own_credential(&self) -> bool {
+        match self {
+            Self::None | Self::Value(_) | Self::Form(Parameters::None | Parameters::All) => false,
+            Self::Form(Parameters::Each(pairs)) => pairs
+                .iter()
+                .any(|(name, text)| names_credential(name) && !text.is_of_login()),
+            Self::Json(json) => json.has_own_credential(),
+        }
+    }
+
     /// Returns whether the body has a value of the request.
     pub(super) fn carries(&self, wanted: Wanted<'_>) -> bool {
         match self {
@@ -112,6 +123,18 @@ impl Json {
             Self::All => true,
             Self::List(list) => list.iter().any(|json| json.carries(wanted)),
             Self::Object(members) => members.iter().any(|(_, json)| json.carries(wanted)),
+        }
+    }
+
+    fn has_own_credential(&self) -> bool {
+        let is_own = |(name, json): &(String, Self)| match json {
+            Self::Text(text) => names_credential(name) && !text.is_of_login(),
+            json => json.has_own_credential(),
+        };
+        match self {
+            Self::Flag(_) | Self::Number(_) | Self::Text(_) | Self::All => false,
+            Self::List(list) => list.iter().any(Self::has_own_credential),
+            Self::Object(members) => members.iter().any(is_own),
         }
     }
 

@@ -255,6 +255,7 @@ impl Endpoint {
             || self.credential.as_ref().is_some_and(is_own)
             || self.headers.iter().any(is_own_credential)
             || self.has_key_in_query()
+            || self.body.has_own_credential()
     }
 
     /// Returns whether a parameter of the query is a credential that is the same for every login.
@@ -381,8 +382,7 @@ fn is_own_credential((name, text): &(HeaderName, HeaderText)) -> bool {
         HeaderText::Fixed(secret) if secret.source != Source::Text => true,
         HeaderText::Fixed(_) => headers::names_credential(name.as_str()),
         HeaderText::Filled(template) => {
-            let of_login = template.has_secret() || template.carries(Wanted::value("username"));
-            headers::names_credential(name.as_str()) && !of_login
+            headers::names_credential(name.as_str()) && !template.is_of_login()
         }
     }
 }

@@ -251,6 +251,11 @@ impl Template {
         self.parts.iter().any(is_secret)
     }
 
+    /// Returns whether the text says who logs in, or has the secret of that login.
+    pub(super) fn is_of_login(&self) -> bool {
+        self.has_secret() || self.carries(Wanted::value("username"))
+    }
+
     /// Returns whether the text differs between the requests of one table. The name of a map does
     /// not depend on the key, and `request` is always `smtpd_access_policy`.
     pub(super) fn varies(&self) -> bool {
