@@ -243,18 +243,49 @@ fn plain(text: &str) -> String {
     text.replace(&encoded, HIDDEN)
 }
 
-/// Notes a secret, and how it stands in a URL or a form, and in JSON.
+/// Notes a secret, and how a backend may repeat it.
 fn put_secret(secret: &str, shortest: usize, secrets: &mut Vec<String>) {
     if secret.len() >= shortest {
-        secrets.push(secret.to_owned());
-        secrets.push(percent_encode(secret.as_bytes(), ESCAPED).to_string());
-        if let Ok(json) = serde_json::to_string(secret) {
-            secrets.push(json[1..json.len() - 1].to_owned());
-        }
+        secrets.extend(forms(secret));
         // One secret may be a part of another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
     }
+}
+
+/// Returns how a secret stands in a text: as it is, in a URL or a form, in JSON as one encoder or
+/// another writes it, in HTML, and in base64.
+fn forms(secret: &str) -> Vec<String> {
+    let percent = percent_encode(secret.as_bytes(), ESCAPED).to_string();
+    let form = percent.replace("%20", "+");
+    let json = serde_json::to_string(secret).unwrap_or_default();
+    // Without its quotes.
+    let json = json.get(1..json.len().saturating_sub(1));
+    let json = json.unwrap_or_default().to_owned();
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_ascii() {
+            true => ascii.push(c),
+            // Writing to a string does not fail.
+            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
+                let _ = write!(ascii, "\\u{unit:04x}");
+            }),
+        }
+    }
+    let slashes = [&json, &ascii].map(|json| json.replace('/', "\\/"));
+    let html = secret.replace('&', "&amp;").replace('<', "&lt;");
+    let html = html.replace('>', "&gt;");
+    let quoted = [
+        ("&quot;", "&#39;"),
+        ("&quot;", "&#x27;"),
+        ("&#34;", "&#39;"),
+    ];
+    let quoted = quoted.map(|(double, single)| html.replace('"', double).replace('\'', single));
+    let base64 = BASE64.encode(secret);
+    let base64 = base64.trim_end_matches('=').to_owned();
+    let mut forms = vec![secret.to_owned(), percent, form, json, ascii, html, base64];
+    forms.extend(slashes.into_iter().chain(quoted));
+    forms
 }
 
 /// Hides secrets, whatever the case of their letters: that of a host is gone.
@@ -363,5 +394,29 @@ mod tests {
         let text = "abc Bearer s3cr&t, /x?t=s3cr%26t, \"s3cr&t\"";
         let expected = "abc (hidden), /x?t=(hidden), \"(hidden)\"";
         assert_eq!(redacted(text, &secrets), expected);
+    }
+
+    #[test]
+    fn no_encoder_of_a_backend_shows_a_secret() {
+        let mut secrets = Vec::new();
+        put_secret(
+            "M\u{fc}l \"9/x+<'&\u{1f511}",
+            SHORTEST_CREDENTIAL,
+            &mut secrets,
+        );
+        for text in [
+            "M\u{fc}l \"9/x+<'&\u{1f511}",
+            "M%C3%BCl%20%229%2Fx%2B%3C%27%26%F0%9F%94%91",
+            "M%c3%bcl+%229%2fx%2b%3c%27%26%f0%9f%94%91",
+            r#"M\u00fcl \"9/x+<'&\ud83d\udd11"#,
+            r#"M\u00FCl \"9\/x+<'&\uD83D\uDD11"#,
+            "M\u{fc}l &quot;9/x+&lt;&#39;&amp;\u{1f511}",
+            "M\u{fc}l &#34;9/x+&lt;&#39;&amp;\u{1f511}",
+            "M\u{fc}l \"9/x+&lt;'&amp;\u{1f511}",
+        ] {
+            assert_eq!(redacted(text, &secrets), HIDDEN, "{text}");
+        }
+        let base64 = BASE64.encode("M\u{fc}l \"9/x+<'&\u{1f511}");
+        assert_eq!(redacted(&base64, &secrets).trim_end_matches('='), HIDDEN);
     }
 }
