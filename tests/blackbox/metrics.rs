@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{
     backend::{Backend, good, response, status},
     peer::question,
-    program::{ALL, Binary, Launch, Program},
+    program::{ALL, Binary, Launch, Program, Reserved},
 };
 
 /// Fetches a page; its status line, its headers and its text.
@@ -110,6 +110,32 @@ async fn a_target_that_is_down_can_be_seen() {
     assert_eq!(value(&text, &sample), 0.0);
     assert!(!text.contains("secret"), "{text}");
     assert_eq!(page(&program, "/ready").await.1, "ready\n");
+}
+
+#[tokio::test]
+async fn a_target_that_another_stands_in_for_is_down_and_the_table_ready() {
+    let dead = Reserved::new();
+    let backend = Backend::always(good(Binary::Socketmap, "v"));
+    let origin = format!("http://{}", dead.address());
+    let config = format!(
+        "[socketmap.t]\ntarget = [\"{origin}\", \"{}\"]\nbreaker = false\n",
+        backend.url("/")
+    );
+    let program = with_config(Binary::Socketmap, config).await;
+    let mut peer = program.peer().await;
+    peer.ask(question(Binary::Socketmap, "t", "k")).await;
+    let (head, text) = page(&program, "/ready?backends").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let second = backend.url("");
+    assert_eq!(text, format!("ready\nt {origin} down\nt {second} up\n"));
+    let (_, text) = page(&program, "/metrics").await;
+    let sample =
+        format!("postgate_target_up{{table=\"t\",target=\"{origin}\",program=\"socketmap\"}}");
+    assert_eq!(value(&text, &sample), 0.0);
+    let (_, text) = page(&program, "/").await;
+    let concern = format!("</a>: targets down: {origin} (1 of 2)</li>");
+    assert!(text.contains(&concern), "{text}");
+    assert!(!text.contains("All is well"), "{text}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use reqwest::{Response, StatusCode, Url};
 
 use super::answer;
 use super::body::{self, drain};
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Health};
 use super::error::{
     explained, is_broken_connection, is_late, is_local_shortage, is_no_http, is_shared_loss,
 };
@@ -22,7 +22,6 @@ use super::login::{self, LoginAnswer};
 use super::send::{OutgoingCall, Progress, SendError, Sender};
 use super::shown::Shown;
 use super::steps::Way;
-use super::targets::Health;
 use crate::config::{LoginRules, Verdict};
 use crate::observe::verbose;
 use crate::outcome::{Effect, Failure, Outcome, Reason};

@@ -1,5 +1,7 @@
 //! The circuit breaker of a target: after a number of failures in a row it is open, the target is
 //! down, and only one call at a time probes whether it answers again.
+//!
+//! A target is also down, but called, while another one answers in its place.
 
 use std::time::Duration;
 
@@ -16,15 +18,32 @@ pub struct Breaker {
     state: Mutex<State>,
 }
 
+/// What an attempt has shown of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It answers.
+    Healthy,
+    /// It does not answer, or says that it cannot.
+    Unhealthy,
+    /// It has lost a connection that other calls may have shared.
+    LostConnection,
+    /// It was not called, or not for long enough.
+    Inconclusive,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Failures in a row.
     failures: usize,
-    /// While the target is down: when the next probe may be sent.
+    /// While the breaker is open: when the next probe may be sent.
     down_until: Option<Instant>,
-    /// When the target last went down.
-    down_since: Option<Instant>,
-    /// While the target is down: the pause before the next probe.
+    /// When the breaker last opened.
+    opened_at: Option<Instant>,
+    /// Since when another target answers in its place.
+    replaced_since: Option<Instant>,
+    /// When it last gave an answer that was not left to another target.
+    accepted_at: Option<Instant>,
+    /// While the breaker is open: the pause before the next probe.
     pause: Duration,
     /// Whether a probe is in flight.
     is_probing: bool,
@@ -100,13 +119,33 @@ impl Breaker {
 
     /// Returns when the target went down, unless it is up.
     pub fn down_since(&self) -> Option<Instant> {
-        let state = self.state.lock();
-        state.down_until.and(state.down_since)
+        self.state.lock().down_since()
+    }
+
+    /// Records that another target has answered in place of this one, which failed at this moment. A
+    /// change is logged under the lock, as in `record_success`.
+    pub fn record_replaced(&self, failed_at: Instant, on_change: impl FnOnce(Change)) {
+        let mut state = self.state.lock();
+        if state.accepted_at.is_some_and(|at| at > failed_at) {
+            return;
+        }
+        let was_down = state.down_since().is_some();
+        state.replaced_since.get_or_insert(failed_at);
+        if let Some(change) = state.log.down_again(was_down) {
+            on_change(change);
+        }
     }
 
     fn pause(&self) -> Duration {
         self.settings
             .map_or(DEFAULT_PAUSE, |settings| settings.pause)
+    }
+}
+
+impl State {
+    fn down_since(&self) -> Option<Instant> {
+        let open_since = self.down_until.and(self.opened_at);
+        open_since.into_iter().chain(self.replaced_since).min()
     }
 }
 
@@ -119,14 +158,22 @@ pub struct Permit<'b> {
 }
 
 impl Permit<'_> {
-    /// Records an answer. A change is logged under the lock, so that lines come in the order of the
-    /// changes.
-    pub fn record_success(self, on_change: impl FnOnce(Change)) {
+    /// Records an answer, and whether it was left to another target, as that of a lookup with 500
+    /// is. A change is logged under the lock, so that lines come in the order of the changes.
+    pub fn record_success(self, is_accepted: bool, on_change: impl FnOnce(Change)) {
         let mut state = self.breaker.state.lock();
+        let was_down = state.down_since().is_some();
+        let now = Some(Instant::now());
         state.failures = 0;
         state.deferred_until = None;
-        state.answered_at = Some(Instant::now());
-        if state.down_until.take().is_some()
+        state.down_until = None;
+        state.answered_at = now;
+        if is_accepted {
+            state.replaced_since = None;
+            state.accepted_at = now;
+        }
+        if was_down
+            && state.down_since().is_none()
             && let Some(change) = state.log.up()
         {
             on_change(change);
@@ -157,23 +204,23 @@ impl Permit<'_> {
         if state.failures < settings.failures {
             return;
         }
-        let was_up = state.down_until.is_none();
+        let was_down = state.down_since().is_some();
+        let was_closed = state.down_until.is_none();
         // Calls that began before the target went down fail for the same cause as those that opened
         // the breaker, so only a probe makes the pause longer.
-        if was_up || self.is_probe {
+        if was_closed || self.is_probe {
             let now = Instant::now();
-            let pause = if was_up { FIRST_PAUSE } else { state.pause * 2 };
+            let pause = match was_closed {
+                true => FIRST_PAUSE,
+                false => state.pause * 2,
+            };
             state.pause = pause.min(settings.pause);
             state.down_until = Some(now + state.pause);
-            if was_up {
-                state.down_since = Some(now);
+            if was_closed {
+                state.opened_at = Some(now);
             }
         }
-        let change = match was_up {
-            true => state.log.down(),
-            false => state.log.still_down(),
-        };
-        if let Some(change) = change {
+        if let Some(change) = state.log.down_again(was_down) {
             on_change(change);
         }
     }
@@ -193,7 +240,7 @@ mod tests {
 
     fn answered(permit: Permit<'_>) -> Option<Change> {
         let mut logged = None;
-        permit.record_success(|change| logged = Some(change));
+        permit.record_success(true, |change| logged = Some(change));
         logged
     }
 
@@ -305,6 +352,43 @@ mod tests {
         let again = Change::Down { suppressed: 1 };
         let expected = [DOWN, Some(Change::Up), Some(again), Some(Change::Up)];
         assert_eq!(lines.into_iter().map(Some).collect::<Vec<_>>(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_another_stands_in_for_is_down_until_its_next_good_answer() {
+        let breaker = breaker();
+        let replaced = |at| {
+            let mut logged = None;
+            breaker.record_replaced(at, |change| logged = Some(change));
+            logged
+        };
+        let first = Instant::now();
+        failed(breaker.permit().unwrap());
+        assert_eq!(replaced(first), DOWN);
+        assert_eq!(breaker.down_since(), Some(first));
+        assert!(breaker.permit().is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // That the breaker opens is no second line.
+        assert_eq!(failed(breaker.permit().unwrap()), None);
+        assert_eq!(replaced(Instant::now()), None);
+        assert_eq!(breaker.down_since(), Some(first));
+        tokio::time::advance(FIRST_PAUSE).await;
+        // A 500 closes the breaker, and another target answers still.
+        let mut logged = None;
+        let permit = breaker.permit().unwrap();
+        permit.record_success(false, |change| logged = Some(change));
+        assert_eq!((logged, breaker.down_since()), (None, Some(first)));
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert_eq!(answered(breaker.permit().unwrap()), Some(Change::Up));
+        // A call that failed before that answer ends after it.
+        assert_eq!(replaced(first), None);
+        assert_eq!(breaker.down_since(), None);
+        // Too soon for another line; it comes with a later failure.
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert_eq!(replaced(Instant::now()), None);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(replaced(Instant::now()), DOWN);
+        assert_eq!(answered(breaker.permit().unwrap()), Some(Change::Up));
     }
 
     #[tokio::test(start_paused = true)]

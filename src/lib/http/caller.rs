@@ -14,6 +14,7 @@ use super::send::{OutgoingCall, Sender};
 use super::shared::Shared;
 use super::shown::Shown;
 use super::targets::Targets;
+use super::tried::Tried;
 use crate::config;
 use crate::observe::log::RequestId;
 use crate::observe::meter::Meter;
@@ -149,7 +150,7 @@ impl Caller {
 
     /// Tries the targets in their order until one has an answer.
     async fn try_targets(&self, call: &OutgoingCall, deadline: Instant) -> Fetched {
-        let mut last = Outcome::Temporary(Reason::Down.into());
+        let mut tried = Tried::default();
         let mut is_next = false;
         for (at, target) in self.targets.target_order() {
             let (Some(url), Some(permit)) = (call.urls.get(at), target.breaker.permit()) else {
@@ -172,15 +173,15 @@ impl Caller {
             if progress.sent_at.is_some() || progress.status.is_some() {
                 self.meter.call(progress.status, started.elapsed());
             }
-            let outcome = &attempt.fetched.outcome;
             let table = &self.table().name;
-            target.record(permit, started, attempt.health, outcome, table);
+            target.record(permit, started, &attempt, table);
             attempt.show_outcome(call.shown.as_deref(), self.table().protocol);
             if !attempt.try_next {
+                tried.end(target, &mut attempt, table);
                 return attempt.fetched;
             }
-            last = attempt.fetched.outcome;
+            tried.push(target, attempt);
         }
-        last.into()
+        tried.into_outcome().into()
     }
 }

@@ -7,8 +7,8 @@
 //! describes an answer that is not understood. `shown` is a call without its secrets.
 //!
 //! One call: `caller` waits for the limit of `in_flight`, takes the `targets` in their order, each
-//! with its `breaker`, and makes an `attempt` at each until one answers. An attempt `send`s the
-//! call and reads the `body`; `steps` notes how far it has come.
+//! with its `breaker`, and makes an `attempt` at each until one answers; `tried` are those that did
+//! not. An attempt `send`s the call and reads the `body`; `steps` notes how far it has come.
 //!
 //! Connections: `pool` holds the clients that `client` makes, with `tls`, the `resolver` and the
 //! tokens of `oauth`; `shared` is what the tables of a program share.
@@ -41,3 +41,4 @@ pub mod targets;
 pub mod text;
 pub mod tls;
 pub mod transaction;
+pub mod tried;

@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::breaker::{Breaker, Permit};
+use super::attempt::Attempt;
+use super::breaker::{Breaker, Health, Permit};
 use crate::config;
 use crate::observe::changes::Change;
 use crate::observe::log::printable_text;
@@ -18,22 +19,9 @@ pub struct Targets(Vec<Target>);
 #[derive(Debug)]
 pub struct Target {
     /// Its origin, with its number if others have the same origin.
-    name: String,
+    pub name: String,
     /// Whether it may be called.
     pub breaker: Breaker,
-}
-
-/// What an attempt has shown of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It answers.
-    Healthy,
-    /// It does not answer, or says that it cannot.
-    Unhealthy,
-    /// It has lost a connection that other calls may have shared.
-    LostConnection,
-    /// It was not called, or not for long enough.
-    Inconclusive,
 }
 
 impl Targets {
@@ -79,24 +67,21 @@ impl Targets {
 
 impl Target {
     /// Tells the breaker how an attempt ended, and logs the change if it makes one.
-    pub fn record(
-        &self,
-        permit: Permit<'_>,
-        started: Instant,
-        health: Health,
-        outcome: &Outcome,
-        table: &str,
-    ) {
-        let on_change = |change| self.log_change(change, outcome, table);
-        match health {
-            Health::Healthy => permit.record_success(on_change),
+    pub fn record(&self, permit: Permit<'_>, started: Instant, attempt: &Attempt, table: &str) {
+        let on_change = |change| {
+            let what = "is skipped until it answers a probe";
+            self.log_change(change, what, &attempt.fetched.outcome, table);
+        };
+        match attempt.health {
+            Health::Healthy => permit.record_success(!attempt.try_next, on_change),
             Health::Unhealthy => permit.record_failure(on_change),
             Health::LostConnection => permit.record_lost_connection(started, on_change),
             Health::Inconclusive => {}
         }
     }
 
-    fn log_change(&self, change: Change, outcome: &Outcome, table: &str) {
+    /// Logs that the target is down, in which way, and why; or that it is up again.
+    pub fn log_change(&self, change: Change, what: &str, outcome: &Outcome, table: &str) {
         let target = &self.name;
         let Change::Down { suppressed } = change else {
             info!(table, "{table}: up: {target} answers again");
@@ -111,7 +96,7 @@ impl Target {
         };
         warn!(
             table,
-            "{table}: down: {target} is skipped until it answers a probe{others}{}",
+            "{table}: down: {target} {what}{others}{}",
             cause.unwrap_or_default()
         );
     }

@@ -61,6 +61,14 @@ impl ChangeLog {
         }
     }
 
+    /// Returns the line of something that is down, whether or not it was down before.
+    pub fn down_again(&mut self, was_down: bool) -> Option<Change> {
+        match was_down {
+            true => self.still_down(),
+            false => self.down(),
+        }
+    }
+
     /// Returns an "up" for each "down" that was logged, so that the last line is always right.
     pub fn up(&mut self) -> Option<Change> {
         std::mem::take(&mut self.logged_down).then_some(Change::Up)

@@ -356,10 +356,10 @@ fn subject(request: &Request, shown: &[&str]) -> String {
         .join(" ")
 }
 
-/// Returns text in one line, cut at 200 characters for the log.
+/// Returns text in one line, cut at 500 characters for the log.
 pub fn printable_text(text: &str) -> String {
     text.chars()
-        .take(200)
+        .take(500)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
 }

@@ -59,6 +59,77 @@ async fn where_the_first_target_refuses_connections_the_second_is_asked() {
 }
 
 #[tokio::test]
+async fn the_first_failure_that_another_target_makes_up_for_is_a_warning() {
+    for binary in ALL {
+        for keys in ["", "breaker = false"] {
+            let dead = Reserved::new();
+            let second = echo(binary);
+            let origin = format!("http://{}", dead.address());
+            let targets = [format!("{origin}/"), second.url("/")];
+            let program = serve_tcp(binary, at_targets(binary, &targets, keys)).await;
+            let mut peer = program.peer().await;
+            for _ in 0..3 {
+                let reply = ask(&mut peer, binary).await;
+                same(binary.name(), &reply, &echoed(binary, "key"));
+            }
+            let second = second.url("");
+            let line = format!(
+                " WARN t: down: {origin} fails, and {second} answers in its place: backend \
+                 unreachable: {}: Connection refused (os error 111)",
+                dead.address()
+            );
+            program.logged(&line).await;
+            changes(&program, 1, 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_answers_500_is_down_while_another_answers_in_its_place() {
+    for binary in [Binary::TcpLookup, Binary::Socketmap] {
+        let scripts = [status(500), status(500), good(binary, "v")];
+        let first = Backend::in_turn(scripts);
+        let second = echo(binary);
+        let targets = [first.url("/"), second.url("/")];
+        let program = serve_tcp(binary, at_targets(binary, &targets, "")).await;
+        let mut peer = program.peer().await;
+        for expected in [echoed(binary, "key"), echoed(binary, "key")] {
+            same(binary.name(), &ask(&mut peer, binary).await, &expected);
+        }
+        program.logged(": backend answered 500").await;
+        changes(&program, 1, 0).await;
+        same("good", &ask(&mut peer, binary).await, &found(binary, "v"));
+        changes(&program, 1, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failure_names_each_target_that_was_tried() {
+    let binary = Binary::Socketmap;
+    let dead = [Reserved::new(), Reserved::new()];
+    let ill = Backend::always(status(500));
+    let targets = [
+        format!("http://{}/", dead[0].address()),
+        ill.url("/"),
+        format!("http://{}/", dead[1].address()),
+    ];
+    let program = serve_tcp(binary, at_targets(binary, &targets, "")).await;
+    ask(&mut program.peer().await, binary).await;
+    let refused = |dead: &Reserved| {
+        let refused = "Connection refused (os error 111)";
+        format!("backend unreachable: {}: {refused}", dead.address())
+    };
+    let line = format!(
+        " WARN t: {}; before it {}: backend answered 500; before it {}",
+        refused(&dead[1]),
+        ill.url(""),
+        refused(&dead[0])
+    );
+    program.logged(&line).await;
+    changes(&program, 0, 0).await;
+}
+
+#[tokio::test]
 async fn a_first_target_that_comes_back_is_asked_first_again() {
     for binary in ALL {
         let dead = Reserved::new();

@@ -103,7 +103,8 @@ async fn a_browser_shows_it_in_every_light_and_width_and_loads_nothing_else() {
         let text = text.as_str().expect("a text");
         for words in [
             "Needs attention",
-            "broken: targets down: 1 of 1",
+            "broken: targets down: http://127.0.0.1:",
+            " (1 of 1)",
             "down since",
             "2 of 2 requests failed in the last minute, last: backend down",
             "limit \u{201c}per-login\u{201d} reached 1 time in the last minute",

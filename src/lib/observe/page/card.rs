@@ -45,9 +45,14 @@ impl<'p> Card<'p> {
     /// Returns what is wrong at this moment.
     pub(super) fn concerns(&self) -> Vec<String> {
         let mut concerns = Vec::new();
-        match self.down() {
-            (0, _) => {}
-            (down, all) => concerns.push(format!("targets down: {down} of {all}")),
+        if let (down @ 1.., all) = self.down() {
+            /// A list may have any number of targets.
+            const NAMED: usize = 3;
+            let targets = self.state.map_or(&[][..], |state| &state.targets);
+            let names = targets.iter().filter(|target| !target.is_up());
+            let names: Vec<_> = names.take(NAMED).map(|target| &*target.name).collect();
+            let names = names.join(", ");
+            concerns.push(format!("targets down: {names} ({down} of {all})"));
         }
         let (failed, all) = {
             let minute = &self.recent.windows.minute;

@@ -255,7 +255,7 @@ mod tests {
         let then = [
             "<title>(!) socketmap",
             "<li>store: down, so",
-            "users</bdi></a>: targets down: 1 of 2</li>",
+            "users</bdi></a>: targets down: https://b (1 of 2)</li>",
             "users</bdi></a>: 1 of 1 request failed in the last minute, last: backend answered 418<",
             "users</bdi></a>: limit \u{201c}l\u{201d} reached 1 time in the last minute<",
             "<tr class=\"sum\"><th scope=\"row\">all</th><td>1</td><td>2</td><td>2</td></tr>",
