@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::observe::meter::Meter;
 use crate::observe::metrics::Metrics;
-use crate::observe::throttle::{WARN_EVERY, left_behind};
+use crate::observe::throttle::{Throttle, WARN_EVERY, left_behind};
 use crate::outcome::{Effect, Failure, Outcome, Reason};
 use crate::protocol::Facts;
 use crate::request::{Kind, Request};
@@ -162,15 +162,20 @@ pub struct Recorder {
     /// Grows with the configuration only: its keys are names of tables and reasons. What a write has
     /// left behind must not be lost among failures that have changed nothing.
     warnings: Mutex<HashMap<WarnedOf, LastWarning>>,
+    /// Bounds the lines of each table about statuses: a backend has hundreds to choose from.
+    statuses: Mutex<HashMap<Box<str>, Throttle>>,
 }
+
+/// How many statuses of a table are logged in ten seconds.
+const MAX_STATUSES: usize = 5;
 
 /// What has a warning of its own: a table, a reason, and what the failure has left behind.
 type WarnedOf = (Box<str>, Reason, Effect);
 
 /// The last warning for a table and a reason.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct LastWarning {
-    at: Instant,
+    at: Option<Instant>,
     /// How many were suppressed since.
     suppressed: u64,
 }
@@ -227,24 +232,28 @@ impl Recorder {
         let now = Instant::now();
         let mut warnings = self.warnings.lock();
         let key = (Box::from(table), failure.reason, failure.effect);
-        match warnings.get_mut(&key) {
-            Some(last) if now.duration_since(last.at) < WARN_EVERY => {
-                last.suppressed += 1;
-                None
-            }
-            Some(last) => {
-                last.at = now;
-                Some(std::mem::take(&mut last.suppressed))
-            }
-            None => {
-                let first = LastWarning {
-                    at: now,
-                    suppressed: 0,
-                };
-                warnings.insert(key, first);
-                Some(0)
-            }
+        let last = warnings.entry(key).or_default();
+        let is_recent = last
+            .at
+            .is_some_and(|at| now.duration_since(at) < WARN_EVERY);
+        if is_recent || !self.may_name_status(table, failure.reason) {
+            last.suppressed += 1;
+            return None;
         }
+        last.at = Some(now);
+        Some(std::mem::take(&mut last.suppressed))
+    }
+
+    /// Returns whether a line may name this status, if the reason has one.
+    fn may_name_status(&self, table: &str, reason: Reason) -> bool {
+        let Reason::Answered(_) = reason else {
+            return true;
+        };
+        let mut statuses = self.statuses.lock();
+        let throttle = statuses
+            .entry(table.into())
+            .or_insert_with(|| Throttle::new(MAX_STATUSES));
+        throttle.pass().is_some()
     }
 }
 

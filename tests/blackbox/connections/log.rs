@@ -44,6 +44,24 @@ async fn logged(binary: Binary, level: &str) -> (End, Backend) {
 }
 
 #[tokio::test]
+async fn a_backend_that_changes_its_status_does_not_fill_the_log() {
+    let binary = Binary::Socketmap;
+    let statuses: Vec<_> = (400..500).chain(505..600).map(status).collect();
+    let count = statuses.len();
+    let backend = Backend::in_turn(statuses);
+    let program = serve_tcp(binary, table(binary, &backend.url("/"), "")).await;
+    let mut peer = program.peer().await;
+    for _ in 0..count {
+        peer.ask(question(binary, "t", "key")).await;
+    }
+    assert_eq!(backend.count(), count);
+    let end = program.stop().await;
+    let lines = end.stderr.lines().filter(|line| line.contains(" WARN "));
+    // As many as in ten seconds, twice: the test may take longer than that.
+    assert!((5..=10).contains(&lines.count()), "{end:#?}");
+}
+
+#[tokio::test]
 async fn at_info_the_log_holds_no_key_no_secret_and_no_path() {
     for binary in ALL {
         let (end, backend) = logged(binary, "info").await;
