@@ -1,13 +1,17 @@
 //! An endpoint without its constants, to show a call: any of them may be a token.
 
+use percent_encoding::percent_decode_str;
+
 use super::body::{Body, Json, Parameters};
 use super::endpoint::Endpoint;
 use super::headers::HeaderText;
 use super::secret::HIDDEN;
+use super::target::Target;
 use super::template::{Part, Template};
 
 impl Endpoint {
-    /// Returns the endpoint with the constants of its calls replaced. Its targets are no secret.
+    /// Returns the endpoint with the constants of its calls replaced. Of its targets these are the values
+    /// in the query.
     pub fn masked(&self) -> Self {
         let headers = self.headers.iter().map(|(name, text)| {
             let text = match text {
@@ -18,7 +22,12 @@ impl Endpoint {
             };
             (name.clone(), text)
         });
+        let targets = self.targets.iter().map(|target| Target {
+            query: target.query.as_ref().map(Template::masked_query),
+            ..target.clone()
+        });
         Self {
+            targets: targets.collect(),
             query: self.query.masked(),
             body: match &self.body {
                 Body::None => Body::None,
@@ -35,6 +44,9 @@ impl Endpoint {
     pub fn constants(&self) -> Vec<String> {
         let mut constants = Vec::new();
         self.query.put_constants(&mut constants);
+        for query in self.targets.iter().filter_map(|t| t.query.as_ref()) {
+            query.query_values(|value| constants.extend(forms(value)));
+        }
         match &self.body {
             Body::None | Body::Value(_) => {}
             Body::Form(form) => form.put_constants(&mut constants),
@@ -47,6 +59,12 @@ impl Endpoint {
         }
         constants
     }
+}
+
+/// Returns a text of a URL as it is sent, and as a server reads it.
+fn forms(sent: &str) -> [String; 2] {
+    let read = percent_decode_str(sent).decode_utf8_lossy().into_owned();
+    [sent.to_owned(), read]
 }
 
 impl Parameters {
@@ -108,6 +126,52 @@ impl Template {
 
     fn masked(&self) -> Self {
         self.without_constants(HIDDEN)
+    }
+
+    /// Returns the query of a target without the constants in its values.
+    fn masked_query(&self) -> Self {
+        Self {
+            parts: self.query_values(|_| ()),
+        }
+    }
+
+    /// Passes on each constant in the values of a target's query, as it is sent. Returns the parts
+    /// without these.
+    fn query_values(&self, mut put: impl FnMut(&str)) -> Vec<Part> {
+        let mut is_value = false;
+        let mut masked = Vec::new();
+        for part in &self.parts {
+            let Part::Literal(text) = part else {
+                masked.push(part.clone());
+                continue;
+            };
+            let mut out = String::new();
+            for (at, pair) in text.split('&').enumerate() {
+                if at > 0 {
+                    out.push('&');
+                    is_value = false;
+                }
+                let value = match pair.split_once('=') {
+                    _ if is_value => pair,
+                    Some((name, value)) => {
+                        out.push_str(name);
+                        out.push('=');
+                        is_value = true;
+                        value
+                    }
+                    None => {
+                        out.push_str(pair);
+                        ""
+                    }
+                };
+                if !value.is_empty() {
+                    put(value);
+                    out.push_str(HIDDEN);
+                }
+            }
+            masked.push(Part::Literal(out));
+        }
+        masked
     }
 
     fn put_constants(&self, constants: &mut Vec<String>) {

@@ -311,7 +311,11 @@ fn length(request: &reqwest::Request) -> Option<u64> {
 pub fn token_request(request: &reqwest::Request) {
     if verbose::is_on() {
         let method = request.method().as_str();
-        let mut text = head_of_request(method, request.url(), request.headers());
+        let mut url = request.url().clone();
+        if url.query().is_some() {
+            url.set_query(Some(HIDDEN));
+        }
+        let mut text = plain(&head_of_request(method, &url, request.headers()));
         if length(request).is_some() {
             text.push('\n');
             text.push_str(HIDDEN);

@@ -200,7 +200,8 @@ async fn each_try_is_shown_and_each_target_and_each_redirect() {
 #[tokio::test]
 async fn no_secret_is_shown_whatever_the_backend_repeats() {
     const CREDENTIAL: &str = "pl4nted/Cred";
-    const CONSTANTS: [&str; 6] = [
+    const CONSTANTS: [&str; 7] = [
+        "pl4nted/target",
         "pl4nted=query",
         "pl4nted&body",
         "pl4nted-header",
@@ -221,7 +222,7 @@ async fn no_secret_is_shown_whatever_the_backend_repeats() {
             response(code, &[("X-Echo", &first)], text)
         })
     };
-    let [query, body, header, fixed, token, number] = CONSTANTS;
+    let [_, query, body, header, fixed, token, number] = CONSTANTS;
     let mut wrong = Wrong::default();
     for credential in [
         format!("bearer-token = \"{CREDENTIAL}\""),
@@ -245,7 +246,7 @@ async fn no_secret_is_shown_whatever_the_backend_repeats() {
                          headers.X-A = \"{header} {{{key}}}\"\nheaders.X-B = \"{fixed}\"\n\
                          {credential}\n",
                         binary.name(),
-                        backend.url("/")
+                        backend.url("/?plain&api=pl4nted%2Ftarget")
                     );
                     let asked = match binary {
                         Binary::Policy => "sender=jane@a.example\n",
