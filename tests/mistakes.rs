@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::{env, fs, process, thread};
 
 use page::Mistake;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection, Stream};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream};
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -33,6 +34,8 @@ fn program(name: &str) -> &'static str {
 /// An API as a file describes it: what it does, in words, and what it sends.
 struct Api {
     address: SocketAddr,
+    /// Its certificate, where a table can name it.
+    certificate: String,
 }
 
 impl Api {
@@ -50,23 +53,43 @@ impl Api {
             "sends half of" => format!("{head}\r\nContent-Length: 1000\r\n\r\n{body}"),
             _ => sends.clone(),
         };
+        let mut certificate = String::new();
         let tls = match how {
             "has a self-signed certificate" => Some(tls(2090)),
             "has an expired certificate" => Some(tls(2001)),
+            "has a self-signed certificate without CA:TRUE" => Some(tls_of(&params(2090, false))),
+            "wants a client certificate" => Some(tls_for_clients(&mut certificate)),
             _ => None,
         };
         let is_silent = ["never answers", "sends half of"].contains(&how);
+        let closes = how == "closes connections";
         if how == "does not run" {
-            return Self { address };
+            return Self {
+                address,
+                certificate,
+            };
         }
         thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
                 let (answer, tls) = (answer.clone(), tls.clone());
-                thread::spawn(move || serve(connection, &answer, tls, is_silent));
+                match closes {
+                    true => drop(read_some(connection)),
+                    false => drop(thread::spawn(move || {
+                        serve(connection, &answer, tls, is_silent)
+                    })),
+                }
             }
         });
-        Self { address }
+        Self {
+            address,
+            certificate,
+        }
     }
+}
+
+/// Reads what has come, so that the end of the connection is no reset.
+fn read_some(mut connection: TcpStream) -> Option<usize> {
+    connection.read(&mut [0; 65536]).ok()
 }
 
 fn serve(
@@ -80,7 +103,10 @@ fn serve(
         let mut session = ServerConnection::new(tls).ok()?;
         let mut stream = Stream::new(&mut session, &mut connection);
         // The client ends the handshake, or what it sends is no TLS.
-        return stream.read(&mut asked).ok().map(drop);
+        let read = stream.read(&mut asked);
+        // What is to be said of a certificate that is not there.
+        session.write_tls(&mut connection).ok()?;
+        return read.ok().map(drop);
     }
     connection.read(&mut asked).ok().filter(|read| *read > 0)?;
     connection.write_all(answer.as_bytes()).ok()?;
@@ -91,25 +117,59 @@ fn serve(
     Some(())
 }
 
-fn tls(until: i32) -> Arc<ServerConfig> {
+/// Returns the parameters of a certificate.
+fn params(until: i32, is_authority: bool) -> CertificateParams {
     let names = ["127.0.0.1".to_owned()];
     let mut params = CertificateParams::new(names).expect("parameters");
     params.not_before = date_time_ymd(2000, 1, 1);
     params.not_after = date_time_ymd(until, 1, 1);
-    // As `openssl req -x509` makes it.
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Not that of the system's authority here.
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "127.0.0.1");
+    params.is_ca = match is_authority {
+        true => IsCa::Ca(BasicConstraints::Unconstrained),
+        false => IsCa::ExplicitNoCa,
+    };
+    params
+}
+
+/// With a certificate as `openssl req -x509` makes it.
+fn tls(until: i32) -> Arc<ServerConfig> {
+    tls_of(&params(until, true))
+}
+
+fn tls_of(params: &CertificateParams) -> Arc<ServerConfig> {
     let key = KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate");
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(vec![certificate.der().clone()], key);
+    let config = config.with_single_cert(vec![certificate.der().clone()], private(&key));
+    Arc::new(config.expect("a TLS configuration"))
+}
+
+fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))
+}
+
+fn tls_for_clients(pem: &mut String) -> Arc<ServerConfig> {
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params(2090, true).self_signed(&key);
+    let certificate = certificate.expect("a certificate");
+    *pem = certificate.pem();
+    let certificate = certificate.der().clone();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).expect("an authority");
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
+    let config = ServerConfig::builder().with_client_cert_verifier(verifier.expect("a verifier"));
+    let config = config.with_single_cert(vec![certificate], private(&key));
     Arc::new(config.expect("a TLS configuration"))
 }
 
 /// Puts the fixed words of a file in place of what differs from run to run.
-fn plain(text: &str, api: SocketAddr, folder: &Path) -> String {
+fn plain(text: &str, api: SocketAddr, other: SocketAddr, folder: &Path) -> String {
     let text = text
         .replace(&api.to_string(), "127.0.0.1:8080")
+        .replace(&other.to_string(), "127.0.0.1:8081")
         // Where there is no name server, nobody can say that a name is unknown.
         .replace(
             "Temporary failure in name resolution",
@@ -152,11 +212,17 @@ fn folder(name: &str) -> PathBuf {
 fn printed(mistake: &Mistake) -> String {
     let folder = folder(&page::anchor(&mistake.title));
     let api = Api::start(&mistake.api);
+    // Nothing listens there.
+    let other = Api::start("does not run").address;
     let config = mistake
         .config
-        .replace("127.0.0.1:8080", &api.address.to_string());
+        .replace("127.0.0.1:8080", &api.address.to_string())
+        .replace("127.0.0.1:8081", &other.to_string())
+        .replace("/etc/postgate", &folder.display().to_string());
     fs::write(folder.join("config.toml"), config).expect("a configuration");
     let key = KeyPair::generate().expect("a key");
+    fs::write(folder.join("api.pem"), &api.certificate).expect("a certificate");
+    fs::write(folder.join("client.key"), key.serialize_pem()).expect("a key");
     let root = CertificateParams::default().self_signed(&key);
     let roots = folder.join("roots.pem");
     let root = root.expect("a certificate").pem();
@@ -186,7 +252,7 @@ fn printed(mistake: &Mistake) -> String {
     let end = child.wait_with_output().expect("its end");
     let text = [end.stdout, end.stderr].concat();
     let text = String::from_utf8(text).expect("text");
-    let text = plain(&text, api.address, &folder);
+    let text = plain(&text, api.address, other, &folder);
     let _ = fs::remove_dir_all(&folder);
     format!("{text}exit {}\n", end.status.code().unwrap_or(-1))
 }

@@ -64,6 +64,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential>
     match entry.key {
         "bearer-token" => {
             reader.report_placeholder(entry, AUTHORIZATION.as_str());
+            report_scheme(reader, entry);
             header_secret(entry, "Bearer ", reader.secret_policy, reader.report)
                 .map(Credential::Bearer)
         }
@@ -72,6 +73,20 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, tls: &Tls) -> Option<Credential>
             let settings = oauth::read(reader, entry, tls)?;
             Some(Credential::OAuth(Box::new(settings)))
         }
+    }
+}
+
+/// Reports a token with the word that is sent before it: no token has a blank (RFC 6750, section
+/// 2.1).
+fn report_scheme(reader: &mut Reader<'_, '_>, entry: &Entry<'_>) {
+    const SCHEME: &str = "bearer ";
+    let start = match entry.value.get_ref() {
+        DeValue::String(text) => text.trim_start().get(..SCHEME.len()),
+        _ => None,
+    };
+    if start.is_some_and(|start| start.eq_ignore_ascii_case(SCHEME)) {
+        let text = "begins with \"Bearer\", which is sent before it anyway; write the token alone";
+        reader.error(entry.value.span(), &entry.path, text);
     }
 }
 

@@ -244,7 +244,7 @@ fn read_json(content_type: &str, body: &[u8], rules: &ResponseRules) -> Result<V
             Content::Written => Ok(Value::Empty),
         },
         Pointed::Nowhere => Ok(Value::Nowhere(nowhere("value", pointer, root, rules))),
-        Pointed::Wrong => Err(failure("\"value\" points through a value without members")),
+        Pointed::Wrong => Err(failure(nowhere("value", pointer, root, rules))),
     }
 }
 

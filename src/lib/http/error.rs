@@ -8,7 +8,7 @@ use std::io;
 
 use hyper_util::client::legacy;
 use rustix::io::Errno;
-use rustls::{CertificateError, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use super::resolver::NoThread;
 use super::steps::Way;
@@ -95,27 +95,73 @@ pub fn explained(error: &reqwest::Error, way: &Way<'_>) -> String {
     if is_late(error) {
         return format!("{} (connect-timeout)", way.late());
     }
+    if let Some(why) = tunnel(error) {
+        let place = match why {
+            NO_PROXY => way.proxy(),
+            _ => way.place(),
+        };
+        return format!("{place}: {}", refused_tunnel(why, error));
+    }
+    if error.is_connect() && is_no_tls(error) {
+        return format!("{}: no TLS on this port; is it http://?", way.place());
+    }
     let cause = cause(error);
-    let is_plain = way.may_want_tls();
+    let is_new = way.may_want_tls();
     // The second is that of a server which speaks first.
     let is_other_protocol = cause.starts_with("invalid HTTP version")
         || cause.starts_with("received unexpected message from connection");
     let hint = if is_other_protocol {
-        match is_plain {
+        match is_new {
             true => "; TLS, or another service, on this port?",
             false => "; another service on this port?",
         }
-    } else if !error.is_connect() {
-        match is_plain && is_broken_connection(error) {
-            true => "; TLS on this port?",
-            false => "",
+    } else if needs_client_certificate(error) {
+        "; it wants a client certificate: tls.client-cert"
+    } else if error.is_connect() && way.is_in_handshake() && is_closed(error) {
+        "; closed at the TLS handshake: is it http://, or a server that does not serve this name?"
+    } else if !error.is_connect() && is_new && is_broken_connection(error) {
+        if way.transport.http_version == HttpVersion::Http2 {
+            // What ends the connection first differs from call to call.
+            let why = "no HTTP/2 without TLS there? http-version = \"2\" needs it";
+            return format!("{}: {why}", way.place());
         }
-    } else if is_no_tls(error) {
-        return format!("{}: no TLS on this port; is it http://?", way.place());
+        "; TLS on this port?"
     } else {
         ""
     };
     format!("{}: {cause}{hint}", way.place())
+}
+
+/// What hyper-util says where there is no connection to the proxy itself.
+const NO_PROXY: &str = "failed to create underlying connection";
+
+/// Returns what hyper-util says of a proxy that opens no tunnel: it has no type for that.
+fn tunnel(error: &reqwest::Error) -> Option<&'static str> {
+    const KNOWN: [&str; 6] = [
+        NO_PROXY,
+        "unsuccessful",
+        "proxy authorization required",
+        "unexpected end of file",
+        "proxy response headers too long",
+        "io error establishing tunnel",
+    ];
+    let text = sources(error).find_map(|error| {
+        let text = error.to_string();
+        text.strip_prefix("tunnel error: ").map(str::to_owned)
+    })?;
+    KNOWN.into_iter().find(|known| text == *known)
+}
+
+/// Returns why a proxy opens no tunnel. hyper-util keeps no status but 407.
+fn refused_tunnel(why: &str, error: &reqwest::Error) -> String {
+    match why {
+        "unsuccessful" => "the proxy refuses to connect to it; the status is in its log".to_owned(),
+        "proxy authorization required" => {
+            "the proxy answered 407: it wants a user and a password in the URL of proxy".to_owned()
+        }
+        "unexpected end of file" => "the proxy closed the connection without an answer".to_owned(),
+        _ => cause(error),
+    }
 }
 
 /// Returns whether a connection took longer than `connect-timeout`.
@@ -123,16 +169,31 @@ pub fn is_late(error: &reqwest::Error) -> bool {
     error.is_timeout() && !is_dead_connection(error)
 }
 
-/// Returns whether a server has answered the beginning of a TLS handshake with something else, or
-/// has closed the connection at it.
+/// Returns whether a server has answered the beginning of a TLS handshake with something else.
 fn is_no_tls(error: &reqwest::Error) -> bool {
-    sources(error).last().is_some_and(|innermost| {
-        let is_closed = innermost
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
-        let no_tls = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
-        is_closed || tls_error(innermost) == Some(&no_tls)
-    })
+    let no_tls = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
+    let innermost = sources(error).last();
+    innermost.is_some_and(|innermost| tls_error(innermost) == Some(&no_tls))
+}
+
+/// Returns whether a server has closed or reset a connection.
+fn is_closed(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    let innermost = sources(error).last().and_then(io_error);
+    innermost.is_some_and(|e| [UnexpectedEof, ConnectionReset, BrokenPipe].contains(&e.kind()))
+}
+
+/// Returns the innermost I/O error within one, which `source` does not return.
+fn io_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
+    let error = error.downcast_ref::<io::Error>()?;
+    let inner = error.get_ref().and_then(|inner| io_error(inner));
+    inner.or(Some(error))
+}
+
+/// Returns whether a server wants a certificate of the client (an alert of TLS 1.3).
+fn needs_client_certificate(error: &reqwest::Error) -> bool {
+    let wanted = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
+    sources(error).any(|error| tls_error(error) == Some(&wanted))
 }
 
 /// Returns the text of the innermost error. The outer ones hold the URL, and so the key.

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::answer::nowhere;
 use super::looks::trim_text;
-use super::pointer::{Pointed, error_member, flags_error, follow_only};
+use super::pointer::{Pointed, error_member, flags_error, follow, follow_only, missed};
 use crate::config::{LoginRules, Place, ResponseRules, Sign, Verdict};
 use crate::outcome::{Failure, Outcome, Reason, is_invisible};
 
@@ -153,8 +153,11 @@ impl<'a> Document<'a> {
             Pointed::At(value) => Ok(Some(value)),
             Pointed::Nowhere => Ok(None),
             Pointed::Wrong => {
-                let text = format!("{key:?} points through a value without members");
-                Err(failure(text))
+                let why = match follow(root, pointer) {
+                    Pointed::At(_) => "a name occurs twice".to_owned(),
+                    _ => missed(root, pointer),
+                };
+                Err(failure(format!("{key:?} points nowhere: {why}")))
             }
         }
     }

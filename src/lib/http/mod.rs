@@ -11,7 +11,7 @@
 //! not. An attempt `send`s the call and reads the `body`; `steps` notes how far it has come.
 //!
 //! Connections: `pool` holds the clients that `client` makes, with `tls`, the `resolver` and the
-//! tokens of `oauth`; `shared` is what the tables of a program share.
+//! tokens of `oauth`, with each `token_answer`; `shared` is what the tables of a program share.
 
 pub mod answer;
 pub mod attempt;
@@ -40,5 +40,6 @@ pub mod steps;
 pub mod targets;
 pub mod text;
 pub mod tls;
+pub mod token_answer;
 pub mod transaction;
 pub mod tried;

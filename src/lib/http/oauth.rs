@@ -11,17 +11,18 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use jsonwebtoken::{Header, encode};
 use percent_encoding::percent_encode;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
-use reqwest::{Client, Response, Url};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, USER_AGENT};
+use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::body;
 use super::call::ESCAPED;
 use super::error::{cause, explained};
 use super::shown::{token_request, token_response};
 use super::steps::{Steps, Way};
+use super::token_answer::{clock_difference, read};
 use crate::config::{
     ClientAuth, Compression, HttpVersion, OAuth, SigningKey, TokenServer, Transport,
 };
@@ -29,12 +30,6 @@ use crate::observe::log::RequestId;
 use crate::outcome::{Failure, Reason};
 use crate::serve::workers::PerWorker;
 use crate::sync::Mutex;
-
-/// The most bytes of an answer from the token server.
-const MAX_ANSWER: usize = 256 * 1024;
-
-/// How long to wait for the body of an error response. Its status alone says most of it.
-const ERROR_BODY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The lifetime of a token where the server states none.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
@@ -309,7 +304,12 @@ impl Tokens {
             let response = steps.follow(client.execute(request)).await;
             let response = response.map_err(|error| explained(&error, &way))?;
             token_response(&response);
-            read(response).await
+            let date = response.headers().get(DATE).cloned();
+            let answer = read(response, &url).await;
+            answer.map_err(|why| match &self.settings.client_auth {
+                ClientAuth::PrivateKeyJwt(_) => why + &clock_difference(date.as_ref()),
+                _ => why,
+            })
         };
         let in_time = timeout_at(deadline, answered).await;
         in_time.unwrap_or_else(|_| Err(way.late()))
@@ -415,54 +415,4 @@ impl Seconds {
 struct Discovery {
     issuer: String,
     token_endpoint: String,
-}
-
-/// Reads the JSON of an answer. Of an answer that is none, only the code of an error goes into the
-/// log: anything else in it may be a secret.
-async fn read<T: for<'de> Deserialize<'de>>(response: Response) -> Result<T, String> {
-    let status = response.status().as_u16();
-    let (body, text) = if status == 200 {
-        let body = body::read(response, MAX_ANSWER)
-            .await
-            .map_err(|failure| failure.reason.to_string())?;
-        if let Ok(answer) = serde_json::from_slice(&body) {
-            return Ok(answer);
-        }
-        (body, "their server's answer is not understood".to_owned())
-    } else {
-        let body = timeout(ERROR_BODY_TIMEOUT, body::read(response, MAX_ANSWER)).await;
-        let body = body.ok().and_then(Result::ok).unwrap_or_default();
-        (body, format!("their server answered {status}"))
-    };
-    Err(match error_code(&body) {
-        Some(code) => format!("{text}: {code}"),
-        None => text,
-    })
-}
-
-/// An error response (RFC 6749, section 5.2).
-#[derive(Deserialize)]
-struct ErrorResponse {
-    error: String,
-}
-
-/// The error codes (RFC 6749, sections 5.2 and 4.1.2.1).
-const ERROR_CODES: [&str; 9] = [
-    "invalid_request",
-    "invalid_client",
-    "invalid_grant",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_scope",
-    "server_error",
-    "temporarily_unavailable",
-    "access_denied",
-];
-
-/// Returns the code of an error response, for the log. Any other text there may repeat the secret
-/// that was sent.
-fn error_code(body: &[u8]) -> Option<&'static str> {
-    let ErrorResponse { error } = serde_json::from_slice(body).ok()?;
-    let code = ERROR_CODES.into_iter().find(|code| *code == error);
-    Some(code.unwrap_or("an error code that is not RFC 6749's"))
 }

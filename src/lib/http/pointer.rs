@@ -174,21 +174,40 @@ impl Visitor<'_> for IsName<'_> {
     }
 }
 
-/// Returns what a pointer that points nowhere has missed, in words of the configuration.
+/// Returns what a pointer that has no value has missed, or what stands in its way, in words of the
+/// configuration.
 pub fn missed(root: &RawValue, pointer: &str) -> String {
-    let mut parent = "";
+    let (mut parent, mut value) = ("", root);
     loop {
         let rest = &pointer[parent.len()..];
         let token = rest.get(1..).unwrap_or_default().split('/').next();
         let token = token.unwrap_or_default();
         let next = &pointer[..(parent.len() + 1 + token.len()).min(pointer.len())];
-        if next.len() == pointer.len() || !matches!(follow(root, next), Pointed::At(_)) {
-            return match parent {
-                "" => format!("no {token:?}"),
-                parent => format!("no {token:?} in {parent:?}"),
-            };
+        match follow(root, next) {
+            Pointed::At(found) if next.len() < pointer.len() => (parent, value) = (next, found),
+            _ => return missed_in(parent, value, token),
         }
-        parent = next;
+    }
+}
+
+fn missed_in(parent: &str, value: &RawValue, token: &str) -> String {
+    let raw = value.get();
+    let is_index = Member(token, Repeats::LastCounts).index().is_some();
+    let kind = match raw.as_bytes().first() {
+        Some(b'{') => None,
+        Some(b'[') if raw[1..raw.len() - 1].trim().is_empty() => Some("an empty list"),
+        Some(b'[') if is_index => None,
+        Some(b'[') => Some("a list"),
+        Some(b'"') => Some("a string"),
+        Some(b'n') => Some("null"),
+        Some(b't' | b'f') => Some("true or false"),
+        _ => Some("a number"),
+    };
+    match (kind, parent) {
+        (None, "") => format!("no {token:?}"),
+        (None, parent) => format!("no {token:?} in {parent:?}"),
+        (Some(kind), "") => format!("the answer is {kind}"),
+        (Some(kind), parent) => format!("{parent:?} is {kind}"),
     }
 }
 
@@ -233,15 +252,28 @@ mod tests {
 
     #[test]
     fn a_pointer_that_points_nowhere_says_what_it_has_missed_and_what_there_is() {
-        let root = r#"{"data": {"id": 1, "a/b": {"x": 2}}, "list": [1], "none": null}"#;
+        let root = r#"{"data": {"id": 1, "a/b": {"x": 2}}, "list": [1], "none": null,
+            "empty": [], "word": "w"}"#;
         let root: &RawValue = serde_json::from_str(root).unwrap();
         for (pointer, expected, there) in [
-            ("/mail", "no \"mail\"", vec!["data", "list", "none"]),
+            (
+                "/mail",
+                "no \"mail\"",
+                vec!["data", "list", "none", "empty", "word"],
+            ),
             ("/data/mail", "no \"mail\" in \"/data\"", vec!["id", "a/b"]),
             ("/data/a~1b/y", "no \"y\" in \"/data/a~1b\"", vec!["x"]),
-            ("/mail/address", "no \"mail\"", vec!["data", "list", "none"]),
+            (
+                "/mail/address",
+                "no \"mail\"",
+                vec!["data", "list", "none", "empty", "word"],
+            ),
             ("/list/1", "no \"1\" in \"/list\"", vec![]),
-            ("/none/x", "no \"x\" in \"/none\"", vec![]),
+            ("/none/x", "\"/none\" is null", vec![]),
+            ("/list/x", "\"/list\" is a list", vec![]),
+            ("/list/0/x", "\"/list/0\" is a number", vec![]),
+            ("/empty/0", "\"/empty\" is an empty list", vec![]),
+            ("/word/x/y", "\"/word\" is a string", vec![]),
         ] {
             assert!(!matches!(follow(root, pointer), Pointed::At(_)));
             assert_eq!(missed(root, pointer), expected, "{pointer}");

@@ -101,6 +101,29 @@ pub fn note_addresses(addresses: &[SocketAddr]) {
     });
 }
 
+impl State {
+    /// Returns a host, the addresses to which a connection to it is opened, or its name and port.
+    fn place(&self, url: &Url) -> String {
+        /// A host behind which many servers are has more.
+        const SHOWN: usize = 3;
+        match self.step {
+            Step::Lookup => url.host_str().unwrap_or_default().to_owned(),
+            Step::Connection | Step::Handshake if !self.addresses.is_empty() => {
+                let port = url.port_or_known_default().unwrap_or_default();
+                let addresses = self.addresses.iter().take(SHOWN);
+                let addresses = addresses.map(|ip| SocketAddr::new(*ip, port).to_string());
+                addresses.collect::<Vec<_>>().join(", ")
+            }
+            _ => host_and_port(url),
+        }
+    }
+}
+
+fn host_and_port(url: &Url) -> String {
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{}:{port}", url.host_str().unwrap_or_default())
+}
+
 /// Where a call goes, and its steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Way<'c> {
@@ -138,30 +161,46 @@ impl Way<'_> {
     }
 
     /// Returns the place where the call is: a host whose addresses are not known, the addresses to
-    /// which a connection is opened, or the target.
+    /// which a connection is opened, or the target; and the proxy before it.
     pub fn place(&self) -> String {
-        /// A host behind which many servers are has more.
-        const SHOWN: usize = 3;
         if let Some(path) = &self.transport.unix_socket {
             return path.display().to_string();
         }
         let state = self.steps.0.lock();
-        let (proxy, url) = match &self.transport.proxy {
-            Proxy::Url(proxy) if state.step != Step::Answer => ("the proxy ", proxy),
-            _ => ("", self.url),
-        };
-        let host = url.host_str().unwrap_or_default();
-        let port = url.port_or_known_default().unwrap_or_default();
-        match state.step {
-            Step::Lookup => format!("{proxy}{host}"),
-            Step::Connection | Step::Handshake if !state.addresses.is_empty() => {
-                let addresses = state.addresses.iter().take(SHOWN);
-                let addresses = addresses.map(|ip| SocketAddr::new(*ip, port).to_string());
-                let addresses = addresses.collect::<Vec<_>>().join(", ");
-                format!("{proxy}{addresses}")
+        let is_connecting = matches!(state.step, Step::Lookup | Step::Connection);
+        let proxy = match &self.transport.proxy {
+            Proxy::None => return state.place(self.url),
+            Proxy::Environment if is_connecting => {
+                return format!("{}, or the proxy of the environment", state.place(self.url));
             }
-            _ => format!("{proxy}{host}:{port}"),
+            Proxy::Environment => return state.place(self.url),
+            Proxy::Url(proxy) => proxy,
+        };
+        let is_plain = self.url.scheme() == "http";
+        match state.step {
+            Step::Lookup => format!("the proxy {}", state.place(proxy)),
+            Step::Connection | Step::Handshake if is_plain => {
+                format!("the proxy {}", state.place(proxy))
+            }
+            _ => format!(
+                "{} through the proxy {}",
+                host_and_port(self.url),
+                state.place(proxy)
+            ),
         }
+    }
+
+    /// Returns the proxy, to which there is no connection.
+    pub fn proxy(&self) -> String {
+        match &self.transport.proxy {
+            Proxy::Url(proxy) => format!("the proxy {}", self.steps.0.lock().place(proxy)),
+            _ => "the proxy of the environment".to_owned(),
+        }
+    }
+
+    /// Returns whether the call has come to the TLS handshake.
+    pub fn is_in_handshake(&self) -> bool {
+        self.steps.0.lock().step == Step::Handshake
     }
 
     /// Returns whether the call is without TLS to a target that has never answered, and that may want

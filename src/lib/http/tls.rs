@@ -160,6 +160,9 @@ impl PinningVerifier {
             Error::InvalidCertificate(CertificateError::UnknownIssuer) if self.has_leaves => {
                 because(UntrustedCause::NotPinned)
             }
+            Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                because(UntrustedCause::Unknown)
+            }
             error => error,
         }
     }
@@ -306,6 +309,8 @@ impl ServerCertVerifier for PinningVerifier {
 enum UntrustedCause {
     /// The certificate is an authority's.
     SelfSigned,
+    /// No authority that is trusted has signed it.
+    Unknown,
     /// The certificate is not in `tls.ca`, and no authority there has signed it.
     NotPinned,
 }
@@ -317,6 +322,9 @@ impl fmt::Display for UntrustedCause {
         f.write_str(match self {
             Self::SelfSigned => {
                 "self-signed, or an authority's own; to trust exactly this one, name it as tls.ca"
+            }
+            Self::Unknown => {
+                "UnknownIssuer; to trust it, name its authority as tls.ca, or itself if self-signed"
             }
             Self::NotPinned => {
                 "unknown issuer; a certificate of tls.ca without CA:TRUE is trusted only for itself"
