@@ -27,7 +27,7 @@ pub async fn read<T: for<'de> Deserialize<'de>>(
     let status = response.status();
     let headers = response.headers().clone();
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let (body, text) = if status == StatusCode::OK {
+    let (body, text, hint) = if status == StatusCode::OK {
         let body = body::read(response, MAX_ANSWER)
             .await
             .map_err(|failure| format!("their server's answer: {failure}"))?;
@@ -43,10 +43,8 @@ pub async fn read<T: for<'de> Deserialize<'de>>(
             Some(_) => String::new(),
             None => format!(": {flaw}"),
         };
-        (
-            body,
-            format!("their server's answer is not understood{flaw}"),
-        )
+        let text = format!("their server's answer is not understood{flaw}");
+        (body, text, String::new())
     } else {
         let body = timeout(ERROR_BODY_TIMEOUT, body::read(response, MAX_ANSWER)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
@@ -65,12 +63,10 @@ pub async fn read<T: for<'de> Deserialize<'de>>(
         } else {
             String::new()
         };
-        (body, format!("their server answered {number}{hint}"))
+        (body, format!("their server answered {number}"), hint)
     };
-    Err(match error_code(&body) {
-        Some(code) => format!("{text}: {code}"),
-        None => text,
-    })
+    let code = error_code(&body).map_or_else(String::new, |code| format!(": {code}"));
+    Err(format!("{text}{code}{hint}"))
 }
 
 /// Returns the difference of a server's clock, where it is so large that a statement of our identity
