@@ -67,7 +67,7 @@ impl Calls {
     pub fn of_login(&self, request: &Request) -> Result<(Call, CacheKey), Outcome> {
         let call = compose(self.caller.table(), request)?;
         let key = self.login_keys.as_ref().map(|keys| keys.of(&call));
-        Ok((call, key.unwrap_or_else(|| Arc::from([]))))
+        Ok((call, key.unwrap_or_default()))
     }
 
     /// Answers a login whose name is normalised, from the cache or by its call.

@@ -463,7 +463,8 @@ fn error_of(mechanism: Mechanism) -> Option<&'static str> {
 
 /// Returns the line that makes the client this user.
 fn ok(id: u64, user: &str) -> Result<Bytes, Unsayable> {
-    let line = format!("OK\t{id}\tuser={user}\n");
+    // With no room to spare, it becomes the reply without a copy.
+    let line = ["OK\t", &id.to_string(), "\tuser=", user, "\n"].concat();
     if is_invisible(user) || user.contains(char::is_control) || line.len() > MAX_REPLY {
         return Err(unsayable());
     }
