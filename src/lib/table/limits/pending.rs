@@ -110,6 +110,40 @@ impl Logins {
         self.calls.insert(Arc::clone(&turn.call), first);
     }
 
+    /// Returns what a login may wait for that has no room in this account.
+    fn wait(
+        &mut self,
+        pending: &Arc<Pending>,
+        call: &CacheKey,
+        key: Key,
+        for_trying: bool,
+    ) -> Option<Wait> {
+        if let Some(first) = self.calls.get(call)
+            && (first.is_asking || for_trying)
+        {
+            return Some(Wait::Same(first.outcome.clone()));
+        }
+        let account = self.accounts.get_mut(&key)?;
+        let is_worth_it = account.asking > 0 || (for_trying && account.trying > 0);
+        is_worth_it.then(|| {
+            account.waiting += 1;
+            Wait::Room(Queued {
+                pending: Arc::clone(pending),
+                next: Arc::clone(&account.next),
+                key,
+            })
+        })
+    }
+
+    /// Wakes the next of those that wait for room in an account.
+    fn wake(&self, key: &Key) {
+        if let Some(account) = self.accounts.get(key)
+            && account.waiting > 0
+        {
+            account.next.notify_one();
+        }
+    }
+
     /// Changes what is under way of an account, and forgets it if that is nothing.
     fn change(&mut self, key: &Key, change: impl FnOnce(&mut Account)) {
         if let Some(account) = self.accounts.get_mut(key) {
@@ -150,37 +184,29 @@ impl Turn {
         let pending = Arc::clone(&self.pending);
         let mut logins = pending.0.lock();
         let key = self.keys.get(at).cloned()?;
-        self.leave(&mut logins);
-        if let Some(first) = logins.calls.get(&self.call)
-            && (first.is_asking || for_trying)
-        {
-            return Some(Wait::Same(first.outcome.clone()));
+        let keys = self.keys.clone();
+        // Those that wait for this one to be tried learn it, once: two that wait would otherwise
+        // wake each other without end.
+        self.leave(&mut logins, for_trying);
+        let wait = logins.wait(&pending, &self.call, key, for_trying);
+        if wait.is_none() && !for_trying {
+            // It goes, so what woke it is the next one's.
+            keys.iter().for_each(|key| logins.wake(key));
         }
-        let account = logins.accounts.get_mut(&key)?;
-        let is_worth_it = account.asking > 0 || (for_trying && account.trying > 0);
-        is_worth_it.then(|| {
-            account.waiting += 1;
-            Wait::Room(Queued {
-                pending: Arc::clone(&self.pending),
-                next: Arc::clone(&account.next),
-                key,
-            })
-        })
+        wait
     }
 
-    /// Takes the login from its accounts, and wakes the next of each.
-    fn leave(&mut self, logins: &mut Logins) {
+    /// Takes the login from its accounts, and wakes the next of each, if it has to.
+    fn leave(&mut self, logins: &mut Logins, wakes: bool) {
         let is_asking = self.is_asking;
         for key in self.keys.drain(..) {
-            logins.change(&key, |account| {
-                match is_asking {
-                    true => account.asking -= 1,
-                    false => account.trying -= 1,
-                }
-                if account.waiting > 0 {
-                    account.next.notify_one();
-                }
+            logins.change(&key, |account| match is_asking {
+                true => account.asking -= 1,
+                false => account.trying -= 1,
             });
+            if wakes {
+                logins.wake(&key);
+            }
         }
         let first = logins.calls.get(&self.call);
         if first.is_some_and(|first| first.id == self.id) {
@@ -192,7 +218,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let pending = Arc::clone(&self.pending);
-        self.leave(&mut pending.0.lock());
+        self.leave(&mut pending.0.lock(), true);
     }
 }
 
@@ -208,5 +234,49 @@ impl Drop for Queued {
     fn drop(&mut self) {
         let mut logins = self.pending.0.lock();
         logins.change(&self.key, |account| account.waiting -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn begin(pending: &Arc<Pending>, call: u8) -> Turn {
+        let key = (Arc::from("sasl.t"), Arc::from("net"), "a".to_owned());
+        pending.begin(vec![key], Arc::from([call]))
+    }
+
+    fn queue(turn: Turn, for_trying: bool) -> Queued {
+        match turn.refused(0, for_trying) {
+            Some(Wait::Room(queued)) => queued,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The store is asked again by those that wait only if there may be room.
+    #[test]
+    fn those_that_wait_do_not_wake_each_other() {
+        let pending = Arc::default();
+        let mut asking = begin(&pending, 0);
+        asking.ask();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut first = Box::pin(queue(begin(&pending, 1), true).turn());
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        // Another one comes, which may be the last that was tried.
+        let mut second = Box::pin(queue(begin(&pending, 2), true).turn());
+        assert!(second.as_mut().poll(&mut cx).is_pending());
+        assert!(first.as_mut().poll(&mut cx).is_ready());
+        // Without room it waits again, and wakes nobody.
+        let mut first = Box::pin(queue(begin(&pending, 1), false).turn());
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        assert!(second.as_mut().poll(&mut cx).is_pending());
+        // The end of the one that has room wakes one of them, which goes and wakes the other.
+        asking.end(&Outcome::NotFound);
+        assert!(second.as_mut().poll(&mut cx).is_ready());
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        assert!(begin(&pending, 2).refused(0, false).is_none());
+        assert_eq!(first.as_mut().poll(&mut cx), Poll::Ready(()));
     }
 }
