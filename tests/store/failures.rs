@@ -84,6 +84,43 @@ async fn a_file_that_is_locked_costs_its_questions_a_moment_and_no_more() {
     assert_eq!(log.lines(&folder), [down(why), BACK.to_owned()]);
 }
 
+/// Whatever becomes of reservations while the store is down, it is so once it is back.
+#[tokio::test]
+async fn reservations_end_in_the_store_once_it_is_back() {
+    let folder = Folder::new();
+    let store = Arc::new(service(&folder.file()).await);
+    let reserve = async || {
+        let parts = asks("a", 4).parts;
+        store.reserve(TABLE.into(), parts).await.1
+    };
+    let mut reserved = Vec::new();
+    for _ in 0..4 {
+        reserved.push(reserve().await.expect("room"));
+    }
+    assert!(reserve().await.is_none());
+    let other = look_into(&folder.file());
+    other.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    // Two are refused by the API, one ends well, and of one nobody knows.
+    for _ in 0..2 {
+        assert!(reserved.remove(0).keep().await.is_some());
+    }
+    reserved.remove(0).release().await;
+    drop(reserved);
+    assert!(!store.is_up());
+    other.execute_batch("COMMIT").expect("no lock");
+    pass_time(SECOND).await;
+    let (first, second) = (reserve().await, reserve().await);
+    assert!(store.is_up() && first.is_some() && second.is_some());
+    assert!(reserve().await.is_none());
+    let used = store.usage(TABLE, Some("a")).await.expect("usage");
+    assert_eq!(used.iter().map(|u| u.used).collect::<Vec<_>>(), [2]);
+    // What is reserved at the end of the program is not reserved after it.
+    drop((first, second));
+    store.close().await;
+    let store = service(&folder.file()).await;
+    assert_eq!(count(&store, "a", 4, 3).await, 2);
+}
+
 #[tokio::test]
 async fn a_file_that_is_no_database_is_moved_aside() {
     let (folder, log) = (Folder::new(), Log::new());

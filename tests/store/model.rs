@@ -127,6 +127,8 @@ fn reserve_and_end(engine: &mut dyn Engine) {
     assert!(ask(Mode::Decide));
     assert!(ask(Mode::Release(5)));
     assert!(ask(Mode::Keep(6)));
+    // The same again, whose first answer was lost.
+    assert!(ask(Mode::Keep(6)));
     assert!(!ask(Mode::Check));
     let used: Vec<_> = engine.usage("a", now).iter().map(|u| u.used).collect();
     assert_eq!(used, [2]);

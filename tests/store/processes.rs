@@ -69,8 +69,12 @@ pub(crate) async fn teller(folder: &Folder) {
             for number in 0.. {
                 let account = format!("{round}.{asker}.{number}");
                 let question = asks_of(&format!("1.{account}"), &account, 1);
-                assert!(passes(&store, question).await && store.is_up());
-                say(&account);
+                let was_up = store.is_up();
+                assert!(passes(&store, question).await);
+                // A disk that is busy for two seconds is down, and what memory says is not meant.
+                if was_up && store.is_up() {
+                    say(&account);
+                }
             }
         })
     });

@@ -166,10 +166,9 @@ impl Model {
     /// What was reserved under an id is charged or free.
     pub(crate) fn end(&mut self, question: &Question, id: u64, now: u64, decision: &Decision) {
         assert_eq!(decision.refusal, None);
-        assert!(decision.parts.iter().all(Result::is_ok));
         self.pass_time(now);
         let is_kept = matches!(question.mode, Mode::Keep(_));
-        for part in &question.parts {
+        for (part, result) in question.parts.iter().zip(&decision.parts) {
             let key = (part.limit.to_string(), part.account.clone());
             let holds = self.holds.entry(key.clone()).or_default();
             let windows = self.counts.entry(key).or_default();
@@ -182,10 +181,15 @@ impl Model {
             }
             // One that has expired is as good as ended, but counts again if the clock is set back.
             holds.0.retain(|held| held.id != id || !is_written);
+            assert!(result.is_ok() || (is_kept && part.is_dry_run), "{result:?}");
             if is_kept {
                 let Units::Add(units) = part.units else {
                     panic!("units of a login are added");
                 };
+                if part.is_dry_run {
+                    let none = Holds::default();
+                    check_result(windows, &none, part, now, units, *result, true);
+                }
                 add_units(windows, part, units, now);
             }
         }
@@ -300,10 +304,13 @@ impl Model {
             count.touch(*window, now, false);
         }
         let is_noted = match question.mode {
-            Mode::Peek | Mode::Keep(_) | Mode::Release(_) => false,
-            Mode::Reserve(_) => !is_refused,
+            Mode::Peek | Mode::Reserve(_) | Mode::Keep(_) | Mode::Release(_) => false,
             Mode::Check | Mode::Decide => true,
         };
+        if matches!(question.mode, Mode::Reserve(_)) && part.is_dry_run {
+            assert_eq!(result, Ok(()), "a limit that only counts");
+            return;
+        }
         let holds = self.holds.entry(key.clone()).or_default();
         holds.touch(now, false);
         let none = Holds::default();

@@ -150,7 +150,7 @@ impl Account {
         // A frame more than the window, for the oldest frame that is partly outside.
         let longest = longest.unwrap_or_default();
         let longest = longest.saturating_add(longest / 60 + 1);
-        now_ms.saturating_add(longest.max(millis(self.held.rest(now_ms))))
+        now_ms.saturating_add(longest.max(self.held.lifetime_ms()))
     }
 
     /// Returns the use of each window at this time, without what is reserved.
@@ -248,22 +248,20 @@ fn end<L: Ledger>(
     id: u64,
     now_ms: u64,
 ) -> Result<Decision, L::Error> {
+    let mut parts = Vec::with_capacity(question.parts.len());
     for part in &question.parts {
         let key = part.key(&question.table);
-        let (Units::Add(units) | Units::UpTo(units)) = part.units;
-        let mut account = ledger.account(&key)?;
-        account.settle(now_ms);
-        let mut has_changed = account.held.end(id);
-        if matches!(question.mode, Mode::Keep(_)) && units > 0 {
-            account.charge(part, units, now_ms);
-            has_changed = true;
+        let mut judged = Judged::of(part);
+        judged.account = ledger.account(&key)?;
+        judged.account.settle(now_ms);
+        judged.end(question.mode, id, now_ms);
+        if judged.has_changed {
+            ledger.set_account(&key, &judged.account)?;
         }
-        if has_changed {
-            ledger.set_account(&key, &account)?;
-        }
+        parts.push(judged.exceeded.map_or(Ok(()), Err));
     }
     Ok(Decision {
-        parts: vec![Ok(()); question.parts.len()],
+        parts,
         refusal: None,
     })
 }
@@ -308,6 +306,21 @@ struct Judged<'p> {
 }
 
 impl<'p> Judged<'p> {
+    /// Returns a part that needs its units.
+    fn of(part: &'p Part) -> Self {
+        let (Units::Add(units) | Units::UpTo(units)) = part.units;
+        Self {
+            part,
+            account: Account::default(),
+            lacks: units,
+            pays: units,
+            exceeded: None,
+            has_passed: false,
+            is_charged: false,
+            has_changed: false,
+        }
+    }
+
     fn new<L: Ledger>(
         ledger: &mut L,
         question: &Question,
@@ -317,33 +330,24 @@ impl<'p> Judged<'p> {
     ) -> Result<Self, L::Error> {
         let charge = known.charge(part);
         let (passed, refused) = charge.map_or((0, 0), |charge| (charge.passed, charge.refused));
-        let (lacks, pays) = match part.units {
-            Units::Add(units) => (units, units),
-            Units::UpTo(units) => {
-                let lacks = units.saturating_sub(passed);
-                // What was refused and charged is paid, and still may not pass.
-                (lacks, lacks.saturating_sub(refused))
-            }
-        };
-        let mut judged = Self {
-            part,
-            account: Account::default(),
-            lacks,
-            pays,
-            exceeded: None,
-            has_passed: false,
-            is_charged: false,
-            has_changed: false,
-        };
+        let mut judged = Self::of(part);
+        if let Units::UpTo(units) = part.units {
+            judged.lacks = units.saturating_sub(passed);
+            // What was refused and charged is paid, and still may not pass.
+            judged.pays = judged.lacks.saturating_sub(refused);
+        }
         // A message that needs no more passes, even where the limit has been lowered since.
-        if lacks > 0 {
+        if judged.lacks > 0 {
             judged.account = ledger.account(&part.key(&question.table))?;
             judged.account.settle(now_ms);
             if let Mode::Reserve(id) = question.mode {
                 // The same question again, whose first answer was lost.
                 judged.account.held.end(id);
             }
-            judged.exceeded = judged.judge(now_ms);
+            // Nobody waits for a limit that only counts: it is judged by what is kept.
+            if !matches!(question.mode, Mode::Reserve(_)) || !part.is_dry_run {
+                judged.exceeded = judged.judge(now_ms);
+            }
         }
         Ok(judged)
     }
@@ -390,23 +394,15 @@ impl<'p> Judged<'p> {
         }
         let is_charging = mode == Mode::Decide;
         let is_noted = match mode {
-            Mode::Peek | Mode::Keep(_) | Mode::Release(_) => false,
-            Mode::Reserve(_) => !is_refused,
             Mode::Check | Mode::Decide => true,
+            Mode::Peek | Mode::Reserve(_) | Mode::Keep(_) | Mode::Release(_) => false,
         };
         self.has_passed = is_charging && !is_refused;
         self.is_charged = is_charging && (!is_refused || self.part.charges_refused);
         if self.is_charged {
             self.account.charge(self.part, self.pays, now_ms);
         }
-        match &mut self.exceeded {
-            Some(exceeded) if exceeded.is_news && is_noted => {
-                self.account.window(exceeded.window).news_ms = now_ms;
-                self.has_changed = true;
-            }
-            Some(exceeded) => exceeded.is_news = false,
-            None => {}
-        }
+        self.note_news(is_noted, now_ms);
         self.has_changed |= self.is_charged && self.pays > 0;
         if let Mode::Reserve(id) = mode
             && !is_refused
@@ -415,6 +411,32 @@ impl<'p> Judged<'p> {
             self.account.held.add(id, self.pays, now_ms);
             // Windows that were only looked at need not be kept.
             self.account.settle(now_ms);
+            self.has_changed = true;
+        }
+    }
+
+    /// Notes that the account has reached its limit, or that this is no news.
+    fn note_news(&mut self, is_noted: bool, now_ms: u64) {
+        match &mut self.exceeded {
+            Some(exceeded) if exceeded.is_news && is_noted => {
+                self.account.window(exceeded.window).news_ms = now_ms;
+                self.has_changed = true;
+            }
+            Some(exceeded) => exceeded.is_news = false,
+            None => {}
+        }
+    }
+
+    /// Ends a reservation.
+    fn end(&mut self, mode: Mode, id: u64, now_ms: u64) {
+        if !matches!(mode, Mode::Keep(_)) {
+            self.has_changed = self.account.held.end(id);
+        } else if self.account.held.keep(id, now_ms) && self.pays > 0 {
+            if self.part.is_dry_run {
+                self.exceeded = self.judge(now_ms);
+                self.note_news(true, now_ms);
+            }
+            self.account.charge(self.part, self.pays, now_ms);
             self.has_changed = true;
         }
     }

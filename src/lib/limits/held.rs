@@ -19,7 +19,8 @@ pub struct Held {
     pub id: u64,
     /// When it expires, in milliseconds since the Unix epoch.
     pub until_ms: u64,
-    /// The units.
+    /// The units; 0 once they are charged. It is known for as long that they are, so that the same
+    /// question again charges nothing.
     pub units: u64,
 }
 
@@ -34,10 +35,19 @@ impl Holds {
         units.fold(0, u64::saturating_add)
     }
 
-    /// Returns how long it takes until the last of them has expired.
+    /// Returns how long it takes until the last units have expired.
     pub fn rest(&self, now_ms: u64) -> Duration {
-        let last = self.0.iter().map(|held| held.until_ms).max();
+        let holding = self.0.iter().filter(|held| held.units > 0);
+        let last = holding.map(|held| held.until_ms).max();
         Duration::from_millis(last.unwrap_or_default().saturating_sub(now_ms))
+    }
+
+    /// Returns how long they are known at most.
+    pub fn lifetime_ms(&self) -> u64 {
+        match self.0.is_empty() {
+            true => 0,
+            false => millis(HELD_FOR),
+        }
     }
 
     /// Reserves units.
@@ -47,6 +57,16 @@ impl Holds {
             until_ms: now_ms.saturating_add(millis(HELD_FOR)),
             units,
         });
+    }
+
+    /// Ends a reservation whose units are charged, and returns whether they are not charged yet.
+    pub fn keep(&mut self, id: u64, now_ms: u64) -> bool {
+        let is_charged = self.0.iter().any(|held| held.id == id && held.units == 0);
+        if !is_charged {
+            self.end(id);
+            self.add(id, 0, now_ms);
+        }
+        !is_charged
     }
 
     /// Ends a reservation, and returns whether it was there.

@@ -93,7 +93,7 @@ impl Memory {
 /// Returns the part of its limit that an account has used, in thousandths. One with reserved units
 /// counts as above its limit: there are few, and none may be forgotten.
 fn share(account: &Account) -> u64 {
-    if !account.held.0.is_empty() {
+    if account.held.units() > 0 {
         return u64::MAX;
     }
     let shares = account.windows.iter().map(|window| match window.most {

@@ -80,11 +80,11 @@ pub enum Mode {
     Check,
     /// Nothing changes: it is only asked whether there is room.
     Peek,
-    /// Units are reserved under this id, below 2^53, if every limit has room; there is no message. A
-    /// refusal is not noted: the units that stand in its way may be released.
+    /// Units are reserved under this id, below 2^53, if every limit has room that may refuse; there is
+    /// no message. A refusal is not noted: the units that stand in its way may be released.
     Reserve(u64),
     /// The units that were reserved under this id are charged, and so they are if their reservation
-    /// is gone.
+    /// is gone. A limit that only counts is judged here.
     Keep(u64),
     /// The units that were reserved under this id are free again.
     Release(u64),

@@ -22,6 +22,7 @@ local MAX = 9007199254740992
 local FRAMES = 60
 local MESSAGE_LIFETIME = 3600000
 local HELD_FOR = 15000
+local LONGEST = 31 * 86400000
 local floor, min, max = math.floor, math.min, math.max
 
 local time = redis.call('TIME')
@@ -125,8 +126,8 @@ local function is_kept(window)
   return #window > FIRST or now < window[NEWS] + window[LENGTH]
 end
 
--- An account is a list of windows, and of units that are reserved: {id, until when, units}. Here
--- these are apart.
+-- An account is a list of windows, and of units that are reserved: {id, until when, units, or 0 once
+-- they are charged}. Here these are apart.
 local ID, UNTIL, HELD = 1, 2, 3
 
 local function hold(account, held)
@@ -142,6 +143,7 @@ local function add_window(account, window)
   for i = LENGTH, FIRST do
     assert(type(window[i]) == 'number')
   end
+  assert(window[LENGTH] >= 1 and window[LENGTH] <= LONGEST and window[LENGTH] % 1 == 0)
   -- Fails if one of them is no number: in one call, since a window may have a hundred.
   max(unpack(window))
   settle(window)
@@ -155,6 +157,7 @@ local function unpacked(raw)
   for _, entry in ipairs(cmsgpack.unpack(raw)) do
     if #entry == HELD then
       check_types(entry, 1, { 'number' })
+      assert(entry[HELD] >= 0)
       hold(account, entry)
     else
       add_window(account, entry)
@@ -205,11 +208,25 @@ local function let_go(account, id)
   return false
 end
 
+-- Ends a reservation whose units are charged, and returns whether they are not charged yet.
+local function keep(account, id)
+  for _, held in ipairs(account.held) do
+    if held[ID] == id and held[HELD] == 0 then
+      return false
+    end
+  end
+  let_go(account, id)
+  hold(account, { id, now + HELD_FOR, 0 })
+  return true
+end
+
 -- Returns the units that are reserved, and how long it takes until the last of them has expired.
 local function held_of(account)
   local units, last = 0, now
   for _, held in ipairs(account.held) do
-    units, last = min(units + held[HELD], MAX), max(last, held[UNTIL])
+    if held[HELD] > 0 then
+      units, last = min(units + held[HELD], MAX), max(last, held[UNTIL])
+    end
   end
   return units, last - now
 end
@@ -231,8 +248,7 @@ local function store(key, account)
   end
   -- A frame more than the window, for the oldest frame that is partly outside.
   local lifetime = longest + floor(longest / FRAMES) + 1
-  local _, held_for = held_of(account)
-  redis.call('SET', key, cmsgpack.pack(entries), 'PX', max(lifetime, held_for))
+  redis.call('SET', key, cmsgpack.pack(entries), 'PX', max(lifetime, HELD_FOR))
 end
 
 -- Changes nothing, and fails where nothing can be written: a replica must not answer.
@@ -287,22 +303,70 @@ local function known_message(raw)
   return now - message[SEEN] <= MESSAGE_LIFETIME and message
 end
 
+-- Returns the window without room that lasts longest, if there is one.
+local function judge(part)
+  local worst
+  local held, held_for = held_of(part.state)
+  if part[IS_DRY_RUN] then
+    -- A limit that refuses nobody need not wait for what becomes of reserved units.
+    held, held_for = 0, 0
+  end
+  for i = RATES, #part, 2 do
+    local length, most = part[i], part[i + 1]
+    local window = window_of(part.state, length)
+    window[MOST] = most
+    local used = min(window[USED] + held, MAX)
+    if most >= 0 and part.pays > most - used then
+      -- Too long by what is released before it expires.
+      local free_in = max(wait(window, most, part.pays), held_for)
+      if not worst or free_in > worst[4] then
+        local is_old = window[NEWS] <= now and now < window[NEWS] + length
+        worst = { length, most, used, free_in, is_old and 0 or 1 }
+      end
+    end
+  end
+  return worst
+end
+
+-- Notes that an account has reached its limit, and returns whether that is news.
+local function note_news(part)
+  if part.exceeded and part.exceeded[5] == 1 then
+    window_of(part.state, part.exceeded[1])[NEWS] = now
+    return true
+  end
+  return false
+end
+
+local function put_result(answer, exceeded)
+  local size = #answer
+  answer[size + 1] = exceeded and 1 or 0
+  for i = 1, exceeded and 5 or 0 do
+    answer[size + 1 + i] = exceeded[i]
+  end
+end
+
 -- Keeps or releases what is reserved under an id.
 local function conclude()
   local answer = { 0 }
   local has_written = false
   for number, part in ipairs(parts) do
-    local account = load(raw[number])
-    local has_changed = let_go(account, id)
-    if mode == 'keep' and part[UNITS] > 0 then
-      charge(account, part, part[UNITS])
+    local has_changed
+    part.state, part.pays = load(raw[number]), part[UNITS]
+    if mode == 'release' then
+      has_changed = let_go(part.state, id)
+    elseif part.pays > 0 and keep(part.state, id) then
+      if part[IS_DRY_RUN] then
+        part.exceeded = judge(part)
+        note_news(part)
+      end
+      charge(part.state, part, part.pays)
       has_changed = true
     end
     if has_changed then
-      store(KEYS[number], account)
+      store(KEYS[number], part.state)
       has_written = true
     end
-    answer[number + 1] = 0
+    put_result(answer, part.exceeded)
   end
   if not has_written then
     check_writable()
@@ -363,31 +427,6 @@ local function charge_of(part)
   end
 end
 
--- Returns the window without room that lasts longest, if there is one.
-local function judge(part)
-  local worst
-  local held, held_for = held_of(part.state)
-  if part[IS_DRY_RUN] then
-    -- A limit that refuses nobody need not wait for what becomes of reserved units.
-    held, held_for = 0, 0
-  end
-  for i = RATES, #part, 2 do
-    local length, most = part[i], part[i + 1]
-    local window = window_of(part.state, length)
-    window[MOST] = most
-    local used = min(window[USED] + held, MAX)
-    if most >= 0 and part.pays > most - used then
-      -- Too long by what is released before it expires.
-      local free_in = max(wait(window, most, part.pays), held_for)
-      if not worst or free_in > worst[4] then
-        local is_old = window[NEWS] <= now and now < window[NEWS] + length
-        worst = { length, most, used, free_in, is_old and 0 or 1 }
-      end
-    end
-  end
-  return worst
-end
-
 local refusal = 0
 for number, part in ipairs(parts) do
   part.charge = charge_of(part)
@@ -404,7 +443,8 @@ for number, part in ipairs(parts) do
       -- The same question again, whose first answer was lost.
       let_go(part.state, id)
     end
-    part.exceeded = judge(part)
+    -- Nobody waits for a limit that only counts: it is judged by what is kept.
+    part.exceeded = not (mode == 'reserve' and part[IS_DRY_RUN]) and judge(part) or nil
     if part.exceeded and refusal == 0 and not part[IS_DRY_RUN] then
       refusal = number
     end
@@ -435,12 +475,10 @@ for number, part in ipairs(parts) do
       charge(part.state, part, part.pays)
     end
     local exceeded = part.exceeded
-    if exceeded and (mode == 'peek' or mode == 'reserve' and refusal ~= 0) then
+    if exceeded and (mode == 'peek' or mode == 'reserve') then
       exceeded[5] = 0
-    elseif exceeded and exceeded[5] == 1 then
-      window_of(part.state, exceeded[1])[NEWS] = now
-      has_changed = true
     end
+    has_changed = note_news(part) or has_changed
     if mode == 'reserve' and refusal == 0 and not part[IS_DRY_RUN] then
       hold(part.state, { id, now + HELD_FOR, part.pays })
       has_changed = true
@@ -473,11 +511,6 @@ end
 
 local answer = { refusal }
 for _, part in ipairs(parts) do
-  local size = #answer
-  local exceeded = part.exceeded
-  answer[size + 1] = exceeded and 1 or 0
-  for i = 1, exceeded and 5 or 0 do
-    answer[size + 1 + i] = exceeded[i]
-  end
+  put_result(answer, part.exceeded)
 end
 return answer

@@ -14,6 +14,7 @@ pub mod redis;
 pub mod reserved;
 pub mod shared;
 pub mod sqlite;
+mod unsent;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use emptied::Emptied;
 use engine::Engine;
 use health::{Health, Permit};
 use ids::Ids;
+use unsent::Unsent;
 
 pub use error::StoreError;
 
@@ -44,6 +46,7 @@ pub struct Store {
     meter: Option<StoreMeter>,
     emptied: Emptied,
     ids: Ids,
+    unsent: Unsent,
 }
 
 impl Store {
@@ -153,8 +156,24 @@ impl Store {
 
     /// Closes the store at the end of the program. A question after that opens it again.
     pub async fn close(&self) {
+        self.send_unsent().await;
         if let Some(engine) = &self.engine {
             engine.close().await;
+        }
+    }
+
+    /// Asks the engine what it has not confirmed.
+    async fn send_unsent(&self) {
+        if let Some(engine) = &self.engine
+            && self.unsent.has_any()
+        {
+            let _turn = self.unsent.turn().await;
+            while let Some(taken) = self.unsent.take()
+                && let Some(question) = taken.question()
+                && self.ask(engine.decide(&question)).await.is_some()
+            {
+                taken.answered();
+            }
         }
     }
 

@@ -16,8 +16,9 @@ use crate::limits::{Decision, Mode, Part, Question};
 pub struct Reserved {
     store: Arc<Store>,
     id: u64,
-    /// What reserved them; none once that has ended.
-    question: Option<Question>,
+    /// What reserves them.
+    question: Arc<Question>,
+    has_ended: bool,
     /// Whether they were counted in the memory of this process, where they are kept or released
     /// then.
     is_in_memory: bool,
@@ -31,6 +32,7 @@ impl Store {
         table: Arc<str>,
         parts: Vec<Part>,
     ) -> (Decision, Option<Reserved>) {
+        self.send_unsent().await;
         let id = self.ids.next();
         let question = Arc::new(Question {
             table,
@@ -38,34 +40,57 @@ impl Store {
             parts,
             mode: Mode::Reserve(id),
         });
-        let (decision, is_in_memory) = self.decide_somewhere(&question).await;
-        let reserved = decision.refusal.is_none().then(|| Reserved {
+        let permit = self.health.permit();
+        // From here on there may be a reservation, whoever stops waiting for it.
+        let mut reserved = Reserved {
             store: Arc::clone(self),
             id,
-            question: Some(Arc::unwrap_or_clone(question)),
-            is_in_memory,
-        });
-        (decision, reserved)
+            question: Arc::clone(&question),
+            has_ended: false,
+            is_in_memory: self.engine.is_none() || permit.is_none(),
+        };
+        let answer = match (&self.engine, permit) {
+            (Some(engine), Some(permit)) => self.ask_with(permit, engine.decide(&question)).await,
+            _ => None,
+        };
+        let decision = match answer {
+            Some(decision) => decision,
+            None => {
+                if !reserved.is_in_memory {
+                    // The engine may answer it all the same, later.
+                    self.unsent.add(reserved.end_with(Mode::Release(id)));
+                    reserved.is_in_memory = true;
+                }
+                self.memory.lock().decide(&question, now_ms())
+            }
+        };
+        if decision.refusal.is_some() {
+            reserved.has_ended = true;
+            return (decision, None);
+        }
+        (decision, Some(reserved))
     }
 
-    async fn end(&self, question: Question, is_in_memory: bool) {
-        let question = Arc::new(question);
-        let is_done = match &self.engine {
-            Some(engine) if !is_in_memory => self.ask(engine.decide(&question)).await.is_some(),
-            _ => false,
-        };
-        // What the engine cannot count is counted here. What it cannot release is not here.
-        if !is_done {
-            self.memory.lock().decide(&question, now_ms());
+    /// Ends a reservation.
+    async fn end(&self, question: Arc<Question>, is_in_memory: bool) -> Decision {
+        if let Some(engine) = &self.engine
+            && !is_in_memory
+        {
+            if let Some(decision) = self.ask(engine.decide(&question)).await {
+                return decision;
+            }
+            self.unsent.add(Arc::clone(&question));
         }
+        // Until the engine is back, the limit holds here.
+        self.memory.lock().decide(&question, now_ms())
     }
 }
 
 impl Reserved {
-    /// Charges the units.
-    pub async fn keep(mut self) {
+    /// Charges the units, and returns what limits say that only count.
+    pub async fn keep(mut self) -> Option<Decision> {
         let mode = Mode::Keep(self.id);
-        self.end(mode).await;
+        self.end(mode).await
     }
 
     /// Releases the units.
@@ -74,14 +99,21 @@ impl Reserved {
         self.end(mode).await;
     }
 
-    async fn end(&mut self, mode: Mode) {
-        if let Some(question) = self.question.take() {
-            let (store, is_in_memory) = (Arc::clone(&self.store), self.is_in_memory);
-            let question = Question { mode, ..question };
-            // A task, so that it is done even if nobody waits for it any more.
-            let task = tokio::spawn(async move { store.end(question, is_in_memory).await });
-            let _ = task.await;
-        }
+    async fn end(&mut self, mode: Mode) -> Option<Decision> {
+        let question = self.end_with(mode);
+        self.has_ended = true;
+        let (store, is_in_memory) = (Arc::clone(&self.store), self.is_in_memory);
+        // A task, so that it is done even if nobody waits for it any more.
+        let task = tokio::spawn(async move { store.end(question, is_in_memory).await });
+        task.await.ok()
+    }
+
+    /// Returns the question that ends the reservation.
+    fn end_with(&self, mode: Mode) -> Arc<Question> {
+        Arc::new(Question {
+            mode,
+            ..Question::clone(&self.question)
+        })
     }
 }
 
@@ -95,11 +127,19 @@ impl fmt::Debug for Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if let (Some(question), Ok(runtime)) = (self.question.take(), Handle::try_current()) {
-            let (store, is_in_memory) = (Arc::clone(&self.store), self.is_in_memory);
-            let mode = Mode::Release(self.id);
-            let question = Question { mode, ..question };
-            runtime.spawn(async move { store.end(question, is_in_memory).await });
+        if self.has_ended {
+            return;
+        }
+        let release = self.end_with(Mode::Release(self.id));
+        if self.is_in_memory {
+            self.store.memory.lock().decide(&release, now_ms());
+            return;
+        }
+        // At the end of the program there may be no task any more; `close` sends it then.
+        self.store.unsent.add(release);
+        if let Ok(runtime) = Handle::try_current() {
+            let store = Arc::clone(&self.store);
+            runtime.spawn(async move { store.send_unsent().await });
         }
     }
 }

@@ -317,6 +317,12 @@ async fn a_dry_run_refuses_nobody_and_a_query_charges_nothing() {
     let end = program.stop().await;
     end.says("joe@example.org has reached its limit \"user\"")
         .says("is not refused (dry-run)");
+    // As many refusals as it has are no excess, and a good login is none.
+    let program = serve(table(&backend.url("/login"), keys)).await;
+    assert_eq!(login(&program, JOE, "wrong").await, REFUSED);
+    assert_eq!(login(&program, JOE, PASSWORD).await, OK);
+    let end = program.stop().await;
+    assert!(!end.stderr.contains("has reached"), "{}", end.stderr);
 }
 
 /// The store is the policy's: it outlives the program, and the commands read it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::pending::{Key, Turn, Wait};
 use super::{Limits, Touched, numbers};
-use crate::limits::{Mode, Part, Units};
+use crate::limits::{Decision, Mode, Part, Units};
 use crate::outcome::{Failure, Outcome, Reason};
 use crate::request::Request;
 use crate::store::reserved::Reserved;
@@ -16,8 +16,8 @@ use crate::table::cache::CacheKey;
 
 /// What becomes of a login.
 enum Begun {
-    /// It has room for a refusal, and is asked about.
-    Asks(Turn, Reserved),
+    /// It has room for a refusal, and is asked about; with the places of its limits.
+    Asks(Turn, Reserved, Vec<usize>),
     /// The same login was asked about at the same time, and this was its outcome.
     Answered(Outcome),
     /// This limit has no room.
@@ -51,12 +51,16 @@ impl Limits {
         match self.begin(request, &touched, call).await {
             Begun::Refused(limit) => refused(limit),
             Begun::Answered(outcome) => outcome,
-            Begun::Asks(turn, reserved) => {
+            Begun::Asks(turn, reserved, places) => {
                 let outcome = answer.await;
-                match outcome {
+                let counted = match outcome {
                     Outcome::NotFound | Outcome::Refused(_) => reserved.keep().await,
-                    _ => reserved.release().await,
-                }
+                    _ => {
+                        reserved.release().await;
+                        None
+                    }
+                };
+                self.record_all(&places, &touched, counted.as_ref());
                 // Not before the store has it: those that wait have to see it.
                 turn.end(&outcome);
                 outcome
@@ -73,34 +77,36 @@ impl Limits {
         loop {
             let keys = touched.iter().map(|one| self.key(one)).collect();
             let mut turn = self.counters.pending.begin(keys, Arc::clone(call));
-            let (at, reserved) = self.reserve(touched).await;
-            let (None, Some(reserved)) = (at, reserved) else {
-                match turn.refused(at.unwrap_or_default(), for_trying) {
-                    Some(Wait::Room(queued)) => queued.turn().await,
-                    Some(Wait::Same(mut same)) => {
-                        let said = same.wait_for(Option::is_some).await;
-                        match said.ok().and_then(|outcome| outcome.clone()) {
-                            // The next would be a refusal too many.
-                            None | Some(Outcome::NotFound | Outcome::Refused(_)) => {}
-                            Some(outcome) => return Begun::Answered(outcome),
-                        }
-                    }
-                    None => {
-                        if let Some(at) = self.ask(request, touched, Mode::Check).await {
-                            return Begun::Refused(self.name_of(touched, at));
-                        }
+            let at = match self.reserve(touched).await {
+                Ok((reserved, places)) => {
+                    turn.ask();
+                    return Begun::Asks(turn, reserved, places);
+                }
+                Err(at) => at,
+            };
+            match turn.refused(at, for_trying) {
+                Some(Wait::Room(queued)) => queued.turn().await,
+                Some(Wait::Same(mut same)) => {
+                    let said = same.wait_for(Option::is_some).await;
+                    match said.ok().and_then(|outcome| outcome.clone()) {
+                        // The next would be a refusal too many.
+                        None | Some(Outcome::NotFound | Outcome::Refused(_)) => {}
+                        Some(outcome) => return Begun::Answered(outcome),
                     }
                 }
-                for_trying = false;
-                continue;
-            };
-            turn.ask();
-            return Begun::Asks(turn, reserved);
+                None => {
+                    if let Some(at) = self.ask(request, touched, Mode::Check).await {
+                        return Begun::Refused(self.name_of(touched, at));
+                    }
+                }
+            }
+            for_trying = false;
         }
     }
 
-    /// Reserves a unit of each limit, and returns it, or which account has none.
-    async fn reserve(&self, touched: &[Touched]) -> (Option<usize>, Option<Reserved>) {
+    /// Reserves a unit of each limit, and returns it with the places of the limits, or which account
+    /// has none.
+    async fn reserve(&self, touched: &[Touched]) -> Result<(Reserved, Vec<usize>), usize> {
         let (places, parts) = self.ones(touched);
         let table = Arc::clone(&self.table);
         let (decision, reserved) = self.counters.store.reserve(table, parts).await;
@@ -108,12 +114,18 @@ impl Limits {
             let place = places.get(part)?;
             touched.iter().position(|one| one.at == *place)
         });
-        if at.is_none() {
-            for (place, result) in places.iter().zip(&decision.parts) {
-                self.record(*place, touched, result.err());
-            }
+        match reserved {
+            Some(reserved) => Ok((reserved, places)),
+            None => Err(at.unwrap_or_default()),
         }
-        (at, reserved)
+    }
+
+    /// Counts that a login has passed its limits; those that only count may have said otherwise.
+    fn record_all(&self, places: &[usize], touched: &[Touched], counted: Option<&Decision>) {
+        for (part, place) in places.iter().enumerate() {
+            let result = counted.and_then(|decision| decision.parts.get(part)?.err());
+            self.record(*place, touched, result);
+        }
     }
 
     /// Asks the store for room for a refusal of each account; returns which has none.
