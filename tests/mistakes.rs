@@ -223,6 +223,8 @@ fn printed(mistake: &Mistake) -> String {
     let key = KeyPair::generate().expect("a key");
     fs::write(folder.join("api.pem"), &api.certificate).expect("a certificate");
     fs::write(folder.join("client.key"), key.serialize_pem()).expect("a key");
+    let sec1 = Path::new(REPO).join("tests/configs/pem/sec1-key.pem");
+    fs::copy(sec1, folder.join("sec1.key")).expect("a key");
     let root = CertificateParams::default().self_signed(&key);
     let roots = folder.join("roots.pem");
     let root = root.expect("a certificate").pem();
