@@ -130,6 +130,8 @@ fn the_manual_pages_are_clean() {
             let output = Command::new(tool)
                 .args(arguments)
                 .arg(pages.join(&name))
+                // man shows a page in the character set of its user.
+                .env("LC_ALL", "C.UTF-8")
                 .output()
                 .expect("it starts");
             assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{name}");
