@@ -44,9 +44,12 @@ impl<'t> Tried<'t> {
     /// Ends the call with the answer of the target after these: they are down if it has made up for
     /// them, and named in its failure if it has not.
     pub fn end(&self, last: &Target, attempt: &mut Attempt, table: &str) {
-        if attempt.health == Health::Healthy {
-            // A shortage of this host is no failure of theirs.
-            let failed = self.0.iter().filter(|f| f.health != Health::Inconclusive);
+        if attempt.health == Health::Healthy && attempt.fetched.outcome.failure().is_none() {
+            // A shortage of this host is no failure of theirs, and an API that answers 500 to one key
+            // is there: whoever can choose the key could call it down.
+            let is_down =
+                |f: &&Failed<'_>| matches!(f.health, Health::Unhealthy | Health::LostConnection);
+            let failed = self.0.iter().filter(is_down);
             for Failed {
                 target,
                 at,
