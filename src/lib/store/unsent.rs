@@ -18,7 +18,7 @@ const MOST: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     questions: Mutex<VecDeque<Arc<Question>>>,
-    /// Who asks them.
+    /// Held by the task that asks them.
     asking: AsyncMutex<()>,
 }
 
