@@ -139,6 +139,21 @@ async fn a_target_that_another_stands_in_for_is_down_and_the_table_ready() {
 }
 
 #[tokio::test]
+async fn the_page_names_each_target_without_a_connection() {
+    let dead = [Reserved::new(), Reserved::new()];
+    let origins = dead
+        .each_ref()
+        .map(|dead| format!("http://{}", dead.address()));
+    let config = format!("[socketmap.t]\ntarget = {origins:?}\nbreaker = false\n");
+    let program = with_config(Binary::Socketmap, config).await;
+    let mut peer = program.peer().await;
+    peer.ask(question(Binary::Socketmap, "t", "k")).await;
+    let (_, text) = page(&program, "/").await;
+    let concern = format!("</a>: targets down: {} (2 of 2)</li>", origins.join(", "));
+    assert!(text.contains(&concern), "{text}");
+}
+
+#[tokio::test]
 async fn two_targets_in_one_place_are_told_apart() {
     let backend = Backend::new(|request| match request.target.as_str() {
         "/secret-one?key=k" => status(503),

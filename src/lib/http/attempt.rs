@@ -11,12 +11,13 @@ use reqwest::{Response, StatusCode, Url};
 
 use super::answer;
 use super::body::{self, drain};
-use super::breaker::{Breaker, Health};
+use super::breaker::Breaker;
 use super::error::{
     explained, is_broken_connection, is_late, is_local_shortage, is_no_http, is_shared_loss,
 };
 use super::freshness::{Fetched, Lifetime, lifetime};
 use super::headers::sent_credentials;
+use super::health::Health;
 use super::in_flight::InFlightPermits;
 use super::login::{self, LoginAnswer};
 use super::send::{OutgoingCall, Progress, SendError, Sender};
@@ -186,6 +187,8 @@ impl Attempt {
             Health::Inconclusive
         } else if is_shared_loss(&error) {
             Health::LostConnection
+        } else if error.is_connect() {
+            Health::Unreachable
         } else {
             Health::Unhealthy
         };

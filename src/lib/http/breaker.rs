@@ -1,12 +1,14 @@
 //! The circuit breaker of a target: after a number of failures in a row it is open, the target is
 //! down, and only one call at a time probes whether it answers again.
 //!
-//! A target is also down, but called, while another one answers in its place.
+//! A target is also down, but called, while it fails: no connection to it can be opened, calls that
+//! differ fail one after the other, or another target answers in its place.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::health::{CallDigest, Failures};
 use crate::config;
 use crate::observe::changes::{Change, ChangeLog};
 use crate::sync::Mutex;
@@ -18,27 +20,16 @@ pub struct Breaker {
     state: Mutex<State>,
 }
 
-/// What an attempt has shown of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It answers.
-    Healthy,
-    /// It does not answer, or says that it cannot.
-    Unhealthy,
-    /// It has lost a connection that other calls may have shared.
-    LostConnection,
-    /// It was not called, or not for long enough.
-    Inconclusive,
-}
-
 #[derive(Debug, Default)]
 struct State {
     /// Failures in a row.
-    failures: usize,
+    failures: Failures,
     /// While the breaker is open: when the next probe may be sent.
     down_until: Option<Instant>,
     /// When the breaker last opened.
     opened_at: Option<Instant>,
+    /// Since when it fails.
+    failing_since: Option<Instant>,
     /// Since when another target answers in its place.
     replaced_since: Option<Instant>,
     /// When it last gave an answer that was not left to another target.
@@ -136,6 +127,31 @@ impl Breaker {
         }
     }
 
+    /// Records at the end of a call that no other target has answered in place of this one, which
+    /// failed at this moment: it is down if the failure was that of its connection, or if those in a
+    /// row are evidence against it. A change is logged under the lock, as in `record_success`.
+    pub fn record_failing(
+        &self,
+        failed_at: Instant,
+        is_unreachable: bool,
+        on_change: impl FnOnce(Change),
+    ) {
+        let mut state = self.state.lock();
+        if state.answered_at.is_some_and(|at| at > failed_at) {
+            return;
+        }
+        let was_down = state.down_since().is_some();
+        if !was_down {
+            if !is_unreachable && !state.failures.are_evidence() {
+                return;
+            }
+            state.failing_since = state.failures.first_at.or(Some(failed_at));
+        }
+        if let Some(change) = state.log.down_again(was_down) {
+            on_change(change);
+        }
+    }
+
     fn pause(&self) -> Duration {
         self.settings
             .map_or(DEFAULT_PAUSE, |settings| settings.pause)
@@ -145,7 +161,8 @@ impl Breaker {
 impl State {
     fn down_since(&self) -> Option<Instant> {
         let open_since = self.down_until.and(self.opened_at);
-        open_since.into_iter().chain(self.replaced_since).min()
+        let since = [open_since, self.failing_since, self.replaced_since];
+        since.into_iter().flatten().min()
     }
 }
 
@@ -164,7 +181,8 @@ impl Permit<'_> {
         let mut state = self.breaker.state.lock();
         let was_down = state.down_since().is_some();
         let now = Some(Instant::now());
-        state.failures = 0;
+        state.failures = Failures::default();
+        state.failing_since = None;
         state.deferred_until = None;
         state.down_until = None;
         state.answered_at = now;
@@ -183,25 +201,30 @@ impl Permit<'_> {
     /// Records the loss of a connection that other calls may have shared. All calls that began
     /// before it was lost count as one failure: with HTTP/2, one lost connection can end more calls
     /// than the number of failures that opens the breaker.
-    pub fn record_lost_connection(self, began: Instant, on_change: impl FnOnce(Change)) {
+    pub fn record_lost_connection(
+        self,
+        call: CallDigest,
+        began: Instant,
+        on_change: impl FnOnce(Change),
+    ) {
         let mut state = self.breaker.state.lock();
         if !self.is_probe && state.lost_at.is_some_and(|lost_at| began <= lost_at) {
             return;
         }
         state.lost_at = Some(Instant::now());
         drop(state);
-        self.record_failure(on_change);
+        self.record_failure(call, on_change);
     }
 
-    /// Records a failure, and logs a change as `record_success` does.
-    pub fn record_failure(self, on_change: impl FnOnce(Change)) {
+    /// Records the failure of a call, and logs a change as `record_success` does.
+    pub fn record_failure(self, call: CallDigest, on_change: impl FnOnce(Change)) {
         let mut state = self.breaker.state.lock();
         state.deferred_until = Some(Instant::now() + self.breaker.pause());
+        state.failures.add(call);
         let Some(settings) = self.breaker.settings else {
             return;
         };
-        state.failures = state.failures.saturating_add(1);
-        if state.failures < settings.failures {
+        if state.failures.count < settings.failures {
             return;
         }
         let was_down = state.down_since().is_some();
@@ -245,8 +268,21 @@ mod tests {
     }
 
     fn failed(permit: Permit<'_>) -> Option<Change> {
+        failed_with(0, permit)
+    }
+
+    fn failed_with(call: CallDigest, permit: Permit<'_>) -> Option<Change> {
         let mut logged = None;
-        permit.record_failure(|change| logged = Some(change));
+        permit.record_failure(call, |change| logged = Some(change));
+        logged
+    }
+
+    /// Ends the call that failed last, without an answer of another target.
+    fn failing(breaker: &Breaker, is_unreachable: bool) -> Option<Change> {
+        let mut logged = None;
+        breaker.record_failing(Instant::now(), is_unreachable, |change| {
+            logged = Some(change);
+        });
         logged
     }
 
@@ -299,7 +335,7 @@ mod tests {
         let lost = |began| {
             let mut logged = None;
             let permit = breaker.permit().unwrap();
-            permit.record_lost_connection(began, |change| logged = Some(change));
+            permit.record_lost_connection(0, began, |change| logged = Some(change));
             logged
         };
         let first = Instant::now();
@@ -404,8 +440,47 @@ mod tests {
         assert!(!breaker.is_deferred());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_target_to_which_there_is_no_connection_is_down_at_once_until_any_answer() {
+        let breaker = Breaker::new(None);
+        let first = Instant::now();
+        failed(breaker.permit().unwrap());
+        assert_eq!(failing(&breaker, true), DOWN);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        failed(breaker.permit().unwrap());
+        assert_eq!(failing(&breaker, true), None);
+        assert_eq!(breaker.down_since(), Some(first));
+        let mut logged = None;
+        let permit = breaker.permit().unwrap();
+        permit.record_success(false, |change| logged = Some(change));
+        assert_eq!((logged, breaker.down_since()), (Some(Change::Up), None));
+        // A call that failed before that answer ends after it.
+        breaker.record_failing(first, true, |_| unreachable!());
+        assert_eq!(breaker.down_since(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn different_calls_that_fail_in_a_row_make_a_target_down_since_the_first() {
+        let breaker = Breaker::new(None);
+        let fail = |call| {
+            failed_with(call, breaker.permit().unwrap());
+            failing(&breaker, false)
+        };
+        assert_eq!([1, 2].map(fail), [None; 2]);
+        answered(breaker.permit().unwrap());
+        let first = Instant::now();
+        for call in [1, 2] {
+            assert_eq!(fail(call), None);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(breaker.down_since(), None);
+        assert_eq!(fail(3), DOWN);
+        assert_eq!(breaker.down_since(), Some(first));
+        assert_eq!(answered(breaker.permit().unwrap()), Some(Change::Up));
+    }
+
     #[test]
-    fn without_settings_no_target_is_ever_down() {
+    fn without_settings_no_target_is_ever_skipped() {
         let breaker = Breaker::new(None);
         for _ in 0..100 {
             assert_eq!(failed(breaker.permit().unwrap()), None);

@@ -174,7 +174,8 @@ impl Caller {
                 self.meter.call(progress.status, started.elapsed());
             }
             let table = &self.table().name;
-            target.record(permit, started, &attempt, table);
+            let digest = || self.sender.digest(url, call);
+            target.record(permit, started, &attempt, digest, table);
             attempt.show_outcome(call.shown.as_deref(), self.table().protocol);
             if !attempt.try_next {
                 tried.end(target, &mut attempt, table);
@@ -182,6 +183,6 @@ impl Caller {
             }
             tried.push(target, attempt);
         }
-        tried.into_outcome().into()
+        tried.into_outcome(&self.table().name).into()
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! One call: `caller` waits for the limit of `in_flight`, takes the `targets` in their order, each
 //! with its `breaker`, and makes an `attempt` at each until one answers; `tried` are those that did
-//! not. An attempt `send`s the call and reads the `body`; `steps` notes how far it has come.
+//! not, and `health` is what that shows of them. An attempt `send`s the call and reads the `body`;
+//! `steps` notes how far it has come.
 //!
 //! Connections: `pool` holds the clients that `client` makes, with `tls`, the `resolver` and the
 //! tokens of `oauth`, with each `token_answer`; `shared` is what the tables of a program share.
@@ -23,6 +24,7 @@ pub mod client;
 pub mod error;
 pub mod freshness;
 pub mod headers;
+pub mod health;
 pub mod in_flight;
 pub mod json;
 pub mod login;

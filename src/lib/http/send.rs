@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use super::body::{drain, noted};
 use super::call::Call;
 use super::error::{explained, is_broken_connection, is_dropped_before_its_body, is_unprocessed};
 use super::headers::headers;
+use super::health::CallDigest;
 use super::in_flight::InFlightPermits;
 use super::oauth::Tokens;
 use super::pool::Pool;
@@ -49,6 +51,8 @@ pub struct Sender {
     tokens: Option<Arc<Tokens>>,
     /// Whether anything has ever answered.
     has_answered: AtomicBool,
+    /// The key of the digests of its calls.
+    digests: RandomState,
 }
 
 /// A call, as it is sent to each target and at each retry.
@@ -117,6 +121,7 @@ impl Sender {
             headers: headers(endpoint),
             tokens: shared.tokens(endpoint)?,
             has_answered: AtomicBool::new(false),
+            digests: RandomState::new(),
             table,
         })
     }
@@ -148,6 +153,18 @@ impl Sender {
                 .unwrap_or_else(|_| HeaderValue::from_static("-")),
             shown: None,
         }
+    }
+
+    /// Returns the digest of what a call asks of a target. Nothing that may hold a password is in it.
+    pub fn digest(&self, url: &Url, call: &OutgoingCall) -> CallDigest {
+        let mut hasher = self.digests.build_hasher();
+        url.hash(&mut hasher);
+        call.name.hash(&mut hasher);
+        if self.table.protocol.secrets.is_empty() && !self.writes() {
+            call.headers.hash(&mut hasher);
+            call.body.hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// Returns the progress of an attempt that begins at this moment.

@@ -4,7 +4,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::attempt::Attempt;
-use super::breaker::{Breaker, Health, Permit};
+use super::breaker::{Breaker, Permit};
+use super::health::{CallDigest, Health};
 use crate::config;
 use crate::observe::changes::Change;
 use crate::observe::log::printable_text;
@@ -67,21 +68,58 @@ impl Targets {
 
 impl Target {
     /// Tells the breaker how an attempt ended, and logs the change if it makes one.
-    pub fn record(&self, permit: Permit<'_>, started: Instant, attempt: &Attempt, table: &str) {
+    pub fn record(
+        &self,
+        permit: Permit<'_>,
+        started: Instant,
+        attempt: &Attempt,
+        call: impl FnOnce() -> CallDigest,
+        table: &str,
+    ) {
         let on_change = |change| {
             let what = "is skipped until it answers a probe";
             self.log_change(change, what, &attempt.fetched.outcome, table);
         };
         match attempt.health {
             Health::Healthy => permit.record_success(!attempt.try_next, on_change),
-            Health::Unhealthy => permit.record_failure(on_change),
-            Health::LostConnection => permit.record_lost_connection(started, on_change),
+            Health::Unreachable | Health::Unhealthy => permit.record_failure(call(), on_change),
+            Health::LostConnection => permit.record_lost_connection(call(), started, on_change),
             Health::Inconclusive => {}
         }
     }
 
+    /// Records at the end of a call whether its failure at this target shows that the target fails,
+    /// and which other one has answered in its place, if any.
+    pub fn record_end(
+        &self,
+        failed_at: Instant,
+        health: Health,
+        outcome: &Outcome,
+        replaced_by: Option<&Self>,
+        table: &str,
+    ) {
+        // A shortage of this host is no failure of the target, and an API that answers 500 to one key
+        // is there: whoever can choose the key could call it down.
+        if !health.is_failure() {
+            return;
+        }
+        match replaced_by {
+            Some(other) => self.breaker.record_replaced(failed_at, |change| {
+                let what = format!("fails, and {} answers in its place", other.name);
+                self.log_change(change, &what, outcome, table);
+            }),
+            None => {
+                let is_unreachable = health == Health::Unreachable;
+                self.breaker
+                    .record_failing(failed_at, is_unreachable, |change| {
+                        self.log_change(change, "fails", outcome, table);
+                    });
+            }
+        }
+    }
+
     /// Logs that the target is down, in which way, and why; or that it is up again.
-    pub fn log_change(&self, change: Change, what: &str, outcome: &Outcome, table: &str) {
+    fn log_change(&self, change: Change, what: &str, outcome: &Outcome, table: &str) {
         let target = &self.name;
         let Change::Down { suppressed } = change else {
             info!(table, "{table}: up: {target} answers again");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use tokio::time::Instant;
 
 use super::attempt::Attempt;
-use super::breaker::Health;
+use super::health::Health;
 use super::targets::Target;
 use crate::outcome::{Outcome, Reason};
 
@@ -32,8 +32,9 @@ impl<'t> Tried<'t> {
         });
     }
 
-    /// Returns the outcome where no target is left: the last failure, which names the others.
-    pub fn into_outcome(mut self) -> Outcome {
+    /// Ends the call where no target is left: with the last failure, which names the others.
+    pub fn into_outcome(mut self, table: &str) -> Outcome {
+        self.record(None, table);
         let Some(mut last) = self.0.pop() else {
             return Outcome::Temporary(Reason::Down.into());
         };
@@ -44,25 +45,23 @@ impl<'t> Tried<'t> {
     /// Ends the call with the answer of the target after these: they are down if it has made up for
     /// them, and named in its failure if it has not.
     pub fn end(&self, last: &Target, attempt: &mut Attempt, table: &str) {
-        if attempt.health == Health::Healthy && attempt.fetched.outcome.failure().is_none() {
-            // A shortage of this host is no failure of theirs, and an API that answers 500 to one key
-            // is there: whoever can choose the key could call it down.
-            let is_down =
-                |f: &&Failed<'_>| matches!(f.health, Health::Unhealthy | Health::LostConnection);
-            let failed = self.0.iter().filter(is_down);
-            for Failed {
-                target,
-                at,
-                outcome,
-                ..
-            } in failed
-            {
-                let what = format!("fails, and {} answers in its place", last.name);
-                let log = |change| target.log_change(change, &what, outcome, table);
-                target.breaker.record_replaced(*at, log);
-            }
+        let outcome = &mut attempt.fetched.outcome;
+        let is_answer = attempt.health == Health::Healthy && outcome.failure().is_none();
+        self.record(is_answer.then_some(last), table);
+        last.record_end(Instant::now(), attempt.health, outcome, None, table);
+        self.name_in(outcome, last);
+    }
+
+    fn record(&self, replaced_by: Option<&Target>, table: &str) {
+        for Failed {
+            target,
+            at,
+            health,
+            outcome,
+        } in &self.0
+        {
+            target.record_end(*at, *health, outcome, replaced_by, table);
         }
-        self.name_in(&mut attempt.fetched.outcome, last);
     }
 
     /// Adds the failures of these targets to that of the last one.

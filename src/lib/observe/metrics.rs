@@ -264,8 +264,8 @@ impl Gauges {
             cache_entries: register.gauges("cache_entries", "Answers in the cache.", &["table"])?,
             target_up: register.gauges(
                 "target_up",
-                "Whether a target is up (1), or down (0): skipped, or another one answers in its \
-                 place; targets of one origin are numbered.",
+                "Whether a target is up (1), or down (0): it fails, is skipped, or another one \
+                 answers in its place; targets of one origin are numbered.",
                 &["table", "target"],
             )?,
             store_up: register.gauges(

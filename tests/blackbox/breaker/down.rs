@@ -65,7 +65,7 @@ async fn without_a_breaker_a_target_is_always_asked() {
             same(binary.name(), &reply, &answered);
             assert_eq!(backend.count(), count, "{binary:?}");
         }
-        changes(&program, 0, 0).await;
+        changes(&program, 1, 0).await;
     }
 }
 

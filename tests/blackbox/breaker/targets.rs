@@ -3,9 +3,10 @@
 use super::{ask, changes, down_after, down_shortly_after};
 use crate::support::{
     backend::{Act, Backend, good, status},
+    peer::question,
     program::{ALL, Binary, Reserved},
     same, soon,
-    tables::{echo, echoed, failed, found, serve_tcp},
+    tables::{echo, echoed, failed, found, serve_tcp, table},
 };
 
 /// The table `t` at several targets.
@@ -89,15 +90,11 @@ async fn the_first_failure_that_another_target_makes_up_for_is_a_warning() {
 #[tokio::test]
 async fn no_key_calls_a_target_down() {
     for binary in [Binary::TcpLookup, Binary::Socketmap] {
-        let dead = Reserved::new();
-        let first = Backend::always(status(500));
-        let (second, useless) = (echo(binary), Backend::always(status(401)));
+        let [first, busy, useless] = [500, 503, 401].map(|code| Backend::always(status(code)));
+        let second = echo(binary);
         for (targets, expected) in [
             ([first.url("/"), second.url("/")], Some("key")),
-            (
-                [format!("http://{}/", dead.address()), useless.url("/")],
-                None,
-            ),
+            ([busy.url("/"), useless.url("/")], None),
         ] {
             let program = serve_tcp(binary, at_targets(binary, &targets, "")).await;
             let answer = ask(&mut program.peer().await, binary).await;
@@ -106,6 +103,96 @@ async fn no_key_calls_a_target_down() {
             }
             changes(&program, 0, 0).await;
         }
+    }
+}
+
+/// Nor does a key for which it needs too long, however often it is asked for, until it has been asked
+/// for as often as opens a breaker.
+#[tokio::test]
+async fn different_calls_that_fail_in_a_row_call_a_target_down() {
+    for binary in ALL {
+        for (what, script) in [("503", status(503)), ("a hang", vec![Act::Hang])] {
+            let backend = Backend::always(script);
+            let keys = "breaker = false\nrequest-timeout = \"100ms\"";
+            let program = serve_tcp(binary, table(binary, &backend.url("/"), keys)).await;
+            let mut peer = program.peer().await;
+            for key in ["a", "b", "a", "b", "a", "b", "b", "a", "b"] {
+                peer.ask(question(binary, "t", key)).await;
+            }
+            changes(&program, 0, 0).await;
+            peer.ask(question(binary, "t", "c")).await;
+            let line = format!(" WARN t: down: {} fails: backend ", backend.url(""));
+            program.logged(&line).await;
+            for key in ["d", "e", "f"] {
+                peer.ask(question(binary, "t", key)).await;
+            }
+            changes(&program, 1, 0).await;
+            assert_eq!(backend.count(), 13, "{binary:?}: {what}");
+        }
+    }
+}
+
+/// The second target answers most calls: those at which the first hangs are none of its own.
+#[tokio::test]
+async fn a_first_target_that_hangs_is_down_after_three_calls_until_it_answers() {
+    for binary in ALL {
+        let scripts = [
+            vec![Act::Hang],
+            vec![Act::Hang],
+            vec![Act::Hang],
+            good(binary, "DUNNO"),
+        ];
+        let first = Backend::in_turn(scripts);
+        let second = Backend::always(good(binary, "REJECT"));
+        let targets = [first.url("/"), second.url("/")];
+        let keys = "breaker = { failures = 1000, pause = \"1ms\" }\nrequest-timeout = \"300ms\"";
+        let program = serve_tcp(binary, at_targets(binary, &targets, keys)).await;
+        let mut peer = program.peer().await;
+        let mut asked = 0;
+        let is_back = async {
+            while first.count() < 4 {
+                asked += 1;
+                peer.ask(question(binary, "t", format!("key{asked}"))).await;
+            }
+        };
+        soon("the first target", is_back).await;
+        let line = format!(
+            " WARN t: down: {} fails: backend timed out: no answer from ",
+            first.url("")
+        );
+        program.logged(&line).await;
+        changes(&program, 1, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_target_without_a_connection_is_down_though_no_other_answers() {
+    for binary in ALL {
+        let [first, second] = [Reserved::new(), Reserved::new()];
+        let origins = [&first, &second].map(|dead| format!("http://{}", dead.address()));
+        for keys in ["", "breaker = false"] {
+            let program = serve_tcp(binary, at_targets(binary, &origins, keys)).await;
+            let mut peer = program.peer().await;
+            for _ in 0..3 {
+                ask(&mut peer, binary).await;
+            }
+            changes(&program, 2, 0).await;
+        }
+        let config = table(binary, &origins[0], "breaker = false");
+        let program = serve_tcp(binary, config).await;
+        let mut peer = program.peer().await;
+        for _ in 0..3 {
+            ask(&mut peer, binary).await;
+        }
+        let line = format!(
+            " WARN t: down: {} fails: backend unreachable: {}: Connection refused",
+            origins[0],
+            first.address()
+        );
+        program.logged(&line).await;
+        let _back = Backend::at(first, move |_| good(binary, "DUNNO"));
+        ask(&mut peer, binary).await;
+        changes(&program, 1, 1).await;
     }
 }
 
@@ -132,7 +219,8 @@ async fn a_failure_names_each_target_that_was_tried() {
         refused(&dead[0])
     );
     program.logged(&line).await;
-    changes(&program, 0, 0).await;
+    // Those without a connection.
+    changes(&program, 2, 0).await;
 }
 
 #[tokio::test]
