@@ -61,7 +61,7 @@ pub(crate) fn of(mistakes: &[Mistake]) -> String {
 Each mistake on this page is made by a test, and the messages are what the programs print. They are
 those of `--query`, which sends one request by hand. The part after the program's name is in the
 journal as well, but for what may hold an address: the call, the beginning of its answer, names in it,
-and another host that a redirect leads to. `N` is a number that differs. `--query ... --verbose`
+and another host or port of a redirect. `N` is a number that differs. `--query ... --verbose`
 shows all of the call and its answer.
 
 "

@@ -57,28 +57,30 @@ pub fn is_blank(value: &str) -> bool {
 /// Returns whether a name has nothing that can be seen, such as one of no-break spaces: it would
 /// pass for the name of a user, and be that of nobody.
 pub fn is_invisible(name: &str) -> bool {
-    let is_unseen = |c: char| {
-        let has_no_width = matches!(
-            c,
-            '\u{ad}'
-                | '\u{34f}'
-                | '\u{61c}'
-                | '\u{115f}'..='\u{1160}'
-                | '\u{17b4}'..='\u{17b5}'
-                | '\u{180b}'..='\u{180f}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{202a}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{2800}'
-                | '\u{3164}'
-                | '\u{fe00}'..='\u{fe0f}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-                | '\u{e0000}'..='\u{e0fff}'
-        );
-        has_no_width || c.is_whitespace() || c.is_control() || c == ','
-    };
+    let is_unseen = |c: char| is_unseen(c) || c.is_whitespace() || c.is_control() || c == ',';
     name.chars().all(is_unseen)
+}
+
+/// Returns whether a character has no width, or changes what others look like.
+pub fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// Why there is no answer.

@@ -14,6 +14,7 @@ use super::body::{self, drain};
 use super::breaker::Breaker;
 use super::error::{
     explained, is_broken_connection, is_late, is_local_shortage, is_no_http, is_shared_loss,
+    is_unasked,
 };
 use super::freshness::{Fetched, Lifetime, lifetime};
 use super::headers::sent_credentials;
@@ -22,7 +23,6 @@ use super::in_flight::InFlightPermits;
 use super::login::{self, LoginAnswer};
 use super::send::{OutgoingCall, Progress, SendError, Sender};
 use super::shown::Shown;
-use super::steps::Way;
 use crate::config::{LoginRules, Verdict};
 use crate::observe::verbose;
 use crate::outcome::{Effect, Failure, Outcome, Reason};
@@ -180,7 +180,9 @@ impl Attempt {
                 };
             }
         };
-        let health = if is_no_http(&error) {
+        let way = sender.way(url, progress);
+        let is_no_http = is_no_http(&error) || !way.is_known && is_unasked(&error);
+        let health = if is_no_http {
             // Something answers there, and does so again however long the breaker waits.
             Health::Healthy
         } else if is_local_shortage(&error) {
@@ -193,7 +195,14 @@ impl Attempt {
             Health::Unhealthy
         };
         let is_unprocessed = error.is_connect() || sender.is_unprocessed(&error, call);
-        let mut failure = failure(&error, &sender.way(url, progress));
+        let reason = if is_late(&error) {
+            Reason::TimedOut
+        } else if is_no_http {
+            Reason::NotUnderstood
+        } else {
+            Reason::Unreachable
+        };
+        let mut failure = Failure::new(reason, explained(&error, &way));
         if !is_unprocessed {
             failure.effect = effect(progress);
         }
@@ -367,11 +376,7 @@ fn why_that_status(
         }
         StatusCode::METHOD_NOT_ALLOWED => {
             let method = &endpoint.method;
-            let allowed = header(response, ALLOW).map(|value| {
-                let names = value.split(',').map(str::trim);
-                let known: Vec<_> = names.filter(|name| METHODS.contains(name)).collect();
-                known.join(", ")
-            });
+            let allowed = header(response, ALLOW).map(known_methods);
             let allowed = allowed.filter(|allowed| !allowed.is_empty());
             let allowed = allowed.map(|allowed| format!("; it allows {allowed}"));
             format!("to a {method}{}", allowed.unwrap_or_default()).into()
@@ -380,13 +385,24 @@ fn why_that_status(
     }
 }
 
-fn failure(error: &reqwest::Error, way: &Way<'_>) -> Failure {
-    let reason = if is_late(error) {
-        Reason::TimedOut
-    } else if is_no_http(error) {
-        Reason::NotUnderstood
-    } else {
-        Reason::Unreachable
-    };
-    Failure::new(reason, explained(error, way))
+/// Returns the methods that a header names, each of them once.
+fn known_methods(allowed: &str) -> String {
+    let mut known = Vec::new();
+    for name in allowed.split(',').map(str::trim) {
+        if METHODS.contains(&name) && !known.contains(&name) {
+            known.push(name);
+        }
+    }
+    known.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_method_is_named_once_and_no_other_word() {
+        let allowed = "GET,GET, POST ,s3cret,GET,PUT,POST".to_owned() + &",GET".repeat(2000);
+        assert_eq!(known_methods(&allowed), "GET, POST, PUT");
+    }
 }

@@ -26,6 +26,12 @@ pub fn is_no_http(error: &reqwest::Error) -> bool {
         .any(hyper::Error::is_parse)
 }
 
+/// Returns whether the server spoke before it was asked. A server of HTTP does so only where it closes
+/// an idle connection (408); before its first answer it is another service.
+pub fn is_unasked(error: &reqwest::Error) -> bool {
+    cause(error).starts_with("received unexpected message from connection")
+}
+
 /// Returns whether the server has provably not processed the call, or whether none of it was sent.
 ///
 /// REFUSED_STREAM and GOAWAY prove it (RFC 9113, sections 8.7 and 6.8): h2 gives the error of a
@@ -93,7 +99,7 @@ pub fn is_local_shortage(error: &reqwest::Error) -> bool {
 /// one.
 pub fn explained(error: &reqwest::Error, way: &Way<'_>) -> String {
     if is_late(error) {
-        return format!("{} (connect-timeout)", way.late());
+        return format!("{} (connect-timeout)", way.late_connection());
     }
     if let Some(why) = tunnel(error) {
         let place = match why {
@@ -107,15 +113,14 @@ pub fn explained(error: &reqwest::Error, way: &Way<'_>) -> String {
     }
     let cause = cause(error);
     let is_new = way.may_want_tls();
-    // The second is that of a server which speaks first.
-    let is_other_protocol = cause.starts_with("invalid HTTP version")
-        || cause.starts_with("received unexpected message from connection");
-    let hint = if is_other_protocol {
-        match is_new {
-            true => "; TLS, or another service, on this port?",
-            false => "; another service on this port?",
-        }
-    } else if needs_client_certificate(error) {
+    if cause.starts_with("invalid HTTP version") || !way.is_known && is_unasked(error) {
+        let what = match is_new {
+            true => "TLS, or another service, on this port?",
+            false => "another service on this port?",
+        };
+        return format!("{}: the answer is not HTTP; {what}", way.place());
+    }
+    let hint = if needs_client_certificate(error) {
         "; it wants a client certificate: tls.client-cert"
     } else if error.is_connect() && way.is_in_handshake() && is_closed(error) {
         "; closed at the TLS handshake: is it http://, or a server that does not serve this name?"

@@ -55,15 +55,19 @@ impl Redirect<'_> {
     }
 
     /// Returns a description of a URL that cannot hold the key: its origin, and how its path
-    /// differs from that of the call. Another host could be made of the key or of a secret, so that
-    /// only a query shows it.
+    /// differs from that of the call. Another host, or its port, could be made of the key or of a
+    /// secret, so that only a query shows it.
     pub fn describe(&self, to: &Url) -> String {
         if !to.origin().is_tuple() {
             return "a URL that is not of HTTP".to_owned();
         }
-        let origin = match to.host() == self.from.host() || verbose::is_query() {
-            true => to.origin().ascii_serialization(),
-            false => "another host".to_owned(),
+        let is_plain = to.port().is_none() || to.port() == self.from.port();
+        let origin = if verbose::is_query() || to.host() == self.from.host() && is_plain {
+            to.origin().ascii_serialization()
+        } else if to.host() == self.from.host() {
+            "another port of this host".to_owned()
+        } else {
+            "another host".to_owned()
         };
         if to.path().trim_end_matches('/') != self.from.path().trim_end_matches('/') {
             return format!("{origin}, another path");
@@ -137,6 +141,14 @@ mod tests {
                 true,
                 Method::GET,
                 "to another host, the same path, not followed: another origin; is it the target?",
+            ),
+            (
+                302,
+                Some("http://api.example.org:12345/users/jane"),
+                true,
+                Method::GET,
+                "to another port of this host, the same path, not followed: another origin; is it the \
+                 target?",
             ),
             (
                 302,

@@ -19,8 +19,8 @@ use super::body;
 use super::call::{Call, ESCAPED, compose};
 use super::looks;
 use crate::config::{ClientAuth, Credential, HIDDEN, Table};
-use crate::observe::verbose::{self, LastAnswer, Side, in_one_line, show};
-use crate::outcome::is_invisible;
+use crate::observe::verbose::{self, LastAnswer, Side, in_one_line, seen, show};
+use crate::outcome::is_unseen;
 use crate::request::{Request, Secret};
 use crate::sync::Mutex;
 
@@ -194,6 +194,7 @@ impl Shown {
         /// Enough for the words of most errors.
         const MOST: usize = 200;
         let text = in_one_line(&self.redacted(&String::from_utf8_lossy(body)));
+        let text = seen(&text);
         let beginning: String = text.chars().take(MOST).collect();
         let rest = if beginning.len() < text.len() {
             "..."
@@ -222,9 +223,7 @@ impl Shown {
     pub fn message(&self, text: &str) -> String {
         const MOST: usize = 400;
         let text = in_one_line(&self.redacted(text));
-        let is_seen =
-            |c: &char| matches!(c, ' ' | ',') || !is_invisible(c.encode_utf8(&mut [0; 4]));
-        let mut seen = text.chars().filter(is_seen);
+        let mut seen = text.chars().filter(|c| !is_unseen(*c));
         let mut message: String = seen.by_ref().take(MOST).collect();
         if seen.next().is_some() {
             message.push_str("...");

@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::Url;
 use tokio::time::Instant;
@@ -40,6 +41,9 @@ pub struct Steps(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     step: Step,
+    /// When the call was sent first.
+    first_began: Option<Instant>,
+    /// When it was sent last: again, or to where a redirect leads.
     began: Instant,
     /// The addresses of the host that was looked up.
     addresses: Vec<IpAddr>,
@@ -49,6 +53,7 @@ impl Default for Steps {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
             step: Step::Connection,
+            first_began: None,
             began: Instant::now(),
             addresses: Vec::new(),
         })))
@@ -61,7 +66,9 @@ impl Steps {
         {
             let mut state = self.0.lock();
             state.step = Step::Connection;
-            state.began = Instant::now();
+            let now = Instant::now();
+            state.first_began.get_or_insert(now);
+            state.began = now;
             state.addresses.clear();
         }
         let answer = CURRENT.scope(self.clone(), call).await;
@@ -79,6 +86,17 @@ impl Steps {
     /// Returns whether any of the request may have been sent.
     pub fn has_sent(&self) -> bool {
         matches!(self.0.lock().step, Step::Answer | Step::Body)
+    }
+
+    /// Returns how long ago the call was sent first.
+    fn elapsed(&self) -> Duration {
+        let state = self.0.lock();
+        state.first_began.unwrap_or(state.began).elapsed()
+    }
+
+    /// Returns how long ago the call was sent last.
+    fn elapsed_of_last(&self) -> Duration {
+        self.0.lock().began.elapsed()
     }
 
     fn enter(&self, step: Step) {
@@ -138,12 +156,19 @@ pub struct Way<'c> {
 }
 
 impl Way<'_> {
-    /// Returns what a call had waited for when its time was over, and how long.
+    /// Returns what a call had waited for when its time was over, and how long it took with all that
+    /// was sent again.
     pub fn late(&self) -> String {
-        let (step, began) = {
-            let state = self.steps.0.lock();
-            (state.step, state.began)
-        };
+        self.waited(self.steps.elapsed())
+    }
+
+    /// Returns what a call had waited for when the time of its connection was over, and how long.
+    pub fn late_connection(&self) -> String {
+        self.waited(self.steps.elapsed_of_last())
+    }
+
+    fn waited(&self, time: Duration) -> String {
+        let step = self.steps.0.lock().step;
         let place = self.place();
         let what = match step {
             Step::Lookup => format!("no address of {place}"),
@@ -152,7 +177,7 @@ impl Way<'_> {
             Step::Answer => format!("no answer from {place}"),
             Step::Body => format!("no end of the answer from {place}"),
         };
-        let after = began.elapsed().as_secs_f32();
+        let after = time.as_secs_f32();
         let hint = match step {
             Step::Lookup => "; does the name server answer?",
             _ => "",
@@ -208,5 +233,28 @@ impl Way<'_> {
     pub fn may_want_tls(&self) -> bool {
         let is_direct = self.transport.unix_socket.is_none() && self.transport.proxy == Proxy::None;
         is_direct && !self.is_known && self.url.scheme() == "http"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep, timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_sent_again_has_waited_since_the_first_time() {
+        let steps = Steps::default();
+        // For a token.
+        advance(Duration::from_secs(1)).await;
+        let lost = async {
+            sleep(Duration::from_secs(3)).await;
+            Err::<(), _>(())
+        };
+        assert!(steps.follow(lost).await.is_err());
+        let again = steps.follow(std::future::pending::<Result<(), ()>>());
+        assert!(timeout(Duration::from_secs(2), again).await.is_err());
+        assert_eq!(steps.elapsed(), Duration::from_secs(5));
+        assert_eq!(steps.elapsed_of_last(), Duration::from_secs(2));
     }
 }

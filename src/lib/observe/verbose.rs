@@ -3,10 +3,10 @@
 //!
 //! It is on for the one query of a process, or never: a service pays for one look at a flag.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::outcome::is_unseen;
 use crate::sync::Mutex;
 
 static IS_QUERY: AtomicBool = AtomicBool::new(false);
@@ -79,6 +79,18 @@ pub fn in_one_line(text: &str) -> String {
     words.join(" ")
 }
 
+/// Returns text whose characters can all be seen: others could turn what is shown into another text.
+pub fn seen(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_unseen(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 /// Returns the lines of a text as they are shown. Control characters would be orders to the
 /// terminal.
 fn marked(side: Side, text: &str) -> String {
@@ -90,8 +102,7 @@ fn marked(side: Side, text: &str) -> String {
         for c in line.chars() {
             match c {
                 '\t' => out.push(c),
-                // Writing to a string does not fail.
-                c if c.is_control() => drop(write!(out, "{}", c.escape_default())),
+                c if c.is_control() || is_unseen(c) => out.extend(c.escape_default()),
                 c => out.push(c),
             }
         }
@@ -106,9 +117,16 @@ mod tests {
 
     #[test]
     fn each_line_has_a_mark_and_no_control_character() {
-        let text = "HTTP/1.1 200 OK\r\n\n\u{1b}[2Jgr\u{fc}n\tx\u{9b}";
-        let expected = "< HTTP/1.1 200 OK\n< \n< \\u{1b}[2Jgr\u{fc}n\tx\\u{9b}\n";
+        let text = "HTTP/1.1 200 OK\r\n\n\u{1b}[2Jgr\u{fc}n\tx\u{9b}\u{202e}y";
+        let expected = "< HTTP/1.1 200 OK\n< \n< \\u{1b}[2Jgr\u{fc}n\tx\\u{9b}\\u{202e}y\n";
         assert_eq!(marked(Side::Came, text), expected);
         assert!(!is_on());
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_escaped() {
+        let text = "user\u{202e}moc.elpmaxe\u{200b}@\u{fc} \u{1f511}";
+        let expected = "user\\u{202e}moc.elpmaxe\\u{200b}@\u{fc} \u{1f511}";
+        assert_eq!(seen(text), expected);
     }
 }

@@ -1,5 +1,8 @@
 //! The failures that count against a target.
 
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+
 use super::{ask, changes, down_after, is_down};
 use crate::support::{
     Wrong,
@@ -264,5 +267,34 @@ async fn a_target_that_answers_nobody_is_blamed_however_little_time_it_had() {
             () = asking => {}
             () = changes(&program, 1, 0) => {}
         }
+    }
+}
+
+/// What it says may come before the request is sent, or after it.
+#[tokio::test]
+async fn a_service_that_speaks_first_has_one_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let target = format!("http://{}/", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let _ = connection.write_all(b"220 mail ESMTP\r\n").await;
+            kept.push(connection);
+        }
+    });
+    for binary in ALL {
+        let program = serve_tcp(binary, table(binary, &target, "retries = 0")).await;
+        let mut peer = program.peer().await;
+        for _ in 0..100 {
+            let reply = ask(&mut peer, binary).await;
+            let reason = "backend answer not understood";
+            same(binary.name(), &reply, &failed(binary, reason));
+        }
+        let line = "t: backend answer not understood: ";
+        program.logged(line).await;
+        let end = program.stop().await;
+        let is_other = |text: &&str| text.contains(" WARN t: ") && !text.contains(line);
+        let other: Vec<_> = end.stderr.lines().filter(is_other).collect();
+        assert!(other.is_empty(), "{binary:?}: {other:#?}");
     }
 }
