@@ -246,6 +246,23 @@ impl Attempt {
         }
     }
 
+    /// Adds to a failure of the target why no other one is tried.
+    pub fn explain_end(&mut self) {
+        let (Outcome::Temporary(failure), true) =
+            (&mut self.fetched.outcome, self.health.is_failure())
+        else {
+            return;
+        };
+        let why = match failure.reason {
+            Reason::TimedOut => "no time is left for another target",
+            _ => "no other target is tried, since this one may have acted on it",
+        };
+        failure.detail = match &*failure.detail {
+            "" => why.into(),
+            detail => format!("{detail}; {why}").into(),
+        };
+    }
+
     /// Shows the outcome and the rule that made it, where calls are shown.
     pub fn show_outcome(&mut self, shown: Option<&Shown>, protocol: &Facts) {
         if let (Some(shown), Outcome::Temporary(failure) | Outcome::Permanent(failure)) =

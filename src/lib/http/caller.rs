@@ -152,7 +152,8 @@ impl Caller {
     async fn try_targets(&self, call: &OutgoingCall, deadline: Instant) -> Fetched {
         let mut tried = Tried::default();
         let mut is_next = false;
-        for (at, target) in self.targets.target_order() {
+        let mut order = self.targets.target_order().into_iter();
+        while let Some((at, target)) = order.next() {
             let (Some(url), Some(permit)) = (call.urls.get(at), target.breaker.permit()) else {
                 continue;
             };
@@ -178,6 +179,9 @@ impl Caller {
             target.record(permit, started, &attempt, digest, table);
             attempt.show_outcome(call.shown.as_deref(), self.table().protocol);
             if !attempt.try_next {
+                if order.len() > 0 {
+                    attempt.explain_end();
+                }
                 tried.end(target, &mut attempt, table);
                 return attempt.fetched;
             }

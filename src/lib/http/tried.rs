@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::attempt::Attempt;
 use super::health::Health;
 use super::targets::Target;
+use crate::observe::verbose;
 use crate::outcome::{Outcome, Reason};
 
 /// The targets that one call has tried in vain, in this order.
@@ -64,17 +65,26 @@ impl<'t> Tried<'t> {
         }
     }
 
-    /// Adds the failures of these targets to that of the last one.
+    /// Adds the failures of these targets to that of the last one. A query says them in any case.
     fn name_in(&self, outcome: &mut Outcome, last: &Target) {
-        /// A list may have any number of targets.
-        const NAMED: usize = 3;
-        let (Outcome::Temporary(failure) | Outcome::Permanent(failure)) = outcome else {
-            return;
-        };
         if self.0.is_empty() {
             return;
         }
-        let mut detail = match failure.detail.as_ref() {
+        match outcome {
+            Outcome::Temporary(failure) | Outcome::Permanent(failure) => {
+                failure.detail = self.named_after(&failure.detail, last).into();
+            }
+            _ => verbose::keep_passed_over(|| {
+                Some(format!("the answer is {}", self.named_after("", last)))
+            }),
+        }
+    }
+
+    /// Returns what is known of the last target, and the failures of these.
+    fn named_after(&self, detail: &str, last: &Target) -> String {
+        /// A list may have any number of targets.
+        const NAMED: usize = 3;
+        let mut text = match detail {
             "" => format!("from {}", last.name),
             detail => detail.to_owned(),
         };
@@ -86,15 +96,15 @@ impl<'t> Tried<'t> {
             let _ = match outcome.failure() {
                 // Their details begin with the address.
                 Some(failure) if matches!(failure.reason, Reason::Unreachable) => {
-                    write!(detail, "; before it {failure}")
+                    write!(text, "; before it {failure}")
                 }
-                Some(failure) => write!(detail, "; before it {}: {failure}", target.name),
+                Some(failure) => write!(text, "; before it {}: {failure}", target.name),
                 None => Ok(()),
             };
         }
         if self.0.len() > NAMED {
-            let _ = write!(detail, "; and {} more targets", self.0.len() - NAMED);
+            let _ = write!(text, "; and {} more targets", self.0.len() - NAMED);
         }
-        failure.detail = detail.into();
+        text
     }
 }

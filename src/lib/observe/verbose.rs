@@ -12,6 +12,7 @@ use crate::sync::Mutex;
 static IS_QUERY: AtomicBool = AtomicBool::new(false);
 static IS_ON: AtomicBool = AtomicBool::new(false);
 static LAST: Mutex<Option<LastAnswer>> = Mutex::new(None);
+static PASSED_OVER: Mutex<Option<String>> = Mutex::new(None);
 
 /// The last answer to a query.
 #[derive(Debug)]
@@ -52,6 +53,19 @@ pub fn keep(answer: Option<LastAnswer>) {
 /// Returns the last answer.
 pub fn last_answer() -> Option<LastAnswer> {
     LAST.lock().take()
+}
+
+/// Keeps from which target the answer is, and what was wrong with those before it, unless all of that
+/// is shown.
+pub fn keep_passed_over(text: impl FnOnce() -> Option<String>) {
+    if is_query() && !is_on() {
+        *PASSED_OVER.lock() = text();
+    }
+}
+
+/// Returns what is kept of the targets before the one that has answered, if there were any.
+pub fn passed_over() -> Option<String> {
+    PASSED_OVER.lock().take()
 }
 
 /// Returns whether anything is shown.

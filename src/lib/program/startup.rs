@@ -169,6 +169,9 @@ where
         let text = format!("store: {why}: the answer knows nothing of what was counted");
         write_message(program, Severity::Warning, &text);
     }
+    if let Some(text) = verbose::passed_over() {
+        write_message(program, Severity::Warning, &text);
+    }
     if let Some(text) = &answer.text {
         print(&format!("{text}\n"));
     }
