@@ -4,6 +4,10 @@
 mod lab;
 #[path = "lab/postfix.rs"]
 mod postfix;
+#[path = "lab/traffic.rs"]
+mod traffic;
+
+use std::collections::BTreeSet;
 
 use lab::{Lab, Said, System, lab, on_each_system};
 use postfix::{MAIN_CF, Smtp};
@@ -66,6 +70,7 @@ on_each_system! {
     no_answer_to_a_policy_question_opens_a_relay,
     a_catch_all_is_delivered,
     a_bare_number_of_an_access_table_permits,
+    a_mail_makes_the_calls_that_readme_says,
     a_socket_may_be_opened_before_postfix_first_starts,
     a_socket_waits_until_postfix_is_installed,
 }
@@ -406,6 +411,49 @@ fn a_bare_number_of_an_access_table_permits(system: System) {
     }
     lab.backend_says("access", "404 text/plain\n");
     smtp.expect("RCPT TO:<victim@elsewhere.test>", "554 5.7.1 ");
+}
+
+fn a_mail_makes_the_calls_that_readme_says(system: System) {
+    // For so long that no answer expires on a slow machine.
+    let cached = "cache = { ttl = \"1h\", negative-ttl = \"1h\" }";
+    let mail = |lab: &Lab, recipients: usize| {
+        let recipients: Vec<_> = (0..recipients)
+            .map(|number| format!("user{number}@{recipients}.lab.test"))
+            .collect();
+        let sender = format!("someone@{}.elsewhere.test", recipients.len());
+        traffic::send(Smtp::connect(lab), &sender, &recipients);
+        traffic::calls(lab)
+    };
+    for (column, cache) in ["", traffic::SHARED, cached].into_iter().enumerate() {
+        let Some(lab) = traffic::start(system, cache) else {
+            return;
+        };
+        for (row, recipients) in [("to one recipient", 1), ("to five recipients", 5)] {
+            let calls = mail(&lab, recipients);
+            assert_eq!(calls.len(), calls_in_readme(row, column), "{calls:#?}");
+            let again = mail(&lab, recipients);
+            if cache != cached {
+                // How many less depends on whether it is the same smtpd.
+                assert!(again.len() <= calls.len(), "{again:#?}");
+                continue;
+            }
+            let count = calls_in_readme(&format!("{row}, once more"), column);
+            assert_eq!(again, vec!["/policy"; count]);
+            let lookups = calls.iter().filter(|call| *call != "/policy");
+            let different: BTreeSet<_> = lookups.clone().collect();
+            assert_eq!(different.len(), lookups.count(), "{calls:#?}");
+        }
+    }
+}
+
+/// The calls of a mail as README has them: without a cache, with shared calls, or with a cache.
+fn calls_in_readme(mail: &str, column: usize) -> usize {
+    let row = traffic::README
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("| {mail} | ")))
+        .unwrap_or_else(|| panic!("no row for a mail {mail}"));
+    let figure = row.split(" | ").nth(column).expect("a column");
+    figure.trim_end_matches(" |").parse().expect("a number")
 }
 
 fn a_socket_may_be_opened_before_postfix_first_starts(system: System) {

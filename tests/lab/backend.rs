@@ -15,9 +15,13 @@ Environment=POSTGATE_LAB_BACKEND=127.0.0.1:8080
 ExecStart=/usr/local/bin/lab-backend --exact lab::backend::serve --nocapture
 ";
 
-/// Serves where the variable is set, inside the lab; anywhere else there is nothing to test.
 #[test]
 fn serve() {
+    serve_inside();
+}
+
+/// Serves where the variable is set, inside the lab; anywhere else there is nothing to do.
+pub(crate) fn serve_inside() {
     let Ok(address) = env::var("POSTGATE_LAB_BACKEND") else {
         return;
     };
@@ -168,13 +172,13 @@ fn answer(request: &Request) -> (String, String) {
         }
         "token" => json(request.token.as_str().into()),
         "domains" if key.ends_with("lab.test") => json("here".into()),
-        "users" if key.starts_with("user") => json("1".into()),
+        "users" | "mailboxes" if key.starts_with("user") => json("1".into()),
         "aliases" if key.starts_with("both") => json(serde_json::json!([
             key.replace("both", "user1"),
             key.replace("both", "user2")
         ])),
         "access" if key.starts_with("closed") => json("REJECT mailbox closed".into()),
-        "domains" | "users" | "aliases" | "access" => not_found(),
+        "domains" | "users" | "mailboxes" | "aliases" | "access" | "transport" => not_found(),
         "senders" if key.ends_with("@lab.test") => json(key.as_str().into()),
         "senders" => not_found(),
         "login" => json(login(&request.body)),

@@ -1,7 +1,7 @@
 //! Throw-away machines with real systemd (`lab.sh`), each booted once for each test binary, with
 //! Postgate installed in it by `make install` and a backend that can be made to fail.
 
-mod backend;
+pub(crate) mod backend;
 
 use std::ffi::OsStr;
 use std::io::Write;

@@ -39,16 +39,18 @@ pub(crate) fn start(lab: &Lab, sockets: &str) {
     start_with(lab, sockets, MAIN_CF);
 }
 
-/// Starts these sockets, and Postfix with this main.cf.
+/// Starts these sockets, and Postfix with this main.cf; a Postfix that runs reads it again.
 pub(crate) fn start_with(lab: &Lab, sockets: &str, main_cf: &str) {
     lab.write("/etc/postfix/main.cf", main_cf);
     lab.sh(&format!(
         "systemctl start {sockets}
-        systemctl -q is-active postfix || {{
+        if systemctl -q is-active postfix; then
+            postfix reload 2>&1
+        else
             [ -e /etc/postfix/master.cf ] ||
                 cp /usr/share/postfix/master.cf.dist /etc/postfix/master.cf
             systemctl start postfix
-        }}"
+        fi"
     ));
     lab.until("(exec 3<>/dev/tcp/127.0.0.1/25) 2>/dev/null");
 }
@@ -61,7 +63,7 @@ pub(crate) struct Smtp {
 
 impl Smtp {
     pub(crate) fn connect(lab: &Lab) -> Self {
-        let script = "exec 3<>/dev/tcp/127.0.0.1/25; cat <&3 & cat >&3; kill $!";
+        let script = "exec 3<>/dev/tcp/127.0.0.1/25; cat <&3 & cat >&3; kill $! 2>/dev/null";
         let mut carrier = lab
             .command(&["timeout", "60", "bash", "-c", script])
             .stdin(Stdio::piped())
