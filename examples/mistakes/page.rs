@@ -59,10 +59,10 @@ pub(crate) fn of(mistakes: &[Mistake]) -> String {
 # Mistakes, and their messages
 
 Each mistake on this page is made by a test, and the messages are what the programs print. They are
-those of `--query`, which sends one request by hand. The part after the program's name is in the
-journal as well, but for what may hold an address: the call, the beginning of its answer, names in it,
-and another host or port of a redirect. `N` is a number that differs. `--query ... --verbose`
-shows all of the call and its answer.
+those of `--query`, which sends one request by hand, or with `--listen` the warnings in the log. The
+part after the program's name is in the journal as well, but for what may hold an address: the call,
+the beginning of its answer, names in it, and another host or port of a redirect. `N` is a number
+that differs. `--query ... --verbose` shows all of the call and its answer.
 
 "
     .to_owned();

@@ -131,6 +131,8 @@ pub fn explained(error: &reqwest::Error, way: &Way<'_>) -> String {
             return format!("{}: {why}", way.place());
         }
         "; TLS on this port?"
+    } else if way.is_known && way.is_sent_once && is_cut_off(error) {
+        "; did the API close an idle connection? pool-idle has to be below its own limit"
     } else {
         ""
     };
@@ -186,6 +188,13 @@ fn is_closed(error: &reqwest::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     let innermost = sources(error).last().and_then(io_error);
     innermost.is_some_and(|e| [UnexpectedEof, ConnectionReset, BrokenPipe].contains(&e.kind()))
+}
+
+/// Returns whether a server has closed or reset a connection over which a request was sent.
+fn is_cut_off(error: &reqwest::Error) -> bool {
+    let is_incomplete = |error: &hyper::Error| error.is_incomplete_message();
+    let is_incomplete = sources(error).any(|e| e.downcast_ref().is_some_and(is_incomplete));
+    !error.is_connect() && (is_incomplete || is_closed(error))
 }
 
 /// Returns the innermost I/O error within one, which `source` does not return.

@@ -299,6 +299,7 @@ impl Tokens {
             url: &url,
             transport: &self.transport,
             is_known: false,
+            is_sent_once: false,
         };
         let answered = async {
             let response = steps.follow(client.execute(request)).await;

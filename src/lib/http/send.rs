@@ -281,6 +281,7 @@ impl Sender {
             url,
             transport: &self.table.endpoint.transport,
             is_known: self.has_answered.load(Ordering::Relaxed),
+            is_sent_once: !self.is_repeatable(),
         }
     }
 

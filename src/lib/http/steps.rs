@@ -153,6 +153,8 @@ pub struct Way<'c> {
     pub transport: &'c Transport,
     /// Whether anything has ever answered there.
     pub is_known: bool,
+    /// Whether it is sent once only where it may have arrived.
+    pub is_sent_once: bool,
 }
 
 impl Way<'_> {
