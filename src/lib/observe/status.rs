@@ -1,7 +1,6 @@
 //! Metrics, health and the page for people over HTTP, on sockets named `metrics`: never on those of
 //! the protocols.
 
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -45,10 +45,7 @@ pub async fn serve<S>(stream: S, view: View)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| {
-        let answer = answer(&request, &view);
-        async move { Ok::<_, Infallible>(answer) }
-    });
+    let service = service_fn(move |request| serve_one(request, view.clone()));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -58,6 +55,17 @@ where
         .serve_connection(TokioIo::new(stream), service);
     if let Ok(Err(error)) = timeout(LIFETIME, serving).await {
         debug!("metrics: connection lost: {error}");
+    }
+}
+
+async fn serve_one(
+    request: Request<Incoming>,
+    view: View,
+) -> Result<Response<Full<Bytes>>, JoinError> {
+    match request.uri().path() {
+        // With hundreds of tables a page takes a while; keep it off the serving threads.
+        "/" | "/metrics" => spawn_blocking(move || answer(&request, &view)).await,
+        _ => Ok(answer(&request, &view)),
     }
 }
 
@@ -128,4 +136,44 @@ fn response(status: StatusCode, kind: HeaderValue, body: Vec<u8>) -> Response<Fu
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::protocol::Protocol as _;
+    use crate::protocol::socketmap::Socketmap;
+    use crate::sync::Mutex;
+
+    #[tokio::test]
+    async fn a_page_that_takes_a_while_keeps_no_serving_thread() {
+        let here = thread::current().id();
+        for path in ["/", "/metrics"] {
+            let seen = Arc::new(Mutex::new(None));
+            let noted = Arc::clone(&seen);
+            let view = View {
+                metrics: Arc::new(Metrics::new(Socketmap::FACTS).unwrap()),
+                history: Arc::default(),
+                look: Arc::new(move || {
+                    *noted.lock() = Some(thread::current().id());
+                    Snapshot::default()
+                }),
+            };
+            let (mut client, stream) = tokio::io::duplex(1024);
+            let ask = async {
+                let request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n");
+                client.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                client.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            };
+            tokio::join!(serve(stream, view), ask);
+            let thread = *seen.lock();
+            assert!(thread.is_some_and(|thread| thread != here), "{path}");
+        }
+    }
 }
