@@ -1,21 +1,24 @@
-//! The least that a bridge on tokio and hyper can do: one connection to the backend for each
-//! connection from the mail server, and no pool, deadline, retry, limit, log or configuration. It is
-//! a measure, not a product.
+//! The least that a bridge on tokio can do, over hyper alone or over reqwest: no deadline, retry,
+//! limit, log or configuration. It is a measure, not a product.
+//!
+//! Over hyper each connection from the mail server has a connection to the backend of its own, in
+//! the same task. Over reqwest all share one client, as Postgate's programs do; the difference is
+//! what reqwest itself costs.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use memchr::{memchr, memmem};
 use percent_encoding::percent_encode;
 use postgate::http::call::ESCAPED;
+use reqwest::{Url, redirect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
@@ -23,25 +26,55 @@ use tokio::select;
 use crate::client::{Binary, framed};
 use crate::wire::Program;
 
-/// Bridges connections until the process ends.
-pub(crate) async fn serve(
+/// Bridges connections over hyper until the process ends.
+pub(crate) async fn over_hyper(
     listener: TcpListener,
     program: Program,
     backend: SocketAddr,
 ) -> io::Result<()> {
     loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        tokio::spawn(connection(stream, program, backend));
+        let stream = accepted(&listener).await?;
+        tokio::spawn(async move {
+            let upstream = TcpStream::connect(backend).await.ok()?;
+            upstream.set_nodelay(true).ok()?;
+            let (sender, upstream) = http1::handshake(TokioIo::new(upstream)).await.ok()?;
+            select! {
+                ended = connection(stream, program, Upstream::Hyper(sender)) => ended,
+                _ = upstream => None,
+            }
+        });
     }
 }
 
+/// Bridges connections over reqwest until the process ends.
+pub(crate) async fn over_reqwest(
+    listener: TcpListener,
+    program: Program,
+    backend: SocketAddr,
+) -> io::Result<()> {
+    let base = Url::parse(&format!("http://{backend}/")).map_err(io::Error::other)?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .tls_certs_only([])
+        .build()
+        .map_err(io::Error::other)?;
+    loop {
+        let stream = accepted(&listener).await?;
+        let upstream = Upstream::Reqwest(client.clone(), base.clone());
+        tokio::spawn(connection(stream, program, upstream));
+    }
+}
+
+async fn accepted(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// Bridges one connection; any error ends it.
-async fn connection(mut stream: TcpStream, program: Program, backend: SocketAddr) -> Option<()> {
-    let upstream = TcpStream::connect(backend).await.ok()?;
-    upstream.set_nodelay(true).ok()?;
-    let (mut sender, upstream) = http1::handshake(TokioIo::new(upstream)).await.ok()?;
-    let mut upstream = pin!(upstream);
+async fn connection(mut stream: TcpStream, program: Program, mut upstream: Upstream) -> Option<()> {
     if program == Program::Sasl {
         let greeting = b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nDONE\n";
         stream.write_all(greeting).await.ok()?;
@@ -57,25 +90,81 @@ async fn connection(mut stream: TcpStream, program: Program, backend: SocketAddr
             }
         };
         input.drain(..used);
-        let mut asked = pin!(async {
-            let response = sender.send_request(call).await.ok()?;
-            Some(response.into_body().collect().await.ok()?.to_bytes())
-        });
-        let body = select! {
-            body = &mut asked => body?,
-            _ = &mut upstream => return None,
-        };
+        let body = upstream.ask(call).await?;
         stream.write_all(&reply(program, &body)?).await.ok()?;
     }
 }
 
+/// The way to the backend.
+enum Upstream {
+    Hyper(SendRequest<Full<Bytes>>),
+    Reqwest(reqwest::Client, Url),
+}
+
+impl Upstream {
+    /// Returns the body of the answer.
+    async fn ask(&mut self, call: Call) -> Option<Bytes> {
+        match self {
+            Self::Hyper(sender) => {
+                let response = sender.send_request(call.for_hyper()?).await.ok()?;
+                Some(response.into_body().collect().await.ok()?.to_bytes())
+            }
+            Self::Reqwest(client, base) => {
+                let response = client.execute(call.for_reqwest(base)).await.ok()?;
+                response.bytes().await.ok()
+            }
+        }
+    }
+}
+
+/// What to ask the backend.
+struct Call {
+    method: Method,
+    query: String,
+    body: String,
+}
+
+impl Call {
+    fn get(query: String) -> Self {
+        Self {
+            method: Method::GET,
+            query,
+            body: String::new(),
+        }
+    }
+
+    fn post(body: String) -> Self {
+        Self {
+            method: Method::POST,
+            query: String::new(),
+            body,
+        }
+    }
+
+    fn for_hyper(self) -> Option<Request<Full<Bytes>>> {
+        let request = Request::builder()
+            .method(self.method)
+            .uri(format!("/?{}", self.query))
+            .header("host", "backend");
+        request.body(self.body.into()).ok()
+    }
+
+    fn for_reqwest(self, base: &Url) -> reqwest::Request {
+        let mut url = base.clone();
+        url.set_query(Some(&self.query));
+        let mut request = reqwest::Request::new(self.method, url);
+        *request.body_mut() = Some(self.body.into());
+        request
+    }
+}
+
 /// Returns the length of the request at the front of the input, and the call that it becomes.
-fn call(program: Program, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)> {
-    let (used, method, target, body) = match program {
+fn call(program: Program, input: &[u8]) -> Option<(usize, Call)> {
+    Some(match program {
         Program::Postfix(Binary::TcpLookup) => {
             let end = memchr(b'\n', input)?;
             let key = escape(input[..end].strip_prefix(b"get ")?);
-            (end + 1, Method::GET, format!("/?key={key}"), String::new())
+            (end + 1, Call::get(format!("key={key}")))
         }
         Program::Postfix(Binary::Socketmap) => {
             let colon = memchr(b':', input)?;
@@ -84,8 +173,7 @@ fn call(program: Program, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)>
             let (payload, _comma) = (input.get(colon + 1..end)?, input.get(end)?);
             let blank = memchr(b' ', payload)?;
             let (map, key) = (escape(&payload[..blank]), escape(&payload[blank + 1..]));
-            let target = format!("/?name={map}&key={key}");
-            (end + 1, Method::GET, target, String::new())
+            (end + 1, Call::get(format!("name={map}&key={key}")))
         }
         Program::Postfix(Binary::Policy) => {
             let end = memmem::find(input, b"\n\n")?;
@@ -99,7 +187,7 @@ fn call(program: Program, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)>
                 form.push('=');
                 form.extend(percent_encode(&line[equals + 1..], ESCAPED));
             }
-            (end + 2, Method::POST, "/".to_owned(), form)
+            (end + 2, Call::post(form))
         }
         Program::Dict => {
             let hello = match input.first()? {
@@ -109,8 +197,8 @@ fn call(program: Program, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)>
             let end = hello + memchr(b'\n', &input[hello..])?;
             let asked = input[hello..end].strip_prefix(b"Lshared/")?;
             let key = escape(&asked[..memchr(b'\t', asked)?]);
-            let target = format!("/?name=bench&scope=shared&key={key}&user=");
-            (end + 1, Method::GET, target, String::new())
+            let query = format!("name=bench&scope=shared&key={key}&user=");
+            (end + 1, Call::get(query))
         }
         Program::Sasl => {
             // VERSION and CPID come once.
@@ -119,13 +207,9 @@ fn call(program: Program, input: &[u8]) -> Option<(usize, Request<Full<Bytes>>)>
                 start += memchr(b'\n', &input[start..])? + 1;
             }
             let end = start + memchr(b'\n', &input[start..])?;
-            let body = login(&input[start..end])?;
-            (end + 1, Method::POST, "/".to_owned(), body)
+            (end + 1, Call::post(login(&input[start..end])?))
         }
-    };
-    let request = Request::builder().method(method).uri(target);
-    let request = request.header("host", "backend");
-    Some((used, request.body(body.into()).ok()?))
+    })
 }
 
 /// Returns the JSON of a login.

@@ -1,5 +1,5 @@
-//! A load on the release programs over real sockets. In turn with them it runs on two references:
-//! the backend alone, and an ideal bridge (`ideal`).
+//! A load on the release programs over real sockets. In turn with them it runs on four references:
+//! the backend alone, an ideal bridge over hyper and over reqwest (`ideal`), and an echo (`echo`).
 //!
 //! Each of them is a process of its own on this machine, so their processor time and memory can be
 //! told apart. Times depend on the machine and the moment; only the ratios to the ideal bridge can
@@ -23,6 +23,7 @@ mod backend;
 #[expect(dead_code, reason = "every reply is known before it comes")]
 mod client;
 mod counted;
+mod echo;
 mod ideal;
 mod load;
 mod process;
@@ -71,8 +72,12 @@ fn main() -> io::Result<()> {
                 backend::serve(listener().await?, latency).await
             }
             ["ideal", name, backend] => {
-                ideal::serve(listener().await?, program_named(name)?, parsed(backend)?).await
+                ideal::over_hyper(listener().await?, program_named(name)?, parsed(backend)?).await
             }
+            ["reqwest", name, backend] => {
+                ideal::over_reqwest(listener().await?, program_named(name)?, parsed(backend)?).await
+            }
+            ["echo"] => echo::serve(listener().await?).await,
             _ => {
                 let options = Options::read()?;
                 // The processes end with this future.
@@ -177,6 +182,10 @@ fn parsed<T: FromStr>(text: &str) -> io::Result<T> {
 enum Subject {
     Backend,
     Ideal(Program),
+    /// The ideal bridge, over reqwest.
+    Reqwest(Program),
+    /// What it is asked comes back.
+    Echo(Program),
     Program(Program),
     /// The program, with every answer in its cache.
     Cached(Program),
@@ -188,9 +197,11 @@ impl Subject {
     fn question(self, table: &str, key: &str) -> Question {
         match self {
             Self::Backend => Question::of_backend(key),
-            Self::Ideal(program) | Self::Program(program) | Self::Cached(program) => {
-                Question::of(program, table, key)
-            }
+            Self::Ideal(program)
+            | Self::Reqwest(program)
+            | Self::Program(program)
+            | Self::Cached(program) => Question::of(program, table, key),
+            Self::Echo(program) => Question::of(program, table, key).echoed(),
             Self::Counted(_) => Question::of_limit(key),
         }
     }
@@ -198,9 +209,9 @@ impl Subject {
     /// Returns its reference.
     fn measured_by(self) -> Option<Self> {
         match self {
-            Self::Backend | Self::Ideal(_) => None,
-            Self::Program(program) => Some(Self::Ideal(program)),
-            Self::Cached(program) => Some(Self::Program(program)),
+            Self::Backend | Self::Ideal(_) | Self::Echo(_) => None,
+            Self::Reqwest(program) | Self::Program(program) => Some(Self::Ideal(program)),
+            Self::Cached(program) => Some(Self::Echo(program)),
             Self::Counted(_) => Some(Self::Program(POLICY)),
         }
     }
@@ -213,6 +224,8 @@ impl Subject {
         match self {
             Self::Backend => "backend, directly".to_owned(),
             Self::Ideal(program) => format!("{}: ideal", program.name()),
+            Self::Reqwest(program) => format!("{}: ideal, reqwest", program.name()),
+            Self::Echo(program) => format!("{}: echo", program.name()),
             Self::Program(program) => format!("{}: postgate", program.name()),
             Self::Cached(program) => format!("{}: postgate, cached", program.name()),
             Self::Counted(store) => format!("policy: limits, {}", store.name()),
@@ -222,8 +235,8 @@ impl Subject {
 
 async fn bench(options: &Options) -> io::Result<()> {
     println!(
-        "{} rounds of {:?}; x: ratio to the ideal bridge; of cached answers, and of limits, to \
-         uncached calls",
+        "{} rounds of {:?}; x: ratio to the ideal bridge; of cached answers to the echo; of limits \
+         to uncached calls",
         options.rounds, options.measured
     );
     let redis = Redis::start()?;
@@ -240,10 +253,14 @@ async fn bench(options: &Options) -> io::Result<()> {
             };
             let mut subjects = vec![Subject::Backend];
             for program in options.programs.iter().copied() {
-                subjects.extend([Subject::Ideal(program), Subject::Program(program)]);
+                subjects.extend([
+                    Subject::Ideal(program),
+                    Subject::Reqwest(program),
+                    Subject::Program(program),
+                ]);
                 // Dicts have no cache.
                 if *latency == 0 && program != Program::Dict {
-                    subjects.push(Subject::Cached(program));
+                    subjects.extend([Subject::Echo(program), Subject::Cached(program)]);
                 }
             }
             if *latency == 0 && options.programs.contains(&POLICY) {
@@ -298,9 +315,11 @@ fn start(
     };
     Ok(Some(match subject {
         Subject::Backend => return Ok(None),
-        Subject::Ideal(ideal) => {
-            Process::own(&["ideal", ideal.name(), &backend.address.to_string()])?
+        Subject::Ideal(of) => Process::own(&["ideal", of.name(), &backend.address.to_string()])?,
+        Subject::Reqwest(of) => {
+            Process::own(&["reqwest", of.name(), &backend.address.to_string()])?
         }
+        Subject::Echo(_) => Process::own(&["echo"])?,
         Subject::Program(of) => program(of, backend, tables, limit)?,
         Subject::Cached(of) => {
             let by = match of {

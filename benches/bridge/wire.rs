@@ -122,6 +122,16 @@ impl Question {
         }
     }
 
+    /// Makes the request to a server that sends back what it reads.
+    pub(crate) fn echoed(self) -> Self {
+        Self {
+            hello: Vec::new(),
+            greeting: b"",
+            expected: self.asked.clone(),
+            ..self
+        }
+    }
+
     /// Makes the request to the backend itself.
     pub(crate) fn of_backend(key: &str) -> Self {
         Self {
