@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::pin;
 use tokio::select;
@@ -36,6 +37,9 @@ use crate::store::Store;
 use crate::table::Rules;
 use crate::table::endpoint::Endpoint;
 use crate::table::routes::{Live, Route, Routes};
+
+/// How long the end of connections that are cut off may take.
+const CUT_OFF: Duration = Duration::from_secs(1);
 
 /// A running program.
 pub(crate) struct Service {
@@ -103,6 +107,8 @@ impl Service {
         self.drain(stop, &shared.connections, listeners, stopping)
             .await;
         if let Some(store) = self.live.routes().store() {
+            // Calls that were cut off release what they have reserved.
+            let _ = timeout(CUT_OFF, shared.connections.all_closed()).await;
             store.close().await;
         }
         watchdog.abort();

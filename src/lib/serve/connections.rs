@@ -46,6 +46,20 @@ impl Connections {
         self.open.lock().slots.len()
     }
 
+    /// Waits until every connection is closed.
+    pub async fn all_closed(&self) {
+        let _waiting = Waiter::new(&self.waiting);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Waits until there is room under the cap, and admits a connection.
     ///
     /// At the cap the connection that has been idle longest is evicted. Where none is idle, the new

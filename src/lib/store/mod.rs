@@ -157,6 +157,8 @@ impl Store {
     /// Closes the store at the end of the program. A question after that opens it again.
     pub async fn close(&self) {
         self.send_unsent().await;
+        // Another task may be asking the last of them.
+        let _turn = self.unsent.turn().await;
         if let Some(engine) = &self.engine {
             engine.close().await;
         }

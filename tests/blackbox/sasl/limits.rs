@@ -137,6 +137,18 @@ async fn begun(program: &Program, count: usize, password: &str) -> Vec<Smtpd> {
     smtpds
 }
 
+/// Waits until the program has read what was sent before. Each of its two threads serves connections
+/// in the order in which they have something to read, and a new one goes to that with the fewest.
+async fn read_by_program(program: &Program) {
+    let mut last = Vec::new();
+    for _ in 0..2 {
+        let mut smtpd = Smtpd::connect(program).await;
+        let said = smtpd.auth("NONE", None).await;
+        assert!(said.starts_with("FAIL "), "{said}");
+        last.push(smtpd);
+    }
+}
+
 /// How many logins have each reply.
 async fn replies(smtpds: Vec<Smtpd>) -> [usize; 3] {
     let mut counts = [0; 3];
@@ -221,6 +233,31 @@ async fn a_program_that_is_killed_gives_nobody_more_refusals() {
     std::fs::remove_dir_all(folder).expect("a folder");
 }
 
+/// What was reserved by a program that stops before its calls have an answer is free.
+#[tokio::test]
+async fn a_program_that_is_stopped_reserves_nothing() {
+    let gate = Gate::shut();
+    let backend = gated(&gate);
+    let launch = Launch::sasl();
+    let folder = std::env::temp_dir().join(format!("postgate-stopped-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a folder");
+    let store = folder.join("limits.sqlite");
+    let config = with_store(&store, &table(&backend.url("/login"), LIMITS));
+    let program = launch.config(config.as_str()).unix("t").ready().await;
+    let _smtpds = begun(&program, 3, "wrong#").await;
+    backend.asked(3).await;
+    program.signal(Signal::TERM);
+    program.notified("STOPPING=1", 1).await;
+    program.signal(Signal::INT);
+    program.end().await.status(0);
+    let program = serve(config.as_str()).await;
+    gate.pass(100);
+    let after = begun(&program, 4, "other#").await;
+    assert_eq!(replies(after).await, [0, 3, 1]);
+    program.stop().await;
+    std::fs::remove_dir_all(folder).expect("a folder");
+}
+
 /// A client that opens many connections at once, next to its limit: one call says that they all
 /// have the right password.
 #[tokio::test]
@@ -233,6 +270,7 @@ async fn the_same_login_many_times_at_once_needs_one_unit_and_one_call() {
         assert_eq!(login(&program, JOE, password).await, REFUSED);
     }
     let smtpds = begun(&program, 30, PASSWORD).await;
+    read_by_program(&program).await;
     backend.asked(3).await;
     gate.pass(1);
     assert_eq!(replies(smtpds).await, [30, 0, 0]);
