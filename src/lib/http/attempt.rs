@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use reqwest::header::{
-    ALLOW, AsHeaderName, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE,
+    ALLOW, AsHeaderName, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    WWW_AUTHENTICATE,
 };
 use reqwest::{Response, StatusCode, Url};
 
@@ -85,23 +86,21 @@ impl Attempt {
                 try_next: verdict == Verdict::Temporary && status >= 500 && sender.is_repeatable(),
             };
         }
-        let content_type = header(&response, CONTENT_TYPE)
-            .unwrap_or_default()
-            .to_owned();
         let most = sender.table.endpoint.max_response;
-        let body = if sender.writes() {
+        let (headers, body) = if sender.writes() {
             body::read_if_any(response, most).await
         } else {
             body::read(response, most).await
         };
+        let content_type = header(&headers, CONTENT_TYPE).unwrap_or_default();
         let mut rule = None;
         let outcome = match body {
             Ok(body) => {
                 if let Some(shown) = &call.shown {
                     shown.body(&body);
-                    rule = Some(answer::rule_of_body(status, &content_type, &body, rules));
+                    rule = Some(answer::rule_of_body(status, content_type, &body, rules));
                 }
-                answer::read(&content_type, &body, rules)
+                answer::read(content_type, &body, rules)
             }
             Err(failure) => Outcome::Temporary(Failure {
                 effect: effect(progress),
@@ -128,16 +127,17 @@ impl Attempt {
         let status = response.status().as_u16();
         let verdict = login::verdict(status, rules, login);
         let why = why_that_status(&response, sender, progress);
-        let headers = response.headers().clone();
-        let body = if login::needs_body(verdict, login) {
-            let body = login_body(response, sender.table.endpoint.max_response, login).await;
+        let (headers, body) = if login::needs_body(verdict, login) {
+            let most = sender.table.endpoint.max_response;
+            let (headers, body) = login_body(response, most, login).await;
             if let (Some(shown), Ok(body)) = (&call.shown, &body) {
                 shown.body(body);
             }
-            Some(body)
+            (headers, Some(body))
         } else {
+            let headers = response.headers().clone();
             finish(response, sender, call).await;
-            None
+            (headers, None)
         };
         let answer = LoginAnswer {
             status,
@@ -324,12 +324,12 @@ fn drain_in_background(response: Response, permits: &Arc<InFlightPermits>) {
 
 /// Reads the body of an answer about a login.
 async fn login_body(
-    response: Response,
+    mut response: Response,
     limit: usize,
     login: &LoginRules,
-) -> Result<Vec<u8>, Failure> {
+) -> (HeaderMap, Result<Vec<u8>, Failure>) {
     if response.status() == StatusCode::NO_CONTENT {
-        return Ok(Vec::new());
+        return (std::mem::take(response.headers_mut()), Ok(Vec::new()));
     }
     if login::is_decided_by_head(login) {
         return body::read_if_any(response, limit).await;
@@ -349,7 +349,7 @@ fn cache_lifetime(sender: &Sender, response: &Response) -> Lifetime {
     let control = control.join(",");
     lifetime(|name| match name {
         "cache-control" => Some(&control),
-        name => header(response, name),
+        name => header(response.headers(), name),
     })
 }
 
@@ -361,8 +361,8 @@ fn has_all(response: &Response, required: &[(HeaderName, HeaderValue)]) -> bool 
     })
 }
 
-fn header(response: &Response, name: impl AsHeaderName) -> Option<&str> {
-    response.headers().get(name)?.to_str().ok()
+fn header(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// The schemes and the methods that are named: any other word could be made of a secret.
@@ -383,7 +383,7 @@ fn why_that_status(
     match response.status() {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let sent = sent_credentials(endpoint);
-            let asked = header(response, WWW_AUTHENTICATE).and_then(|value| {
+            let asked = header(response.headers(), WWW_AUTHENTICATE).and_then(|value| {
                 let asked = value.split([' ', ',']).next()?;
                 let mut known = SCHEMES.into_iter();
                 let scheme = known.find(|scheme| scheme.eq_ignore_ascii_case(asked))?;
@@ -393,7 +393,7 @@ fn why_that_status(
         }
         StatusCode::METHOD_NOT_ALLOWED => {
             let method = &endpoint.method;
-            let allowed = header(response, ALLOW).map(known_methods);
+            let allowed = header(response.headers(), ALLOW).map(known_methods);
             let allowed = allowed.filter(|allowed| !allowed.is_empty());
             let allowed = allowed.map(|allowed| format!("; it allows {allowed}"));
             format!("to a {method}{}", allowed.unwrap_or_default()).into()

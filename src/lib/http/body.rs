@@ -19,40 +19,51 @@ use super::looks::trim_text;
 use super::steps::Steps;
 use crate::outcome::{Failure, Reason};
 
-/// Reads a body to its end. The limit holds for the bytes as they come and for those after
-/// decompression, so that a few bytes of gzip cannot fill the memory.
-pub async fn read(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
-    let headers = response.headers();
-    let ends_with_connection = response.version() < Version::HTTP_2 && !is_delimited(headers);
-    // Its checksums show that it is complete.
-    let is_gzip = is_gzip(headers);
-    let bytes = read_if_any(response, limit).await?;
+/// Reads a body to its end, and returns it with the headers of the answer. The limit holds for the
+/// bytes as they come and for those after decompression, so that a few bytes of gzip cannot fill the
+/// memory.
+pub async fn read(response: Response, limit: usize) -> (HeaderMap, Result<Vec<u8>, Failure>) {
+    let version = response.version();
+    let (headers, body) = read_if_any(response, limit).await;
+    let ends_with_connection = version < Version::HTTP_2 && !is_delimited(&headers);
     // A server that crashes after the head sends the same bytes. Read as an empty answer, this
-    // could become "not found", and mail would bounce.
-    if ends_with_connection && !is_gzip && trim_text(&bytes).is_empty() {
-        return Err(cut_short(
+    // could become "not found", and mail would bounce. The checksums of gzip show that it is
+    // complete.
+    let is_cut =
+        |bytes: &Vec<u8>| ends_with_connection && !is_gzip(&headers) && trim_text(bytes).is_empty();
+    let body = match body {
+        Ok(bytes) if is_cut(&bytes) => Err(cut_short(
             "only the end of the connection ends an empty body",
-        ));
-    }
-    Ok(bytes)
+        )),
+        body => body,
+    };
+    (headers, body)
 }
 
 /// Reads a body to its end, as `read` does, where it makes no difference whether there is one.
-pub async fn read_if_any(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
+pub async fn read_if_any(
+    mut response: Response,
+    limit: usize,
+) -> (HeaderMap, Result<Vec<u8>, Failure>) {
+    let headers = std::mem::take(response.headers_mut());
+    let body = match whole(response, limit).await {
+        Ok(bytes) if is_gzip(&headers) => inflate(&bytes, limit),
+        body => body,
+    };
+    (headers, body)
+}
+
+/// Reads a body as it comes.
+async fn whole(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let length = response.content_length().unwrap_or(0);
     if usize::try_from(length).map_or(true, |length| length > limit) {
         return Err(Reason::AnswerTooLong.into());
     }
-    let is_gzip = is_gzip(response.headers());
-    let bytes = if response.version() == Version::HTTP_2 {
-        whole_stream(response, limit).await?
+    if response.version() == Version::HTTP_2 {
+        whole_stream(response, limit).await
     } else {
-        whole_body(response, limit).await?
-    };
-    if is_gzip {
-        return inflate(&bytes, limit);
+        whole_body(response, limit).await
     }
-    Ok(bytes)
 }
 
 fn is_gzip(headers: &HeaderMap) -> bool {

@@ -41,12 +41,16 @@ use crate::protocol::facts::Content;
 /// connection meanwhile, so that one call can be refused many times in a row.
 const MAX_REFUSALS: usize = 32;
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const NO_ID: HeaderValue = HeaderValue::from_static("-");
+
 /// Sends the calls of one table.
 #[derive(Debug)]
 pub struct Sender {
     /// The configuration of the table.
     pub table: config::Table,
     pool: Arc<Pool>,
+    /// Those of every call, with a place for its id: a copy has no room for one more.
     headers: HeaderMap,
     tokens: Option<Arc<Tokens>>,
     /// Whether anything has ever answered.
@@ -116,9 +120,11 @@ impl Sender {
     pub fn new(table: config::Table, shared: &mut Shared) -> Result<Self, String> {
         let endpoint = &table.endpoint;
         let is_https = endpoint.targets.iter().any(config::Target::is_https);
+        let mut headers = headers(endpoint);
+        headers.insert(REQUEST_ID, NO_ID);
         Ok(Self {
             pool: shared.clients.pool(&endpoint.transport, is_https)?,
-            headers: headers(endpoint),
+            headers,
             tokens: shared.tokens(endpoint)?,
             has_answered: AtomicBool::new(false),
             digests: RandomState::new(),
@@ -149,8 +155,7 @@ impl Sender {
             permits: Arc::new(permits),
             headers: call.headers,
             body: call.body.map(|body| self.encoded(body)),
-            id: HeaderValue::try_from(id.to_string())
-                .unwrap_or_else(|_| HeaderValue::from_static("-")),
+            id: id_header(id),
             shown: None,
         }
     }
@@ -332,7 +337,7 @@ impl Sender {
         let method = &self.table.endpoint.method;
         let mut request = reqwest::Request::new(method.clone(), url.clone());
         let mut headers = self.headers.clone();
-        headers.insert(HeaderName::from_static("x-request-id"), call.id.clone());
+        headers.insert(REQUEST_ID, call.id.clone());
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, token.clone());
         }
@@ -371,6 +376,17 @@ impl Sender {
             _ => Bytes::from_owner(Zeroizing::new(encoded)),
         }
     }
+}
+
+fn id_header(id: RequestId) -> HeaderValue {
+    // Longer than any id.
+    let mut buffer = [0; 64];
+    let mut rest = &mut buffer[..];
+    // An id that does not fit would be sent as far as it does.
+    let _ = write!(rest, "{id}");
+    let spare = rest.len();
+    let text = &buffer[..buffer.len() - spare];
+    HeaderValue::from_bytes(text).unwrap_or(NO_ID)
 }
 
 /// Returns how long to wait before a call is sent again that the server did not process.

@@ -211,9 +211,9 @@ impl Shown {
     /// Reads and shows the body of an answer that decides nothing.
     pub async fn rest(&self, response: Response, limit: usize) {
         match timeout(BODY_TIMEOUT, body::read(response, limit)).await {
-            Ok(Ok(body)) => self.body(&body),
+            Ok((_, Ok(body))) => self.body(&body),
             _ if !verbose::is_on() => {}
-            Ok(Err(failure)) => show(Side::Came, &format!("({})", failure.reason)),
+            Ok((_, Err(failure))) => show(Side::Came, &format!("({})", failure.reason)),
             Err(_) => show(Side::Came, "(the body did not come within 500 ms)"),
         }
     }

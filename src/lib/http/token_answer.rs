@@ -28,9 +28,8 @@ pub async fn read<T: for<'de> Deserialize<'de>>(
     let headers = response.headers().clone();
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (body, text, hint) = if status == StatusCode::OK {
-        let body = body::read(response, MAX_ANSWER)
-            .await
-            .map_err(|failure| format!("their server's answer: {failure}"))?;
+        let (_, body) = body::read(response, MAX_ANSWER).await;
+        let body = body.map_err(|failure| format!("their server's answer: {failure}"))?;
         let error = match serde_json::from_slice(&body) {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
@@ -46,8 +45,9 @@ pub async fn read<T: for<'de> Deserialize<'de>>(
         let text = format!("their server's answer is not understood{flaw}");
         (body, text, String::new())
     } else {
-        let body = timeout(ERROR_BODY_TIMEOUT, body::read(response, MAX_ANSWER)).await;
-        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        let read = timeout(ERROR_BODY_TIMEOUT, body::read(response, MAX_ANSWER)).await;
+        let body = read.ok().and_then(|(_, body)| body.ok());
+        let body = body.unwrap_or_default();
         let number = status.as_u16();
         let hint = if status.is_redirection() {
             let to = header(LOCATION).and_then(|location| url.join(location).ok());
