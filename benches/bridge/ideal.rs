@@ -197,8 +197,7 @@ fn call(program: Program, input: &[u8]) -> Option<(usize, Call)> {
             let end = hello + memchr(b'\n', &input[hello..])?;
             let asked = input[hello..end].strip_prefix(b"Lshared/")?;
             let key = escape(&asked[..memchr(b'\t', asked)?]);
-            let query = format!("name=bench&scope=shared&key={key}&user=");
-            (end + 1, Call::get(query))
+            (end + 1, Call::get(format!("name=bench&key={key}")))
         }
         Program::Sasl => {
             // VERSION and CPID come once.
