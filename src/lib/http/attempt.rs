@@ -215,8 +215,15 @@ impl Attempt {
         }
     }
 
-    /// Returns the end of an attempt that its deadline has cut off.
-    pub fn timed_out(sender: &Sender, url: &Url, progress: &Progress, breaker: &Breaker) -> Self {
+    /// Returns the end of an attempt that its deadline has cut off, and which is the first of its call
+    /// or not.
+    pub fn timed_out(
+        sender: &Sender,
+        url: &Url,
+        progress: &Progress,
+        breaker: &Breaker,
+        is_first: bool,
+    ) -> Self {
         let request_timeout = sender.table.endpoint.request_timeout;
         let late = || Failure::new(Reason::TimedOut, sender.way(url, progress).late());
         let (failure, health) = match progress.sent_at {
@@ -225,10 +232,11 @@ impl Attempt {
                 Health::Inconclusive,
             ),
             // Waiting for a permit, a token or another target can leave a target too little time. A
-            // table of many requests would take such a target down, although it answers others.
+            // table of many requests would take such a target down, although it answers others, or
+            // would if it were asked.
             Some(sent_at)
                 if sent_at.elapsed() < request_timeout / 2
-                    && breaker.has_answered_within(request_timeout) =>
+                    && (!is_first || breaker.has_answered_within(request_timeout)) =>
             {
                 (late(), Health::Inconclusive)
             }

@@ -1,8 +1,8 @@
 //! The circuit breaker of a target: after a number of failures in a row it is open, the target is
 //! down, and only one call at a time probes whether it answers again.
 //!
-//! A target is also down, but called, while it fails: no connection to it can be opened, calls that
-//! differ fail one after the other, or another target answers in its place.
+//! A target is also down, but called, while it fails: no connection to it can be opened, or calls
+//! that differ fail one after the other, whether or not another target answers in its place.
 
 use std::time::Duration;
 
@@ -113,14 +113,23 @@ impl Breaker {
         self.state.lock().down_since()
     }
 
-    /// Records that another target has answered in place of this one, which failed at this moment. A
-    /// change is logged under the lock, as in `record_success`.
-    pub fn record_replaced(&self, failed_at: Instant, on_change: impl FnOnce(Change)) {
+    /// Records at the end of a call that another target has answered in place of this one, which
+    /// failed at this moment. That makes this one down under the conditions of `record_failing`, and a
+    /// change is logged as there.
+    pub fn record_replaced(
+        &self,
+        failed_at: Instant,
+        is_unreachable: bool,
+        on_change: impl FnOnce(Change),
+    ) {
         let mut state = self.state.lock();
         if state.accepted_at.is_some_and(|at| at > failed_at) {
             return;
         }
         let was_down = state.down_since().is_some();
+        if !was_down && !is_unreachable && !state.failures.are_evidence() {
+            return;
+        }
         state.replaced_since.get_or_insert(failed_at);
         if let Some(change) = state.log.down_again(was_down) {
             on_change(change);
@@ -395,11 +404,12 @@ mod tests {
         let breaker = breaker();
         let replaced = |at| {
             let mut logged = None;
-            breaker.record_replaced(at, |change| logged = Some(change));
+            breaker.record_replaced(at, true, |change| logged = Some(change));
             logged
         };
         let first = Instant::now();
         failed(breaker.permit().unwrap());
+        breaker.record_replaced(first, false, |_| unreachable!("one key is no evidence"));
         assert_eq!(replaced(first), DOWN);
         assert_eq!(breaker.down_since(), Some(first));
         assert!(breaker.permit().is_some());

@@ -168,7 +168,8 @@ impl Caller {
                 self.timers.local().until(deadline, attempt).await
             };
             let mut attempt = attempt.unwrap_or_else(|| {
-                Attempt::timed_out(&self.sender, url, &progress, &target.breaker)
+                let (sender, breaker) = (&self.sender, &target.breaker);
+                Attempt::timed_out(sender, url, &progress, breaker, tried.is_empty())
             });
             // An attempt that only waited for a token was no call to the backend.
             if progress.sent_at.is_some() || progress.status.is_some() {

@@ -103,18 +103,19 @@ impl Target {
         if !health.is_failure() {
             return;
         }
+        let is_unreachable = health == Health::Unreachable;
         match replaced_by {
-            Some(other) => self.breaker.record_replaced(failed_at, |change| {
-                let what = format!("fails, and {} answers in its place", other.name);
-                self.log_change(change, &what, outcome, table);
-            }),
-            None => {
-                let is_unreachable = health == Health::Unreachable;
-                self.breaker
-                    .record_failing(failed_at, is_unreachable, |change| {
-                        self.log_change(change, "fails", outcome, table);
-                    });
-            }
+            Some(other) => self
+                .breaker
+                .record_replaced(failed_at, is_unreachable, |change| {
+                    let what = format!("fails, and {} answers in its place", other.name);
+                    self.log_change(change, &what, outcome, table);
+                }),
+            None => self
+                .breaker
+                .record_failing(failed_at, is_unreachable, |change| {
+                    self.log_change(change, "fails", outcome, table);
+                }),
         }
     }
 

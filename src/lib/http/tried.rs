@@ -23,6 +23,11 @@ struct Failed<'t> {
 }
 
 impl<'t> Tried<'t> {
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds a target whose attempt has failed.
     pub fn push(&mut self, target: &'t Target, attempt: Attempt) {
         self.0.push(Failed {

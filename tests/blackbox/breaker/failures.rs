@@ -3,6 +3,7 @@
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
+use super::targets::at_targets;
 use super::{ask, changes, down_after, is_down};
 use crate::support::{
     Wrong,
@@ -239,6 +240,38 @@ async fn a_target_is_not_blamed_for_the_time_that_others_have_taken() {
     same("third", &ask(&mut third, binary).await, &found(binary, "v"));
     let end = program.stop().await;
     assert!(!end.stderr.contains("t: down:"), "{}", end.stderr);
+}
+
+/// Nor is a standby that nobody else has asked.
+#[tokio::test]
+async fn a_second_target_is_not_blamed_for_the_time_of_the_first() {
+    let binary = Binary::Socketmap;
+    let gate = Gate::shut();
+    let mut slow = vec![Act::Wait(gate.clone())];
+    slow.extend(status(503));
+    let first = Backend::in_turn([slow]);
+    let second = Backend::always(vec![Act::Hang]);
+    let silent = Backend::always(vec![Act::Hang]);
+    let keys = format!("request-timeout = \"4s\"\n{}", down_after(1));
+    let targets = [first.url("/"), second.url("/")];
+    let clock = table_named(
+        binary,
+        "clock",
+        &silent.url("/"),
+        "request-timeout = \"2500ms\"",
+    );
+    let config = at_targets(binary, &targets, &keys) + &clock;
+    let program = serve_tcp(binary, config).await;
+    let [mut peer, mut waiting] = program.peers().await;
+    peer.send(question(binary, "t", "key")).await;
+    first.asked(1).await;
+    waiting.ask(question(binary, "clock", "key")).await;
+    gate.pass(1);
+    let late = failed(binary, "backend timed out");
+    same("late", &peer.reply().await, &late);
+    let end = program.stop().await;
+    let down = format!("t: down: {}", second.url(""));
+    assert!(!end.stderr.contains(&down), "{}", end.stderr);
 }
 
 #[tokio::test]

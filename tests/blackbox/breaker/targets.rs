@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// The table `t` at several targets.
-fn at_targets(binary: Binary, targets: &[String], keys: &str) -> String {
+pub(super) fn at_targets(binary: Binary, targets: &[String], keys: &str) -> String {
     format!("[{}.t]\ntarget = {targets:?}\n{keys}\n", binary.name())
 }
 
@@ -85,15 +85,17 @@ async fn the_first_failure_that_another_target_makes_up_for_is_a_warning() {
     }
 }
 
-/// A stranger may know the one key to which the API answers 500, or that to which no target has an
-/// answer.
+/// A stranger may know the one key to which the first target does not answer, although the second
+/// does, or that to which no target has an answer.
 #[tokio::test]
 async fn no_key_calls_a_target_down() {
     for binary in [Binary::TcpLookup, Binary::Socketmap] {
         let [first, busy, useless] = [500, 503, 401].map(|code| Backend::always(status(code)));
-        let second = echo(binary);
+        let (second, closes) = (echo(binary), Backend::always(vec![Act::Close]));
         for (targets, expected) in [
             ([first.url("/"), second.url("/")], Some("key")),
+            ([busy.url("/"), second.url("/")], Some("key")),
+            ([closes.url("/"), second.url("/")], Some("key")),
             ([busy.url("/"), useless.url("/")], None),
         ] {
             let program = serve_tcp(binary, at_targets(binary, &targets, "")).await;
