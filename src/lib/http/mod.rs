@@ -4,7 +4,8 @@
 //! or, for a whole `transaction`, as the JSON of it; `answer`
 //! says what a response means, `redirect` where one leads, `freshness` how long an answer may be
 //! cached and `error` what an error of the client means. `pointer` finds values in JSON, and `looks`
-//! describes an answer that is not understood. `shown` is a call without its secrets.
+//! describes an answer that is not understood. `shown` is a call without its
+//! `secrets`.
 //!
 //! One call: `caller` waits for the limit of `in_flight`, takes the `targets` in their order, each
 //! with its `breaker`, and makes an `attempt` at each until one answers; `tried` are those that did
@@ -35,6 +36,7 @@ pub mod pool;
 pub mod redirect;
 pub mod resolver;
 pub mod rows;
+pub mod secrets;
 pub mod send;
 pub mod shared;
 pub mod shown;

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::body;
 use super::call::{Call, ESCAPED, compose};
 use super::looks;
+use super::secrets::Secrets;
 use crate::config::{ClientAuth, Credential, HIDDEN, Table};
 use crate::observe::verbose::{self, LastAnswer, Side, in_one_line, seen, show};
 use crate::outcome::is_unseen;
@@ -40,7 +41,7 @@ pub struct Shown {
     call: Call,
     /// The URLs as they are sent.
     urls: Vec<Url>,
-    secrets: Mutex<Vec<String>>,
+    secrets: Mutex<Secrets>,
     /// The last call and the head of its answer, in one line, and whether that is an odd one.
     last: Mutex<(String, bool)>,
     /// Whether nothing of an answer is shown but its status and what its body is.
@@ -57,18 +58,18 @@ impl Shown {
             endpoint: table.endpoint.masked(),
             ..table.clone()
         };
-        let mut secrets = Vec::new();
+        let mut secrets = Secrets::default();
         for constant in table.endpoint.constants() {
-            put_secret(&constant, SHORTEST_CONSTANT, &mut secrets);
+            secrets.put(&constant, SHORTEST_CONSTANT);
         }
         if let Some(Credential::OAuth(settings)) = &table.endpoint.credential
             && let ClientAuth::Basic(secret) | ClientAuth::Post(secret) = &settings.client_auth
         {
-            put_secret(secret.expose(), SHORTEST_CREDENTIAL, &mut secrets);
+            secrets.put(secret.expose(), SHORTEST_CREDENTIAL);
         }
         let mut request = Cow::Borrowed(request);
         if let Some(secret) = &request.secret {
-            put_secret(secret.expose(), SHORTEST_CREDENTIAL, &mut secrets);
+            secrets.put(secret.expose(), SHORTEST_CREDENTIAL);
             let hidden = Secret::new(secret.name(), HIDDEN);
             request.to_mut().secret = Some(Box::new(hidden));
         }
@@ -125,13 +126,13 @@ impl Shown {
         let mut secrets = self.secrets.lock();
         for value in headers.values().filter(|value| value.is_sensitive()) {
             let text = String::from_utf8_lossy(value.as_bytes());
-            put_secret(&text, SHORTEST_CREDENTIAL, &mut secrets);
+            secrets.put(&text, SHORTEST_CREDENTIAL);
             let (scheme, token) = text.split_once(' ').unwrap_or_default();
-            put_secret(token, SHORTEST_CREDENTIAL, &mut secrets);
+            secrets.put(token, SHORTEST_CREDENTIAL);
             let pair = BASE64.decode(token).ok().filter(|_| scheme == "Basic");
             let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
             if let Some((_, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) {
-                put_secret(password, SHORTEST_CREDENTIAL, &mut secrets);
+                secrets.put(password, SHORTEST_CREDENTIAL);
             }
         }
     }
@@ -232,7 +233,7 @@ impl Shown {
     }
 
     fn redacted(&self, text: &str) -> String {
-        redacted(text, &self.secrets.lock())
+        self.secrets.lock().redacted(text)
     }
 }
 
@@ -240,64 +241,6 @@ impl Shown {
 fn plain(text: &str) -> String {
     let encoded = percent_encode(HIDDEN.as_bytes(), ESCAPED).to_string();
     text.replace(&encoded, HIDDEN)
-}
-
-/// Notes a secret, and how a backend may repeat it.
-fn put_secret(secret: &str, shortest: usize, secrets: &mut Vec<String>) {
-    if secret.len() >= shortest {
-        secrets.extend(forms(secret));
-        // One secret may be a part of another.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.dedup();
-    }
-}
-
-/// Returns how a secret stands in a text: as it is, in a URL or a form, in JSON as one encoder or
-/// another writes it, in HTML, and in base64.
-fn forms(secret: &str) -> Vec<String> {
-    let percent = percent_encode(secret.as_bytes(), ESCAPED).to_string();
-    let form = percent.replace("%20", "+");
-    let json = serde_json::to_string(secret).unwrap_or_default();
-    // Without its quotes.
-    let json = json.get(1..json.len().saturating_sub(1));
-    let json = json.unwrap_or_default().to_owned();
-    let mut ascii = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c.is_ascii() {
-            true => ascii.push(c),
-            // Writing to a string does not fail.
-            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
-                let _ = write!(ascii, "\\u{unit:04x}");
-            }),
-        }
-    }
-    let slashes = [&json, &ascii].map(|json| json.replace('/', "\\/"));
-    let html = secret.replace('&', "&amp;").replace('<', "&lt;");
-    let html = html.replace('>', "&gt;");
-    let quoted = [
-        ("&quot;", "&#39;"),
-        ("&quot;", "&#x27;"),
-        ("&#34;", "&#39;"),
-    ];
-    let quoted = quoted.map(|(double, single)| html.replace('"', double).replace('\'', single));
-    let base64 = BASE64.encode(secret);
-    let base64 = base64.trim_end_matches('=').to_owned();
-    let mut forms = vec![secret.to_owned(), percent, form, json, ascii, html, base64];
-    forms.extend(slashes.into_iter().chain(quoted));
-    forms
-}
-
-/// Hides secrets, whatever the case of their letters: that of a host is gone.
-fn redacted(text: &str, secrets: &[String]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets {
-        let (folded, secret) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
-        let mut found: Vec<_> = folded.match_indices(&secret).collect();
-        while let Some((at, _)) = found.pop() {
-            text.replace_range(at..at + secret.len(), HIDDEN);
-        }
-    }
-    text
 }
 
 /// Returns the length of the body of a request that has one.
@@ -381,45 +324,5 @@ fn beginning(body: &[u8]) -> String {
             format!("{start}\n(the first {MAX_BODY} of {} bytes)", body.len())
         }
         _ => String::from_utf8_lossy(body).into_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_backend_repeats_of_a_secret_is_hidden_in_every_form() {
-        let mut secrets = Vec::new();
-        put_secret("abc", SHORTEST_CREDENTIAL, &mut secrets);
-        put_secret("s3cr&t", SHORTEST_CREDENTIAL, &mut secrets);
-        put_secret("Bearer s3cr&t", SHORTEST_CREDENTIAL, &mut secrets);
-        let text = "abc Bearer s3cr&t, /x?t=s3cr%26t, \"s3cr&t\"";
-        let expected = "abc (hidden), /x?t=(hidden), \"(hidden)\"";
-        assert_eq!(redacted(text, &secrets), expected);
-    }
-
-    #[test]
-    fn no_encoder_of_a_backend_shows_a_secret() {
-        let mut secrets = Vec::new();
-        put_secret(
-            "M\u{fc}l \"9/x+<'&\u{1f511}",
-            SHORTEST_CREDENTIAL,
-            &mut secrets,
-        );
-        for text in [
-            "M\u{fc}l \"9/x+<'&\u{1f511}",
-            "M%C3%BCl%20%229%2Fx%2B%3C%27%26%F0%9F%94%91",
-            "M%c3%bcl+%229%2fx%2b%3c%27%26%f0%9f%94%91",
-            r#"M\u00fcl \"9/x+<'&\ud83d\udd11"#,
-            r#"M\u00FCl \"9\/x+<'&\uD83D\uDD11"#,
-            "M\u{fc}l &quot;9/x+&lt;&#39;&amp;\u{1f511}",
-            "M\u{fc}l &#34;9/x+&lt;&#39;&amp;\u{1f511}",
-            "M\u{fc}l \"9/x+&lt;'&amp;\u{1f511}",
-        ] {
-            assert_eq!(redacted(text, &secrets), HIDDEN, "{text}");
-        }
-        let base64 = BASE64.encode("M\u{fc}l \"9/x+<'&\u{1f511}");
-        assert_eq!(redacted(&base64, &secrets).trim_end_matches('='), HIDDEN);
     }
 }

@@ -324,7 +324,12 @@ async fn no_password_of_a_login_is_shown() {
             let headers = request.headers.iter();
             let headers: Vec<_> = headers.map(|(n, v)| format!("{n}: {v}")).collect();
             let body = String::from_utf8_lossy(&request.body);
-            response(code, &[], format!("{}\n{body}", headers.join("\n")))
+            let quoted = serde_json::to_string(&body).expect("JSON");
+            response(
+                code,
+                &[],
+                format!("{}\n{body}\n{quoted}", headers.join("\n")),
+            )
         });
         let target = backend.url("/");
         let config = format!("[sasl.users]\ntarget = \"{target}\"\n{keys}\n");
