@@ -41,24 +41,67 @@ impl Endpoint {
     }
 
     /// Returns the constants that `masked` replaces.
-    pub fn constants(&self) -> Vec<String> {
+    pub fn constants(&self) -> Vec<Constant> {
         let mut constants = Vec::new();
         self.query.put_constants(&mut constants);
         for query in self.targets.iter().filter_map(|t| t.query.as_ref()) {
-            query.query_values(|value| constants.extend(forms(value)));
+            query.query_values(|name, value| {
+                let forms = forms(value).into_iter();
+                constants.extend(forms.map(|text| Constant::of(name, text)));
+            });
         }
         match &self.body {
             Body::None | Body::Value(_) => {}
             Body::Form(form) => form.put_constants(&mut constants),
-            Body::Json(json) => json.put_constants(&mut constants),
+            Body::Json(json) => json.put_constants("", &mut constants),
         }
-        for (_, text) in &self.headers {
+        for (name, text) in &self.headers {
             if let HeaderText::Filled(template) = text {
-                template.put_constants(&mut constants);
+                template.put_constants(name.as_str(), &mut constants);
             }
         }
         constants
     }
+}
+
+/// A constant of a call.
+#[derive(Debug)]
+pub struct Constant {
+    /// What is sent.
+    pub text: String,
+    /// Whether its name says that it is a credential.
+    pub is_credential: bool,
+}
+
+impl Constant {
+    fn of(name: &str, text: String) -> Self {
+        Self {
+            text,
+            is_credential: names_credential(name),
+        }
+    }
+}
+
+/// Returns whether the name of a parameter, a member or a header is that of a credential, such as
+/// `X-Api-Key`. A `key` is what is looked up, and a `token_type` is no secret.
+fn names_credential(name: &str) -> bool {
+    const WHOLE: [&str; 3] = ["auth", "pw", "sig"];
+    const ENDS: [&str; 11] = [
+        "accesskey",
+        "apikey",
+        "authkey",
+        "credential",
+        "pass",
+        "passwd",
+        "password",
+        "pwd",
+        "secret",
+        "signature",
+        "token",
+    ];
+    let letters = name.chars().filter(char::is_ascii_alphanumeric);
+    let name: String = letters.map(|c| c.to_ascii_lowercase()).collect();
+    WHOLE.contains(&name.as_str()) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
 /// Returns a text of a URL as it is sent, and as a server reads it.
@@ -79,10 +122,10 @@ impl Parameters {
         }
     }
 
-    fn put_constants(&self, constants: &mut Vec<String>) {
+    fn put_constants(&self, constants: &mut Vec<Constant>) {
         if let Self::Each(pairs) = self {
-            for (_, text) in pairs {
-                text.put_constants(constants);
+            for (name, text) in pairs {
+                text.put_constants(name, constants);
             }
         }
     }
@@ -103,15 +146,19 @@ impl Json {
         }
     }
 
-    fn put_constants(&self, constants: &mut Vec<String>) {
+    /// The elements of a list are under its name.
+    fn put_constants(&self, name: &str, constants: &mut Vec<Constant>) {
         match self {
             Self::Flag(_) | Self::All => {}
-            Self::Number(number) => constants.push(number.to_string()),
-            Self::Text(text) => text.put_constants(constants),
-            Self::List(list) => list.iter().for_each(|value| value.put_constants(constants)),
+            Self::Number(number) => constants.push(Constant::of(name, number.to_string())),
+            Self::Text(text) => text.put_constants(name, constants),
+            Self::List(list) => {
+                list.iter()
+                    .for_each(|value| value.put_constants(name, constants));
+            }
             Self::Object(members) => {
-                let values = members.iter().map(|(_, value)| value);
-                values.for_each(|value| value.put_constants(constants));
+                let members = members.iter();
+                members.for_each(|(name, value)| value.put_constants(name, constants));
             }
         }
     }
@@ -131,14 +178,15 @@ impl Template {
     /// Returns the query of a target without the constants in its values.
     fn masked_query(&self) -> Self {
         Self {
-            parts: self.query_values(|_| ()),
+            parts: self.query_values(|_, _| ()),
         }
     }
 
-    /// Passes on each constant in the values of a target's query, as it is sent. Returns the parts
-    /// without these.
-    fn query_values(&self, mut put: impl FnMut(&str)) -> Vec<Part> {
+    /// Passes on each constant in the values of a target's query, as it is sent, with its name.
+    /// Returns the parts without these.
+    fn query_values(&self, mut put: impl FnMut(&str, &str)) -> Vec<Part> {
         let mut is_value = false;
+        let mut of = "";
         let mut masked = Vec::new();
         for part in &self.parts {
             let Part::Literal(text) = part else {
@@ -157,6 +205,7 @@ impl Template {
                         out.push_str(name);
                         out.push('=');
                         is_value = true;
+                        of = name;
                         value
                     }
                     None => {
@@ -165,7 +214,7 @@ impl Template {
                     }
                 };
                 if !value.is_empty() {
-                    put(value);
+                    put(of, value);
                     out.push_str(HIDDEN);
                 }
             }
@@ -174,10 +223,32 @@ impl Template {
         masked
     }
 
-    fn put_constants(&self, constants: &mut Vec<String>) {
+    fn put_constants(&self, name: &str, constants: &mut Vec<Constant>) {
         constants.extend(self.parts.iter().filter_map(|part| match part {
-            Part::Literal(text) => Some(text.clone()),
+            Part::Literal(text) => Some(Constant::of(name, text.clone())),
             Part::Placeholder(_) => None,
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_credentials() {
+        for name in [
+            "token",
+            "X-Api-Key",
+            "api_key",
+            "clientSecret",
+            "auth",
+            "api.pass",
+        ] {
+            assert!(names_credential(name), "{name}");
+        }
+        for name in ["", "key", "token_type", "site", "passive", "authority"] {
+            assert!(!names_credential(name), "{name}");
+        }
     }
 }

@@ -60,7 +60,11 @@ impl Shown {
         };
         let mut secrets = Secrets::default();
         for constant in table.endpoint.constants() {
-            secrets.put(&constant, SHORTEST_CONSTANT);
+            let shortest = match constant.is_credential {
+                true => SHORTEST_CREDENTIAL,
+                false => SHORTEST_CONSTANT,
+            };
+            secrets.put(&constant.text, shortest);
         }
         if let Some(Credential::OAuth(settings)) = &table.endpoint.credential
             && let ClientAuth::Basic(secret) | ClientAuth::Post(secret) = &settings.client_auth

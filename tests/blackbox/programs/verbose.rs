@@ -272,6 +272,39 @@ async fn no_secret_is_shown_whatever_the_backend_repeats() {
     wrong.none();
 }
 
+/// A shorter constant would be found everywhere, but one that is a credential by its name is hidden.
+#[tokio::test]
+async fn a_short_constant_is_hidden_in_answers_if_its_name_is_that_of_a_credential() {
+    let echo = || {
+        Backend::new(|request| {
+            let body = String::from_utf8_lossy(&request.body);
+            let header = request.header("x-api-key").unwrap_or_default();
+            response(500, &[], format!("echo {} {header} {body}", request.target))
+        })
+    };
+    let mut wrong = Wrong::default();
+    for content in [
+        "query = { api_token = \"SHRT\" }\njson = { k = \"{key}\" }",
+        "form = { password = \"SHRT\", k = \"{key}\" }",
+        "json = { list = [{ secret = [\"SHRT\"] }], k = \"{key}\" }",
+        "headers = { X-Api-Key = \"SHRT{key}\" }\njson = {}",
+    ] {
+        let backend = echo();
+        let config = format!(
+            "[socketmap.users]\ntarget = \"{}\"\nmethod = \"POST\"\n{content}\n",
+            backend.url("/?site=eu1&token=SEC7urt")
+        );
+        let end = ask(Binary::Socketmap, &config, "jane").await;
+        let said = format!("{}{}", end.stderr, end.stdout);
+        let came = marked(&end, "<").join("\n");
+        wrong.require(content, came.contains("site=eu1&token=(hidden)"), || came);
+        for secret in ["SHRT", "SEC7urt"] {
+            wrong.require(content, !said.contains(secret), || said.clone());
+        }
+    }
+    wrong.none();
+}
+
 /// Asks `users` about a login, and returns all that is printed.
 fn logs_in(config: &str, password: &str) -> String {
     let directory = Directory::new();
