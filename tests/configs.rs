@@ -125,6 +125,28 @@ fn a_shown_header_keeps_its_placeholders_only() {
     }
 }
 
+/// A query shows them so as well.
+#[test]
+fn constants_in_the_query_of_a_url_are_hidden_in_listings() {
+    let config = load_text(
+        "[socketmap.x]\n\
+         target = [\"http://a/x?k={key}&v=s3cret\", \"http://a/y?v=s3cret{key}&flag\"]\n\
+         [socketmap.y]\ntarget = \"http://a/?s={name}/{key}&s3=s3cret\"\n\
+         [socketmap.y.oauth2]\ntoken-url = \"http://b/token?v=s3cret\"\n\
+         client-id = \"c\"\nclient-secret = \"s3cret\"\n",
+    );
+    let text = show(&config).expect("TOML");
+    for line in [
+        "target = [\"http://a/x?k={key}&v=(hidden)\", \"http://a/y?v=(hidden){key}&flag\"]\n",
+        "target = \"http://a/?s={name}(hidden){key}&s3=(hidden)\"\n",
+        "token-url = \"http://b/token?(hidden)\"\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    assert!(!text.contains("s3cret"), "{text}");
+    assert_eq!(show(&load_text(&text)).expect("TOML"), text);
+}
+
 /// A constant may be a token, which no quoted line and no listing shows.
 #[test]
 fn constants_of_a_request_are_hidden_in_quotes_and_listings_alike() {

@@ -1,6 +1,7 @@
 //! An endpoint without its constants, to show a call: any of them may be a token.
 
 use percent_encoding::percent_decode_str;
+use reqwest::Url;
 
 use super::body::{Body, Json, Parameters};
 use super::endpoint::Endpoint;
@@ -22,12 +23,8 @@ impl Endpoint {
             };
             (name.clone(), text)
         });
-        let targets = self.targets.iter().map(|target| Target {
-            query: target.query.as_ref().map(Template::masked_query),
-            ..target.clone()
-        });
         Self {
-            targets: targets.collect(),
+            targets: self.targets.iter().map(Target::masked).collect(),
             query: self.query.masked(),
             body: match &self.body {
                 Body::None => Body::None,
@@ -102,6 +99,25 @@ fn names_credential(name: &str) -> bool {
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
     let name: String = letters.map(|c| c.to_ascii_lowercase()).collect();
     WHOLE.contains(&name.as_str()) || ENDS.iter().any(|end| name.ends_with(end))
+}
+
+impl Target {
+    /// Returns the target without the constants in its query.
+    pub(super) fn masked(&self) -> Self {
+        Self {
+            query: self.query.as_ref().map(Template::masked_query),
+            ..self.clone()
+        }
+    }
+}
+
+/// Returns a URL without its query, if it has one.
+pub fn without_query(url: &Url) -> Url {
+    let mut url = url.clone();
+    if url.query().is_some() {
+        url.set_query(Some(HIDDEN));
+    }
+    url
 }
 
 /// Returns a text of a URL as it is sent, and as a server reads it.

@@ -47,6 +47,7 @@ pub use headers::HeaderText;
 pub use keys::key_names;
 pub use limits::{Exceeding, Limit, MAX_NUMBER, RateSource, wait_text, window_text};
 pub use login::{LoginRules, Place, Sign};
+pub use masked::{Constant, without_query};
 pub use normalise::{Normalise, Pattern};
 pub use oauth::{ClientAuth, OAuth, SigningKey, TokenServer};
 pub use operations::Operations;

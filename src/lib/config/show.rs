@@ -16,6 +16,7 @@ use super::keys::{
     STORE, TLS,
 };
 use super::limits::{Limit, RateSource, window_text};
+use super::masked::without_query;
 use super::normalise::Normalise;
 use super::oauth::{ClientAuth, OAuth, TokenServer};
 use super::resilience::{Breaker, Cache};
@@ -155,8 +156,11 @@ fn operation(of: &Endpoint) -> Shape<'_> {
 fn targets(targets: &[Target]) -> Option<Shape<'static>> {
     match targets {
         [] => None,
-        [target] => Some(text(target)),
-        targets => Some(Shape::List(targets.iter().map(text).collect())),
+        [target] => Some(text(target.masked())),
+        targets => {
+            let targets = targets.iter().map(|target| text(target.masked()));
+            Some(Shape::List(targets.collect()))
+        }
     }
 }
 
@@ -241,8 +245,8 @@ fn credentials(endpoint: &Endpoint) -> Values<'_> {
 
 fn oauth<'c>(settings: &'c OAuth, backend: &Tls) -> Pairs<'c> {
     let (token_url, issuer) = match &settings.server {
-        TokenServer::Token(url) => (Some(text(url)), None),
-        TokenServer::Issuer(url) => (None, Some(text(url))),
+        TokenServer::Token(url) => (Some(text(without_query(url))), None),
+        TokenServer::Issuer(url) => (None, Some(text(without_query(url)))),
     };
     let (secret, key, method) = match &settings.client_auth {
         ClientAuth::Basic(secret) => (Some(source(secret.source())), None, "basic"),

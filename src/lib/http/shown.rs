@@ -19,7 +19,7 @@ use super::body;
 use super::call::{Call, ESCAPED, compose};
 use super::looks;
 use super::secrets::Secrets;
-use crate::config::{ClientAuth, Credential, HIDDEN, Table};
+use crate::config::{ClientAuth, Credential, HIDDEN, Table, without_query};
 use crate::observe::verbose::{self, LastAnswer, Side, in_one_line, seen, show};
 use crate::outcome::is_unseen;
 use crate::request::{Request, Secret};
@@ -118,11 +118,7 @@ impl Shown {
         if let Some(shown) = at.and_then(|at| self.call.urls.get(at)) {
             return shown.clone();
         }
-        let mut url = url.clone();
-        if url.query().is_some() {
-            url.set_query(Some(HIDDEN));
-        }
-        url
+        without_query(url)
     }
 
     /// Notes the credentials in the headers of a request.
@@ -257,10 +253,7 @@ fn length(request: &reqwest::Request) -> Option<u64> {
 pub fn token_request(request: &reqwest::Request) {
     if verbose::is_on() {
         let method = request.method().as_str();
-        let mut url = request.url().clone();
-        if url.query().is_some() {
-            url.set_query(Some(HIDDEN));
-        }
+        let url = without_query(request.url());
         let mut text = plain(&head_of_request(method, &url, request.headers()));
         if length(request).is_some() {
             text.push('\n');
