@@ -20,7 +20,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, date_tim
 use rustix::process::Pid;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream};
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream, SupportedProtocolVersion};
 
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -58,7 +59,9 @@ impl Api {
                 "{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
             ),
-            "sends half of" => format!("{head}\r\nContent-Length: 1000\r\n\r\n{body}"),
+            "sends half of" | "sends half of, and closes" => {
+                format!("{head}\r\nContent-Length: 1000\r\n\r\n{body}")
+            }
             KEEPS => format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
             _ => sends.clone(),
         };
@@ -68,6 +71,13 @@ impl Api {
             "has an expired certificate" => Some(tls(2001)),
             "has a self-signed certificate without CA:TRUE" => Some(tls_of(&params(2090, false))),
             "wants a client certificate" => Some(tls_for_clients(&mut certificate)),
+            "speaks HTTP/1.1 over TLS, and nothing else" => {
+                Some(tls_of_version(&[&TLS13], &[b"http/1.1"], &mut certificate))
+            }
+            "speaks HTTP over TLS, and negotiates no version" => {
+                Some(tls_of_version(&[&TLS13], &[], &mut certificate))
+            }
+            "speaks TLS 1.2" => Some(tls_of_version(&[&TLS12], &[], &mut certificate)),
             _ => None,
         };
         let is_silent = ["never answers", "sends half of"].contains(&how);
@@ -118,7 +128,9 @@ fn serve(
         let read = stream.read(&mut asked);
         // What is to be said of a certificate that is not there.
         session.write_tls(&mut connection).ok()?;
-        return read.ok().map(drop);
+        read.ok()?;
+        let mut stream = Stream::new(&mut session, &mut connection);
+        return stream.write_all(answer.as_bytes()).ok();
     }
     connection.read(&mut asked).ok().filter(|read| *read > 0)?;
     connection.write_all(answer.as_bytes()).ok()?;
@@ -189,6 +201,23 @@ fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
     PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))
 }
 
+/// With a certificate that a table can name, these versions, and these protocols of ALPN.
+fn tls_of_version(
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&[u8]],
+    pem: &mut String,
+) -> Arc<ServerConfig> {
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params(2090, true).self_signed(&key);
+    let certificate = certificate.expect("a certificate");
+    *pem = certificate.pem();
+    let config = ServerConfig::builder_with_protocol_versions(versions).with_no_client_auth();
+    let config = config.with_single_cert(vec![certificate.der().clone()], private(&key));
+    let mut config = config.expect("a TLS configuration");
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
+}
+
 fn tls_for_clients(pem: &mut String) -> Arc<ServerConfig> {
     let key = KeyPair::generate().expect("a key");
     let certificate = params(2090, true).self_signed(&key);
@@ -229,7 +258,9 @@ fn without_seconds(line: &str) -> String {
         .split(' ')
         .map(|word| {
             let digits = word.trim_matches(|c: char| !c.is_ascii_digit());
-            let is_time = digits.parse::<f64>().is_ok() && digits.contains('.');
+            // What is in quotes is a value of the configuration.
+            let is_free = digits.contains('.') && !word.contains('"');
+            let is_time = is_free && digits.parse::<f64>().is_ok();
             let is_date = digits.len() >= 9 && digits.parse::<u64>().is_ok();
             match is_time || is_date {
                 true => word.replace(digits, "N"),

@@ -136,10 +136,11 @@ async fn killed_and_started_again_without_its_data() {
     let Some(mut server) = Server::start(&[]) else {
         return;
     };
+    let at = server.socket().display().to_string();
     let fault = Fault {
         begin: &Server::kill,
         end: &Server::run,
-        warning: "cannot connect: No such file or directory (os error 2)",
+        warning: &format!("cannot connect: {at}: No such file or directory (os error 2)"),
     };
     let url = server.url("");
     assert_eq!(suffer(&mut server, &url, LONG, fault).await, MOST);
@@ -150,12 +151,13 @@ async fn refusing_connections() {
     let Some(mut server) = Server::start(&["--port", &free_port()]) else {
         return;
     };
+    let at = format!("127.0.0.1:{}", server.port());
     let fault = Fault {
         begin: &Server::kill,
         end: &Server::run,
-        warning: "cannot connect: Connection refused (os error 111)",
+        warning: &format!("cannot connect: {at}: Connection refused (os error 111)"),
     };
-    let url = format!("redis://127.0.0.1:{}", server.port());
+    let url = format!("redis://{at}");
     assert_eq!(suffer(&mut server, &url, LONG, fault).await, MOST);
 }
 

@@ -35,6 +35,17 @@ pub enum RedisAddress {
     Unix(PathBuf),
 }
 
+/// As people write it in a message: without the user and the password.
+impl fmt::Display for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 const SHAPE: &str = "is not the URL of a Redis; write \"redis://HOST:PORT/DATABASE\", \
                      \"rediss://\" for TLS, or \"redis+unix:///PATH\" for a unix socket";
 

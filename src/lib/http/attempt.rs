@@ -102,10 +102,15 @@ impl Attempt {
                 }
                 answer::read(content_type, &body, rules)
             }
-            Err(failure) => Outcome::Temporary(Failure {
-                effect: effect(progress),
-                ..failure
-            }),
+            Err(part) => {
+                if let Some(shown) = &call.shown {
+                    shown.part(&part.came);
+                }
+                Outcome::Temporary(Failure {
+                    effect: effect(progress),
+                    ..part.failure
+                })
+            }
         };
         Self {
             rule,
@@ -130,10 +135,13 @@ impl Attempt {
         let (headers, body) = if login::needs_body(verdict, login) {
             let most = sender.table.endpoint.max_response;
             let (headers, body) = login_body(response, most, login).await;
-            if let (Some(shown), Ok(body)) = (&call.shown, &body) {
-                shown.body(body);
+            if let Some(shown) = &call.shown {
+                match &body {
+                    Ok(body) => shown.body(body),
+                    Err(part) => shown.part(&part.came),
+                }
             }
-            (headers, Some(body))
+            (headers, Some(body.map_err(|part| part.failure)))
         } else {
             let headers = response.headers().clone();
             finish(response, sender, call).await;
@@ -335,7 +343,7 @@ async fn login_body(
     mut response: Response,
     limit: usize,
     login: &LoginRules,
-) -> (HeaderMap, Result<Vec<u8>, Failure>) {
+) -> (HeaderMap, body::Read) {
     if response.status() == StatusCode::NO_CONTENT {
         return (std::mem::take(response.headers_mut()), Ok(Vec::new()));
     }

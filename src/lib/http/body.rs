@@ -17,12 +17,32 @@ use tokio::time::timeout;
 use super::error::cause;
 use super::looks::trim_text;
 use super::steps::Steps;
+use crate::observe::verbose;
 use crate::outcome::{Failure, Reason};
+
+/// A body that was not read to its end, or not understood.
+#[derive(Debug)]
+pub struct Unread {
+    /// Why.
+    pub failure: Failure,
+    /// What of it has come, for a query.
+    pub came: Vec<u8>,
+}
+
+/// A body, or what there is of it. Boxed because it is rare: each call would have room for it.
+pub type Read = Result<Vec<u8>, Box<Unread>>;
+
+fn unread(failure: impl Into<Failure>, came: Vec<u8>) -> Box<Unread> {
+    Box::new(Unread {
+        failure: failure.into(),
+        came,
+    })
+}
 
 /// Reads a body to its end, and returns it with the headers of the answer. The limit holds for the
 /// bytes as they come and for those after decompression, so that a few bytes of gzip cannot fill the
 /// memory.
-pub async fn read(response: Response, limit: usize) -> (HeaderMap, Result<Vec<u8>, Failure>) {
+pub async fn read(response: Response, limit: usize) -> (HeaderMap, Read) {
     let version = response.version();
     let (headers, body) = read_if_any(response, limit).await;
     let ends_with_connection = version < Version::HTTP_2 && !is_delimited(&headers);
@@ -32,32 +52,36 @@ pub async fn read(response: Response, limit: usize) -> (HeaderMap, Result<Vec<u8
     let is_cut =
         |bytes: &Vec<u8>| ends_with_connection && !is_gzip(&headers) && trim_text(bytes).is_empty();
     let body = match body {
-        Ok(bytes) if is_cut(&bytes) => Err(cut_short(
-            "only the end of the connection ends an empty body",
-        )),
+        Ok(bytes) if is_cut(&bytes) => {
+            let why = "only the end of the connection ends an empty body";
+            Err(unread(cut_short(why), bytes))
+        }
         body => body,
     };
     (headers, body)
 }
 
 /// Reads a body to its end, as `read` does, where it makes no difference whether there is one.
-pub async fn read_if_any(
-    mut response: Response,
-    limit: usize,
-) -> (HeaderMap, Result<Vec<u8>, Failure>) {
+pub async fn read_if_any(mut response: Response, limit: usize) -> (HeaderMap, Read) {
     let headers = std::mem::take(response.headers_mut());
     let body = match whole(response, limit).await {
-        Ok(bytes) if is_gzip(&headers) => inflate(&bytes, limit),
+        Ok(bytes) if is_gzip(&headers) => inflate(bytes, limit),
+        Err(part) if is_gzip(&headers) && verbose::is_query() => Err(inflated(*part, limit)),
         body => body,
     };
     (headers, body)
 }
 
 /// Reads a body as it comes.
-async fn whole(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
+async fn whole(mut response: Response, limit: usize) -> Read {
     let length = response.content_length().unwrap_or(0);
     if usize::try_from(length).map_or(true, |length| length > limit) {
-        return Err(Reason::AnswerTooLong.into());
+        let start = match verbose::is_query() {
+            true => Box::pin(response.chunk()).await.ok().flatten(),
+            false => None,
+        };
+        let start = start.unwrap_or_default();
+        return Err(unread(too_long(limit), beginning(&start).to_vec()));
     }
     if response.version() == Version::HTTP_2 {
         whole_stream(response, limit).await
@@ -125,51 +149,84 @@ fn is_delimited(headers: &HeaderMap) -> bool {
 }
 
 /// Reads an HTTP/1 body. hyper returns an error if it is cut short.
-async fn whole_body(mut response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
+async fn whole_body(mut response: Response, limit: usize) -> Read {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
-        append(&mut body, &chunk, limit)?;
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body = appended(body, &chunk, limit)?,
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(unread(broken(&error), body)),
+        }
     }
-    Ok(body)
 }
 
 /// Reads an HTTP/2 body. hyper takes RST_STREAM with NO_ERROR for its end, but the body is complete
 /// only if END_STREAM came before it (RFC 9113, section 8.1).
-async fn whole_stream(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
+async fn whole_stream(response: Response, limit: usize) -> Read {
     let mut stream = reqwest::Body::from(response);
     let mut body = Vec::new();
     while let Some(frame) = stream.frame().await {
-        let frame = frame.map_err(|error| broken(&error))?;
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return Err(unread(broken(&error), body)),
+        };
         if let Some(chunk) = frame.data_ref() {
-            append(&mut body, chunk, limit)?;
+            body = appended(body, chunk, limit)?;
         }
     }
     if stream.is_end_stream() {
         Ok(body)
     } else {
-        Err(cut_short("the stream was reset before its end"))
+        let why = "the stream was reset before its end";
+        Err(unread(cut_short(why), body))
     }
 }
 
-fn append(body: &mut Vec<u8>, chunk: &[u8], limit: usize) -> Result<(), Failure> {
+fn appended(mut body: Vec<u8>, chunk: &[u8], limit: usize) -> Read {
     if body.len() + chunk.len() > limit {
-        return Err(Reason::AnswerTooLong.into());
+        body.extend_from_slice(beginning(chunk));
+        return Err(unread(too_long(limit), body));
     }
     body.extend_from_slice(chunk);
-    Ok(())
+    Ok(body)
+}
+
+/// Returns what is shown at most of bytes over the limit.
+fn beginning(chunk: &[u8]) -> &[u8] {
+    chunk.get(..1024).unwrap_or(chunk)
 }
 
 /// Decompresses a gzip body. Its checksums show that it is complete.
-fn inflate(body: &[u8], limit: usize) -> Result<Vec<u8>, Failure> {
+fn inflate(body: Vec<u8>, limit: usize) -> Read {
     let mut plain = Vec::new();
     // One byte more than allowed shows that the limit is exceeded; no more is inflated.
     let max = limit.saturating_add(1) as u64;
-    let inflated = MultiGzDecoder::new(body).take(max).read_to_end(&mut plain);
+    let inflated = MultiGzDecoder::new(&*body)
+        .take(max)
+        .read_to_end(&mut plain);
     match inflated {
-        Ok(length) if length > limit => Err(Reason::AnswerTooLong.into()),
+        Ok(length) if length > limit => Err(unread(too_long(limit), plain)),
         Ok(_) => Ok(plain),
-        Err(_) => Err(cut_short("not gzip, as its Content-Encoding says")),
+        Err(_) => {
+            let why = "not gzip, as its Content-Encoding says";
+            let came = if plain.is_empty() { body } else { plain };
+            Err(unread(cut_short(why), came))
+        }
     }
+}
+
+/// Decompresses what has come of a gzip body.
+fn inflated(part: Unread, limit: usize) -> Box<Unread> {
+    let came = match inflate(part.came, limit) {
+        Ok(plain) => plain,
+        Err(part) => part.came,
+    };
+    unread(part.failure, came)
+}
+
+fn too_long(limit: usize) -> Failure {
+    let detail = format!("more than the {limit} bytes of max-response");
+    Failure::new(Reason::AnswerTooLong, detail)
 }
 
 fn broken(error: &reqwest::Error) -> Failure {

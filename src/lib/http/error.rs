@@ -50,13 +50,17 @@ pub fn is_unprocessed(error: &reqwest::Error) -> bool {
 /// Returns whether hyper has dropped an HTTP/2 call: it was waiting for a free stream when the
 /// connection was lost, so that at most its head was sent.
 pub fn is_dropped_before_its_body(error: &reqwest::Error, version: HttpVersion) -> bool {
+    let is_http2 = version == HttpVersion::Http2 || is_negotiated_http2(error);
+    is_http2 && sources(error).any(|error| error.downcast_ref().is_some_and(hyper::Error::is_user))
+}
+
+/// Returns whether a call was sent over a connection for which HTTP/2 was negotiated.
+fn is_negotiated_http2(error: &reqwest::Error) -> bool {
     let is_negotiated = |error: &legacy::Error| {
         let connected = error.connect_info();
         connected.is_some_and(legacy::connect::Connected::is_negotiated_h2)
     };
-    let is_http2 = version == HttpVersion::Http2
-        || sources(error).any(|error| error.downcast_ref().is_some_and(is_negotiated));
-    is_http2 && sources(error).any(|error| error.downcast_ref().is_some_and(hyper::Error::is_user))
+    sources(error).any(|error| error.downcast_ref().is_some_and(is_negotiated))
 }
 
 /// Returns whether an HTTP/2 connection has not answered a ping, the only timeout that hyper has.
@@ -120,7 +124,12 @@ pub fn explained(error: &reqwest::Error, way: &Way<'_>) -> String {
         };
         return format!("{}: the answer is not HTTP; {what}", way.place());
     }
-    let hint = if needs_client_certificate(error) {
+    if way.has_tls() && is_no_http_version(error, way) {
+        return format!("{}: {}", way.place(), no_http_version(way));
+    }
+    let hint = if is_alert(error, AlertDescription::ProtocolVersion) {
+        "; the server has no version of TLS that tls.min-version allows"
+    } else if is_alert(error, AlertDescription::CertificateRequired) {
         "; it wants a client certificate: tls.client-cert"
     } else if error.is_connect() && way.is_in_handshake() && is_closed(error) {
         "; closed at the TLS handshake: is it http://, or a server that does not serve this name?"
@@ -204,10 +213,36 @@ fn io_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     inner.or(Some(error))
 }
 
-/// Returns whether a server wants a certificate of the client (an alert of TLS 1.3).
-fn needs_client_certificate(error: &reqwest::Error) -> bool {
-    let wanted = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
-    sources(error).any(|error| tls_error(error) == Some(&wanted))
+/// Returns whether a server over TLS does not speak a version of HTTP that the table allows: it has
+/// refused them (RFC 7301, section 3.2), or has negotiated none before HTTP/2 failed, although HTTP/2
+/// has to be negotiated (RFC 9113, section 3.2).
+fn is_no_http_version(error: &reqwest::Error, way: &Way<'_>) -> bool {
+    let is_of_server = |error: &h2::Error| error.is_remote();
+    is_alert(error, AlertDescription::NoApplicationProtocol)
+        || way.transport.http_version == HttpVersion::Http2
+            && !way.is_known
+            && !error.is_connect()
+            && is_broken_connection(error)
+            && !is_negotiated_http2(error)
+            && !sources(error).any(|error| error.downcast_ref().is_some_and(is_of_server))
+}
+
+fn no_http_version(way: &Way<'_>) -> &'static str {
+    match way.transport.http_version {
+        HttpVersion::Http2 => {
+            "the server does not speak HTTP/2; http-version = \"1.1\" or \"auto\""
+        }
+        HttpVersion::Http1 => {
+            "the server does not speak HTTP/1.1; http-version = \"2\" or \"auto\""
+        }
+        HttpVersion::Auto => "the server speaks neither HTTP/1.1 nor HTTP/2",
+    }
+}
+
+/// Returns whether a server has ended a connection with this alert of TLS.
+fn is_alert(error: &reqwest::Error, alert: AlertDescription) -> bool {
+    let received = rustls::Error::AlertReceived(alert);
+    sources(error).any(|error| tls_error(error) == Some(&received))
 }
 
 /// Returns the text of the innermost error. The outer ones hold the URL, and so the key.

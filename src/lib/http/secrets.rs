@@ -53,10 +53,22 @@ impl Secrets {
     /// Returns a text with the secrets hidden, whatever the case of their letters: that of a host is
     /// gone.
     pub fn redacted(&self, text: &str) -> String {
+        self.hidden(text, false)
+    }
+
+    /// Returns a text that was cut off with the secrets hidden, and the beginning of one at its end.
+    pub fn redacted_part(&self, text: &str) -> String {
+        self.hidden(text, true)
+    }
+
+    fn hidden(&self, text: &str, is_cut: bool) -> String {
         let mut found = Vec::new();
         let mut layer = pieces(text);
         for _ in 0..=MOST_LAYERS {
             self.find(&layer, &mut found);
+            if is_cut {
+                found.extend(self.begun(&layer).map(|from| (from, text.len())));
+            }
             match without_escapes(&layer) {
                 Some(next) => layer = next,
                 None => break,
@@ -89,6 +101,35 @@ impl Secrets {
             }
         }
     }
+
+    /// Returns where a secret begins whose end a cut has taken.
+    fn begun(&self, layer: &[Piece]) -> Option<usize> {
+        /// A shorter beginning tells nothing.
+        const SHORTEST: usize = 4;
+        /// The cut may be within an escape, or within a character.
+        const MOST_BROKEN: usize = 6;
+        let needles = self.needles.iter();
+        let needles: Vec<_> = needles
+            .map(|needle| without_slashes(needle.iter().copied()))
+            .collect();
+        let longest = needles.iter().map(Vec::len).max()?;
+        let first = layer.len().saturating_sub(longest * 2 + MOST_BROKEN);
+        (first..layer.len()).find_map(|at| {
+            let rest = without_slashes(layer[at..].iter().map(|piece| piece.byte));
+            let is_begun = (0..=MOST_BROKEN).any(|broken| {
+                let start = rest.len().checked_sub(broken);
+                let start = start.and_then(|end| rest.get(..end));
+                let start = start.filter(|start| start.len() >= SHORTEST);
+                start.is_some_and(|start| needles.iter().any(|needle| needle.starts_with(start)))
+            });
+            is_begun.then(|| layer[at].from)
+        })
+    }
+}
+
+/// Returns the bytes of a text that are compared where it is not known which backslashes are its own.
+fn without_slashes(text: impl Iterator<Item = u8>) -> Vec<u8> {
+    text.filter(|byte| *byte != b'\\').map(folded).collect()
 }
 
 /// Returns how many pieces at the beginning are a secret, if they are. Each quoting puts one more
@@ -391,5 +432,23 @@ mod tests {
             let expected = if expected.is_empty() { text } else { expected };
             assert_eq!(secrets.redacted(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_cut_leaves_no_beginning_of_a_secret() {
+        let mut secrets = Secrets::default();
+        secrets.put("Bearer s3cr\u{fc}t/x", 4);
+        for (text, expected) in [
+            ("x Bear", "x (hidden)"),
+            ("x bearer s3cr", "x (hidden)"),
+            ("x Bearer s3cr\u{fffd}", "x (hidden)"),
+            ("x Bearer s3cr\\u00", "x (hidden)"),
+            ("x Bearer%20s3cr%C3%BCt%2", "x (hidden)"),
+            ("x Bea", "x Bea"),
+            ("Bear in mind", "Bear in mind"),
+        ] {
+            assert_eq!(secrets.redacted_part(text), expected, "{text}");
+        }
+        assert_eq!(secrets.redacted("x Bear"), "x Bear");
     }
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::body::Body as _;
 use percent_encoding::percent_encode;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Response, StatusCode, Url, Version};
+use reqwest::{Response, Url, Version};
 use tokio::time::timeout;
 
 use super::body;
@@ -20,7 +20,7 @@ use super::call::{Call, ESCAPED, compose};
 use super::looks;
 use super::secrets::Secrets;
 use crate::config::{ClientAuth, Credential, HIDDEN, Table, without_query};
-use crate::observe::verbose::{self, LastAnswer, Side, in_one_line, seen, show};
+use crate::observe::verbose::{self, Side, in_one_line, seen, show};
 use crate::outcome::is_unseen;
 use crate::request::{Request, Secret};
 use crate::sync::Mutex;
@@ -42,8 +42,8 @@ pub struct Shown {
     /// The URLs as they are sent.
     urls: Vec<Url>,
     secrets: Mutex<Secrets>,
-    /// The last call and the head of its answer, in one line, and whether that is an odd one.
-    last: Mutex<(String, bool)>,
+    /// The last call and the head of its answer.
+    last: Mutex<String>,
     /// Whether nothing of an answer is shown but its status and what its body is.
     hides_answers: bool,
 }
@@ -94,7 +94,7 @@ impl Shown {
         let (method, url) = (request.method().as_str(), self.url(request.url()));
         if !verbose::is_on() {
             verbose::keep(None);
-            *self.last.lock() = (plain(&format!("{method} {url}")), false);
+            *self.last.lock() = plain(&format!("{method} {url}"));
             return;
         }
         for (name, value) in &self.call.headers {
@@ -143,11 +143,7 @@ impl Shown {
             let status = response.status();
             let label = response.headers().get(CONTENT_TYPE);
             let label = label.map(|label| String::from_utf8_lossy(label.as_bytes()));
-            let (last, is_odd) = &mut *self.last.lock();
-            let is_page = label
-                .as_deref()
-                .is_some_and(|label| label.starts_with("text/"));
-            *is_odd = status == StatusCode::NOT_FOUND && is_page;
+            let last = &mut *self.last.lock();
             let label = match label.as_deref() {
                 None => "no Content-Type",
                 Some(label) if self.hides_answers => {
@@ -157,10 +153,7 @@ impl Shown {
             };
             // Writing to a string does not fail.
             let _ = write!(last, " answered {} ({label})", status.as_u16());
-            verbose::keep(Some(LastAnswer {
-                text: in_one_line(last),
-                is_odd: *is_odd,
-            }));
+            verbose::keep(Some(in_one_line(last)));
             return;
         }
         let shown = |name: &HeaderName| {
@@ -190,7 +183,17 @@ impl Shown {
         show(Side::Came, &beginning(text.as_bytes()));
     }
 
-    /// Keeps the beginning of a body, for a query that fails.
+    /// Shows what has come of a body that is not whole.
+    pub fn part(&self, came: &[u8]) {
+        if came.is_empty() {
+            return;
+        }
+        let text = String::from_utf8_lossy(came);
+        let text = self.secrets.lock().redacted_part(&text);
+        self.body(text.as_bytes());
+    }
+
+    /// Keeps the beginning of a body, for a query that fails or finds nothing.
     fn keep(&self, body: &[u8]) {
         /// Enough for the words of most errors.
         const MOST: usize = 200;
@@ -202,19 +205,24 @@ impl Shown {
         } else {
             ""
         };
-        let (last, is_odd) = &*self.last.lock();
-        verbose::keep(Some(LastAnswer {
-            text: format!("{}: {beginning}{rest}", in_one_line(last)),
-            is_odd: *is_odd,
-        }));
+        let last = in_one_line(&self.last.lock());
+        verbose::keep(Some(format!("{last}: {beginning}{rest}")));
     }
 
     /// Reads and shows the body of an answer that decides nothing.
     pub async fn rest(&self, response: Response, limit: usize) {
-        match timeout(BODY_TIMEOUT, body::read(response, limit)).await {
+        match timeout(BODY_TIMEOUT, body::read_if_any(response, limit)).await {
+            Ok((_, Ok(body))) if body.is_empty() && verbose::is_on() => {
+                show(Side::Came, "(no body)");
+            }
             Ok((_, Ok(body))) => self.body(&body),
-            _ if !verbose::is_on() => {}
-            Ok((_, Err(failure))) => show(Side::Came, &format!("({})", failure.reason)),
+            Ok((_, Err(part))) => {
+                self.part(&part.came);
+                if verbose::is_on() {
+                    show(Side::Came, &format!("({})", part.failure));
+                }
+            }
+            Err(_) if !verbose::is_on() => {}
             Err(_) => show(Side::Came, "(the body did not come within 500 ms)"),
         }
     }

@@ -230,6 +230,11 @@ impl Way<'_> {
         self.steps.0.lock().step == Step::Handshake
     }
 
+    /// Returns whether the call is over TLS.
+    pub fn has_tls(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
     /// Returns whether the call is without TLS to a target that has never answered, and that may want
     /// TLS.
     pub fn may_want_tls(&self) -> bool {

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::body;
 use super::looks::looks;
 use super::redirect::Redirect;
+use crate::outcome::Reason;
 
 /// The most bytes of an answer from the token server.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -29,7 +30,11 @@ pub async fn read<T: for<'de> Deserialize<'de>>(
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (body, text, hint) = if status == StatusCode::OK {
         let (_, body) = body::read(response, MAX_ANSWER).await;
-        let body = body.map_err(|failure| format!("their server's answer: {failure}"))?;
+        let body = body.map_err(|part| match part.failure.reason {
+            // Its limit is not that of the table.
+            reason @ Reason::AnswerTooLong => format!("their server's answer: {reason}"),
+            _ => format!("their server's answer: {}", part.failure),
+        })?;
         let error = match serde_json::from_slice(&body) {
             Ok(answer) => return Ok(answer),
             Err(error) => error,

@@ -1,5 +1,6 @@
 //! What `--query --verbose` shows on stderr: `> ` what is sent, `< ` what comes, `= ` what it means.
-//! Without `--verbose` a query keeps the last answer, to show its beginning after a failure.
+//! Without `--verbose` a query keeps the last answer, to show its beginning after a failure and where
+//! it says "not found".
 //!
 //! It is on for the one query of a process, or never: a service pays for one look at a flag.
 
@@ -11,17 +12,8 @@ use crate::sync::Mutex;
 
 static IS_QUERY: AtomicBool = AtomicBool::new(false);
 static IS_ON: AtomicBool = AtomicBool::new(false);
-static LAST: Mutex<Option<LastAnswer>> = Mutex::new(None);
+static LAST: Mutex<Option<String>> = Mutex::new(None);
 static PASSED_OVER: Mutex<Option<String>> = Mutex::new(None);
-
-/// The last answer to a query.
-#[derive(Debug)]
-pub struct LastAnswer {
-    /// The call, its status, and the beginning of its body, in one line.
-    pub text: String,
-    /// Whether it says "not found" in a way that an API would not.
-    pub is_odd: bool,
-}
 
 /// The sides of a call.
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +37,13 @@ pub fn is_query() -> bool {
     IS_QUERY.load(Ordering::Relaxed)
 }
 
-/// Keeps the last answer, or that there is none yet.
-pub fn keep(answer: Option<LastAnswer>) {
+/// Keeps the last answer in one line, or that there is none yet.
+pub fn keep(answer: Option<String>) {
     *LAST.lock() = answer;
 }
 
-/// Returns the last answer.
-pub fn last_answer() -> Option<LastAnswer> {
+/// Returns the last answer: the call, its status, and the beginning of its body.
+pub fn last_answer() -> Option<String> {
     LAST.lock().take()
 }
 

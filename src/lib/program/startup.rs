@@ -180,9 +180,9 @@ where
     }
     let is_failure = answer.outcome.failure().is_some();
     if let Some(last) = verbose::last_answer()
-        && (is_failure || last.is_odd && answer.outcome == Outcome::NotFound)
+        && (is_failure || answer.outcome == Outcome::NotFound)
     {
-        complain(program, &last.text);
+        complain(program, &last);
     }
     if let Outcome::Refused(words) = &answer.outcome {
         complain(program, &log::printable(words.as_bytes()));

@@ -102,7 +102,8 @@ impl Calls {
             Ok(request) => request,
             Err(outcome) => {
                 let name = self.caller.table().protocol.outcomes[outcome.number()];
-                verbose::means(|| format!("{name}: no call for this key"));
+                let why = || keys::why_no_call(request, self.caller.table());
+                verbose::means(|| format!("{name}: no call for this key: {}", why()));
                 return outcome;
             }
         };

@@ -23,6 +23,7 @@ use crate::http::shared::Shared;
 use crate::http::tls::Authorities;
 use crate::observe::meter::Meter;
 use crate::observe::state::{State, TargetState};
+use crate::observe::verbose;
 use crate::outcome::{Failure, Outcome, Reason, Row};
 use crate::protocol::policy::rules::PolicyActions;
 use crate::protocol::sasl::rules::Logins;
@@ -153,7 +154,12 @@ impl Endpoint {
     async fn login(&self, request: &Request, asked: Asked, is_preview: bool) -> Outcome {
         let request = match keys::normalise(request, self.table()) {
             Ok(request) => request,
-            Err(outcome) => return outcome,
+            Err(outcome) => {
+                let name = self.table().protocol.outcomes[outcome.number()];
+                let why = || keys::why_no_call(request, self.table());
+                verbose::means(|| format!("{name}: no call for this name: {}", why()));
+                return outcome;
+            }
         };
         if !is_offered(&request, &self.table().endpoint.logins) {
             // No refusal: nobody has looked at the password. The next connection has the greeting.

@@ -13,8 +13,7 @@ pub fn normalise<'r>(request: &'r Request, table: &Table) -> Result<Cow<'r, Requ
         return Ok(Cow::Borrowed(request));
     };
     let (key, endpoint) = (request.value(name).unwrap_or_default(), &table.endpoint);
-    let is_lookup = !table.protocol.has_logins();
-    if is_lookup && !endpoint.special_keys && is_special(key) {
+    if is_not_asked(key, table) {
         return Err(Outcome::NotFound);
     }
     match normal_key(key, &endpoint.normalise) {
@@ -22,6 +21,22 @@ pub fn normalise<'r>(request: &'r Request, table: &Table) -> Result<Cow<'r, Requ
         Some(Cow::Borrowed(_)) => Ok(Cow::Borrowed(request)),
         Some(Cow::Owned(key)) => Ok(Cow::Owned(request.clone().with(name, key.into()))),
     }
+}
+
+/// Returns why the backend is not to be asked for the key of a request, for people.
+pub fn why_no_call(request: &Request, table: &Table) -> &'static str {
+    let key = table.protocol.key.and_then(|name| request.value(name));
+    match key.unwrap_or_default() {
+        key if is_not_asked(key, table) => {
+            "Postfix asks for \"*\" and \"<>\" itself; special-keys = true"
+        }
+        _ => "it does not match normalise.pattern",
+    }
+}
+
+/// Returns whether a key is that of no address or domain, and the table is not asked for such keys.
+fn is_not_asked(key: &[u8], table: &Table) -> bool {
+    !table.protocol.has_logins() && !table.endpoint.special_keys && is_special(key)
 }
 
 /// Returns whether Postfix asks for this key on its own account, in transport_maps and in sender

@@ -30,7 +30,12 @@ async fn a_query_asks_as_dovecot_does() {
         ),
         (&["t", "shared/a", "joe"], 0, "{\"asked\": \"/d/a\"}\n", ""),
         (&["t", "shared/empty"], 0, "\n", ""),
-        (&["t", "shared/none"], 1, "", ""),
+        (
+            &["t", "shared/none"],
+            1,
+            "",
+            "dict: GET URL/d/none answered 404 (no Content-Type)\n",
+        ),
         (&["t", "shared/a/../b"], 1, "", ""),
         (
             &["t", "shared/down"],

@@ -71,6 +71,15 @@ async fn a_call_is_shown_as_it_is_sent_and_answered() {
     );
 }
 
+#[tokio::test]
+async fn an_answer_without_a_body_is_shown_as_one() {
+    let backend = Backend::always(status(204));
+    let config = format!("[socketmap.users]\ntarget = \"{}\"\n", backend.url("/"));
+    let end = ask(Binary::Socketmap, &config, "key").await;
+    end.status(1);
+    assert_eq!(marked(&end, "<").last().unwrap(), "(no body)");
+}
+
 /// What is said of each answer, in order.
 #[tokio::test]
 async fn the_rule_that_judged_an_answer_is_said() {

@@ -98,7 +98,8 @@ impl Connector {
 
     /// Connects and logs in. The caller bounds the time.
     pub(super) async fn connect(&self) -> Result<Live, Failure> {
-        let failed = |error: io::Error| Failure::Other(format!("cannot connect: {error}"));
+        let failed =
+            |error: io::Error| Failure::Other(format!("cannot connect: {}: {error}", self.address));
         match &self.address {
             RedisAddress::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(failed)?;
