@@ -113,47 +113,32 @@ impl Breaker {
         self.state.lock().down_since()
     }
 
-    /// Records at the end of a call that another target has answered in place of this one, which
-    /// failed at this moment. That makes this one down under the conditions of `record_failing`, and a
-    /// change is logged as there.
-    pub fn record_replaced(
+    /// Records at the end of a call whether another target has answered in place of this one, which
+    /// failed at this moment. It is down if the failure was that of its connection, or if those in a
+    /// row are evidence against it: until its next answer, or where it was replaced, until the next that
+    /// is not left to another target. A change is logged under the lock, as in `record_success`.
+    pub fn record_failing(
         &self,
         failed_at: Instant,
         is_unreachable: bool,
+        is_replaced: bool,
         on_change: impl FnOnce(Change),
     ) {
         let mut state = self.state.lock();
-        if state.accepted_at.is_some_and(|at| at > failed_at) {
+        let up_at = match is_replaced {
+            true => state.accepted_at,
+            false => state.answered_at,
+        };
+        if up_at.is_some_and(|at| at > failed_at) {
             return;
         }
         let was_down = state.down_since().is_some();
         if !was_down && !is_unreachable && !state.failures.are_evidence() {
             return;
         }
-        state.replaced_since.get_or_insert(failed_at);
-        if let Some(change) = state.log.down_again(was_down) {
-            on_change(change);
-        }
-    }
-
-    /// Records at the end of a call that no other target has answered in place of this one, which
-    /// failed at this moment: it is down if the failure was that of its connection, or if those in a
-    /// row are evidence against it. A change is logged under the lock, as in `record_success`.
-    pub fn record_failing(
-        &self,
-        failed_at: Instant,
-        is_unreachable: bool,
-        on_change: impl FnOnce(Change),
-    ) {
-        let mut state = self.state.lock();
-        if state.answered_at.is_some_and(|at| at > failed_at) {
-            return;
-        }
-        let was_down = state.down_since().is_some();
-        if !was_down {
-            if !is_unreachable && !state.failures.are_evidence() {
-                return;
-            }
+        if is_replaced {
+            state.replaced_since.get_or_insert(failed_at);
+        } else if !was_down {
             state.failing_since = state.failures.first_at.or(Some(failed_at));
         }
         if let Some(change) = state.log.down_again(was_down) {
@@ -289,7 +274,7 @@ mod tests {
     /// Ends the call that failed last, without an answer of another target.
     fn failing(breaker: &Breaker, is_unreachable: bool) -> Option<Change> {
         let mut logged = None;
-        breaker.record_failing(Instant::now(), is_unreachable, |change| {
+        breaker.record_failing(Instant::now(), is_unreachable, false, |change| {
             logged = Some(change);
         });
         logged
@@ -404,12 +389,14 @@ mod tests {
         let breaker = breaker();
         let replaced = |at| {
             let mut logged = None;
-            breaker.record_replaced(at, true, |change| logged = Some(change));
+            breaker.record_failing(at, true, true, |change| logged = Some(change));
             logged
         };
         let first = Instant::now();
         failed(breaker.permit().unwrap());
-        breaker.record_replaced(first, false, |_| unreachable!("one key is no evidence"));
+        breaker.record_failing(first, false, true, |_| {
+            unreachable!("one key is no evidence")
+        });
         assert_eq!(replaced(first), DOWN);
         assert_eq!(breaker.down_since(), Some(first));
         assert!(breaker.permit().is_some());
@@ -465,7 +452,7 @@ mod tests {
         permit.record_success(false, |change| logged = Some(change));
         assert_eq!((logged, breaker.down_since()), (Some(Change::Up), None));
         // A call that failed before that answer ends after it.
-        breaker.record_failing(first, true, |_| unreachable!());
+        breaker.record_failing(first, true, false, |_| unreachable!());
         assert_eq!(breaker.down_since(), None);
     }
 

@@ -104,19 +104,15 @@ impl Target {
             return;
         }
         let is_unreachable = health == Health::Unreachable;
-        match replaced_by {
-            Some(other) => self
-                .breaker
-                .record_replaced(failed_at, is_unreachable, |change| {
-                    let what = format!("fails, and {} answers in its place", other.name);
-                    self.log_change(change, &what, outcome, table);
-                }),
-            None => self
-                .breaker
-                .record_failing(failed_at, is_unreachable, |change| {
-                    self.log_change(change, "fails", outcome, table);
-                }),
-        }
+        let is_replaced = replaced_by.is_some();
+        self.breaker
+            .record_failing(failed_at, is_unreachable, is_replaced, |change| {
+                let what = match replaced_by {
+                    Some(other) => format!("fails, and {} answers in its place", other.name),
+                    None => "fails".to_owned(),
+                };
+                self.log_change(change, &what, outcome, table);
+            });
     }
 
     /// Logs that the target is down, in which way, and why; or that it is up again.
