@@ -1,6 +1,6 @@
 //! Limits of refusals.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
@@ -169,6 +169,15 @@ async fn stored(backend: &Backend) -> (Program, String) {
     (program, config)
 }
 
+/// The folder of a store that outlives its program, and the configuration.
+fn outliving(backend: &Backend, name: &str) -> (PathBuf, String) {
+    let folder = std::env::temp_dir().join(format!("postgate-{name}-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a folder");
+    let store = folder.join("limits.sqlite");
+    let config = with_store(&store, &table(&backend.url("/login"), LIMITS));
+    (folder, config)
+}
+
 /// A store of its own, in the folder of a program's configuration.
 fn with_store(path: &Path, config: &str) -> String {
     format!("[store]\npath = \"{}\"\n{config}", path.display())
@@ -214,12 +223,8 @@ async fn two_programs_with_one_store_give_nobody_more_refusals() {
 async fn a_program_that_is_killed_gives_nobody_more_refusals() {
     let gate = Gate::shut();
     let backend = gated(&gate);
-    let launch = Launch::sasl();
-    let folder = std::env::temp_dir().join(format!("postgate-killed-{}", std::process::id()));
-    std::fs::create_dir(&folder).expect("a folder");
-    let store = folder.join("limits.sqlite");
-    let config = with_store(&store, &table(&backend.url("/login"), LIMITS));
-    let program = launch.config(config.as_str()).unix("t").ready().await;
+    let (folder, config) = outliving(&backend, "killed");
+    let program = serve(config.as_str()).await;
     let _smtpds = begun(&program, 2, "wrong#").await;
     backend.asked(2).await;
     program.signal(Signal::KILL);
@@ -238,12 +243,8 @@ async fn a_program_that_is_killed_gives_nobody_more_refusals() {
 async fn a_program_that_is_stopped_reserves_nothing() {
     let gate = Gate::shut();
     let backend = gated(&gate);
-    let launch = Launch::sasl();
-    let folder = std::env::temp_dir().join(format!("postgate-stopped-{}", std::process::id()));
-    std::fs::create_dir(&folder).expect("a folder");
-    let store = folder.join("limits.sqlite");
-    let config = with_store(&store, &table(&backend.url("/login"), LIMITS));
-    let program = launch.config(config.as_str()).unix("t").ready().await;
+    let (folder, config) = outliving(&backend, "stopped");
+    let program = serve(config.as_str()).await;
     let _smtpds = begun(&program, 3, "wrong#").await;
     backend.asked(3).await;
     program.signal(Signal::TERM);
