@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -246,11 +248,17 @@ where
     pub async fn send(&mut self, bytes: &[u8], timeouts: Timeouts) -> Result<(), End> {
         self.first_byte = None;
         self.guard.mark_replied();
-        match timeout(timeouts.read, self.stream.write_all(bytes)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(End::Broken(error)),
-            Err(_) => Err(End::TooSlow),
-        }
+        let mut writing = pin!(self.stream.write_all(bytes));
+        // Most are sent at once, and need no timer.
+        let sent = poll_fn(|cx| Poll::Ready(writing.as_mut().poll(cx))).await;
+        let sent = match sent {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => {
+                let slow = Box::pin(timeout(timeouts.read, writing)).await;
+                slow.map_err(|_| End::TooSlow)?
+            }
+        };
+        sent.map_err(End::Broken)
     }
 
     /// Reads what a peer asked before the shutdown: it may have arrived without being noticed yet,
