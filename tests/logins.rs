@@ -52,7 +52,7 @@ fn outcome_by(login: &LoginRules, rules: &ResponseRules, answer: (u16, &str, &st
     let lines = |wanted: &str| {
         let lines = headers.lines().filter_map(|line| line.split_once(": "));
         let lines = lines.filter(|(name, _)| *name == wanted);
-        lines.map(|(_, value)| value.as_bytes().to_vec()).collect()
+        lines.map(|(_, value)| value.as_bytes()).collect()
     };
     let body = match body {
         "(broken)" => Err(Failure::from(Reason::AnswerTooLong)),

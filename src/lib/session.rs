@@ -133,10 +133,7 @@ where
                 })
             } else if P::FACTS.has_logins() {
                 let deadline = asked.at + Duration::from_secs(P::FACTS.max_secs);
-                Box::pin(async move {
-                    let (outcome, request) = login::answer(&*table, request, asked, deadline).await;
-                    (outcome, Some(request))
-                })
+                Box::pin(login::answer(table, request, asked, deadline))
             } else {
                 Box::pin(async move {
                     let outcome = table.answer(&request, asked).await;
@@ -199,14 +196,26 @@ where
             () = poll_fn(|cx| poll_first(queue, cx)) => {}
             read = self.peer.read_ahead() => return read,
         }
-        if let Some(bytes) = self.rows() {
-            return self.send(&bytes).await;
+        let (reply, is_last) = match self.rows() {
+            Some(rows) => (Reply::Send(rows), false),
+            None => match self.queue.pop_front() {
+                Some(Queued::Reply(pending)) => self.reply(pending),
+                Some(Queued::Bytes(bytes)) => (Reply::Send(bytes), false),
+                None => return Ok(()),
+            },
+        };
+        match reply {
+            Reply::Send(bytes) => self.send(&bytes).await?,
+            Reply::Close if is_last => {}
+            Reply::Close => return Err(End::Closed),
         }
-        match self.queue.pop_front() {
-            Some(Queued::Reply(pending)) => self.reply(pending).await,
-            Some(Queued::Bytes(bytes)) => self.send(&bytes).await,
-            None => Ok(()),
+        if is_last {
+            // The bytes after a malformed request may be anything, even another sender's text, so
+            // none of them is parsed.
+            Box::pin(self.peer.linger()).await;
+            return Err(End::Refused);
         }
+        Ok(())
     }
 
     /// Takes the rows that the first in the queue has at this moment, if it is a list.
@@ -224,7 +233,8 @@ where
         (!bytes.is_empty()).then(|| bytes.freeze())
     }
 
-    async fn reply(&mut self, pending: Pending<B::Table>) -> Result<(), End> {
+    /// Records an outcome, and returns the reply that says it and whether the connection ends with it.
+    fn reply(&mut self, pending: Pending<B::Table>) -> (Reply, bool) {
         let Answer::Ready(outcome, request) = pending.answer else {
             unreachable!("the first in the queue was ready");
         };
@@ -247,18 +257,7 @@ where
         let (name, meter) = (table.map(Table::name), table.and_then(Table::meter));
         // Before the reply is sent: a client that has its reply finds the request counted.
         self.recorder.record(name, meter, &outcome, &record);
-        match reply {
-            Reply::Send(bytes) => self.send(&bytes).await?,
-            Reply::Close if pending.closes => {}
-            Reply::Close => return Err(End::Closed),
-        }
-        if pending.closes {
-            // The bytes after a malformed request may be anything, even another sender's text, so
-            // none of them is parsed.
-            self.peer.linger().await;
-            return Err(End::Refused);
-        }
-        Ok(())
+        (reply, pending.closes)
     }
 
     /// Sends bytes, while the calls behind them go on: a peer that does not read must not make them

@@ -11,7 +11,7 @@ use reqwest::header::{
 use reqwest::{Response, StatusCode, Url};
 
 use super::answer;
-use super::body::{self, drain};
+use super::body::{self, Wanted, drain};
 use super::breaker::Breaker;
 use super::error::{
     explained, is_broken_connection, is_late, is_local_shortage, is_no_http, is_shared_loss,
@@ -24,7 +24,7 @@ use super::in_flight::InFlightPermits;
 use super::login::{self, LoginAnswer};
 use super::send::{OutgoingCall, Progress, SendError, Sender};
 use super::shown::Shown;
-use crate::config::{LoginRules, Verdict};
+use crate::config::{LoginRules, ResponseRules, Verdict};
 use crate::observe::verbose;
 use crate::outcome::{Effect, Failure, Outcome, Reason};
 use crate::protocol::Facts;
@@ -68,16 +68,23 @@ impl Attempt {
                 try_next: sender.is_repeatable(),
             };
         }
-        if let Some(login) = &rules.login {
-            // Boxed, so that the calls of other tables have no room for it.
-            return Box::pin(Self::of_login(sender, login, response, call, progress)).await;
-        }
-        let verdict = answer::verdict(status, rules);
-        if verdict != Verdict::Found {
-            let mut outcome = answer::without_body(status, verdict);
-            if let Outcome::Temporary(failure) | Outcome::Permanent(failure) = &mut outcome {
-                failure.detail = why_that_status(&response, sender, progress);
-            }
+        let verdict = match &rules.login {
+            Some(login) => login::verdict(status, rules, login),
+            None => answer::verdict(status, rules),
+        };
+        let why = match verdict {
+            Verdict::Found if rules.login.is_none() => Cow::Borrowed(""),
+            _ => why_that_status(&response, sender, progress),
+        };
+        let Some(wanted) = wanted(sender, status, verdict) else {
+            let mut outcome = match &rules.login {
+                Some(login) => {
+                    let (means, headers) = ((status, verdict), response.headers());
+                    login_outcome((rules, login), means, headers, None, call)
+                }
+                None => answer::without_body(status, verdict),
+            };
+            explain(&mut outcome, why);
             finish(response, sender, call).await;
             return Self {
                 rule: verbose::is_on().then(|| answer::rule_of_status(status, rules)),
@@ -85,88 +92,42 @@ impl Attempt {
                 health: health(status, verdict),
                 try_next: verdict == Verdict::Temporary && status >= 500 && sender.is_repeatable(),
             };
-        }
-        let most = sender.table.endpoint.max_response;
-        let (headers, body) = if sender.writes() {
-            body::read_if_any(response, most).await
-        } else {
-            body::read(response, most).await
         };
+        let most = sender.table.endpoint.max_response;
+        let (headers, body) = body::read(response, most, wanted).await;
+        if let Some(shown) = &call.shown {
+            match &body {
+                Ok(body) => shown.body(body),
+                Err(part) => shown.part(&part.came),
+            }
+        }
         let content_type = header(&headers, CONTENT_TYPE).unwrap_or_default();
-        let mut rule = None;
-        let outcome = match body {
-            Ok(body) => {
-                if let Some(shown) = &call.shown {
-                    shown.body(&body);
-                    rule = Some(answer::rule_of_body(status, content_type, &body, rules));
-                }
-                answer::read(content_type, &body, rules)
+        let rule = match (&rules.login, &body) {
+            (Some(_), _) => verbose::is_on().then(|| answer::rule_of_status(status, rules)),
+            (None, Ok(body)) if call.shown.is_some() => {
+                Some(answer::rule_of_body(status, content_type, body, rules))
             }
-            Err(part) => {
-                if let Some(shown) = &call.shown {
-                    shown.part(&part.came);
-                }
-                Outcome::Temporary(Failure {
-                    effect: effect(progress),
-                    ..part.failure
-                })
+            (None, _) => None,
+        };
+        let body = body.map_err(|part| part.failure);
+        let outcome = match (&rules.login, body) {
+            (Some(login), body) => {
+                let means = (status, verdict);
+                let mut outcome = login_outcome((rules, login), means, &headers, Some(body), call);
+                explain(&mut outcome, why);
+                outcome
             }
+            (None, Ok(body)) => answer::read(content_type, &body, rules),
+            (None, Err(failure)) => Outcome::Temporary(Failure {
+                effect: effect(progress),
+                ..failure
+            }),
         };
         Self {
             rule,
             fetched: Fetched::new(outcome, lifetime),
             health: health(status, verdict),
             try_next: false,
-        }
-    }
-
-    /// Reads the answer to a login.
-    async fn of_login(
-        sender: &Sender,
-        login: &LoginRules,
-        response: Response,
-        call: &OutgoingCall,
-        progress: &mut Progress,
-    ) -> Self {
-        let rules = &sender.table.endpoint.response_rules;
-        let status = response.status().as_u16();
-        let verdict = login::verdict(status, rules, login);
-        let why = why_that_status(&response, sender, progress);
-        let (headers, body) = if login::needs_body(verdict, login) {
-            let most = sender.table.endpoint.max_response;
-            let (headers, body) = login_body(response, most, login).await;
-            if let Some(shown) = &call.shown {
-                match &body {
-                    Ok(body) => shown.body(body),
-                    Err(part) => shown.part(&part.came),
-                }
-            }
-            (headers, Some(body.map_err(|part| part.failure)))
-        } else {
-            let headers = response.headers().clone();
-            finish(response, sender, call).await;
-            (headers, None)
-        };
-        let answer = LoginAnswer {
-            status,
-            header: &|name| {
-                let lines = headers.get_all(name).iter();
-                lines.map(|line| line.as_bytes().to_vec()).collect()
-            },
-            body,
-            name: &call.name,
-        };
-        let mut outcome = login::read(&answer, verdict, rules, login);
-        if let Outcome::Temporary(failure) = &mut outcome
-            && failure.detail.is_empty()
-        {
-            failure.detail = why;
-        }
-        Self {
-            rule: verbose::is_on().then(|| answer::rule_of_status(status, rules)),
-            fetched: outcome.into(),
-            health: health(status, verdict),
-            try_next: verdict == Verdict::Temporary && status >= 500,
         }
     }
 
@@ -327,30 +288,61 @@ async fn finish(response: Response, sender: &Sender, call: &OutgoingCall) {
 
 /// Reads the rest of an answer, so that its connection can be used again. Postfix does not wait for
 /// that, but the call counts as in flight.
-fn drain_in_background(response: Response, permits: &Arc<InFlightPermits>) {
+fn drain_in_background(response: Response, permits: &Option<Arc<InFlightPermits>>) {
     if response.content_length() == Some(0) {
         return;
     }
-    let permits = Arc::clone(permits);
+    let permits = permits.clone();
     tokio::spawn(async move {
         drain(response).await;
         drop(permits);
     });
 }
 
-/// Reads the body of an answer about a login.
-async fn login_body(
-    mut response: Response,
-    limit: usize,
-    login: &LoginRules,
-) -> (HeaderMap, body::Read) {
-    if response.status() == StatusCode::NO_CONTENT {
-        return (std::mem::take(response.headers_mut()), Ok(Vec::new()));
+/// Returns which body the outcome depends on, if it depends on one.
+fn wanted(sender: &Sender, status: u16, verdict: Verdict) -> Option<Wanted> {
+    let (is_needed, is_enough) = match &sender.table.endpoint.response_rules.login {
+        Some(login) => {
+            let is_enough = status == StatusCode::NO_CONTENT || login::is_decided_by_head(login);
+            (login::needs_body(verdict, login), is_enough)
+        }
+        None => (verdict == Verdict::Found, sender.writes()),
+    };
+    let wanted = match is_enough {
+        true => Wanted::BodyIfAny,
+        false => Wanted::Body,
+    };
+    is_needed.then_some(wanted)
+}
+
+/// Returns the outcome of an answer about a login, of whose status it is known what it means.
+fn login_outcome(
+    rules: (&ResponseRules, &LoginRules),
+    (status, verdict): (u16, Verdict),
+    headers: &HeaderMap,
+    body: Option<Result<Vec<u8>, Failure>>,
+    call: &OutgoingCall,
+) -> Outcome {
+    let lines = |name: &str| {
+        let lines = headers.get_all(name).iter();
+        lines.map(HeaderValue::as_bytes).collect()
+    };
+    let answer = LoginAnswer {
+        status,
+        header: &lines,
+        body,
+        name: &call.name,
+    };
+    login::read(&answer, verdict, rules.0, rules.1)
+}
+
+/// Adds to a failure why it is one, where it does not say so itself.
+fn explain(outcome: &mut Outcome, why: Cow<'static, str>) {
+    if let Outcome::Temporary(failure) | Outcome::Permanent(failure) = outcome
+        && failure.detail.is_empty()
+    {
+        failure.detail = why;
     }
-    if login::is_decided_by_head(login) {
-        return body::read_if_any(response, limit).await;
-    }
-    body::read(response, limit).await
 }
 
 /// Returns how long an answer may be cached by its headers, where the table goes by them.

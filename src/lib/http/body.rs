@@ -39,55 +39,70 @@ fn unread(failure: impl Into<Failure>, came: Vec<u8>) -> Box<Unread> {
     })
 }
 
+/// Which body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// One that means something even if it is empty.
+    Body,
+    /// One that may as well not be there.
+    BodyIfAny,
+}
+
 /// Reads a body to its end, and returns it with the headers of the answer. The limit holds for the
 /// bytes as they come and for those after decompression, so that a few bytes of gzip cannot fill the
 /// memory.
-pub async fn read(response: Response, limit: usize) -> (HeaderMap, Read) {
-    let version = response.version();
-    let (headers, body) = read_if_any(response, limit).await;
-    let ends_with_connection = version < Version::HTTP_2 && !is_delimited(&headers);
-    // A server that crashes after the head sends the same bytes. Read as an empty answer, this
-    // could become "not found", and mail would bounce. The checksums of gzip show that it is
-    // complete.
-    let is_cut =
-        |bytes: &Vec<u8>| ends_with_connection && !is_gzip(&headers) && trim_text(bytes).is_empty();
-    let body = match body {
-        Ok(bytes) if is_cut(&bytes) => {
-            let why = "only the end of the connection ends an empty body";
-            Err(unread(cut_short(why), bytes))
-        }
-        body => body,
-    };
-    (headers, body)
-}
-
-/// Reads a body to its end, as `read` does, where it makes no difference whether there is one.
-pub async fn read_if_any(mut response: Response, limit: usize) -> (HeaderMap, Read) {
-    let headers = std::mem::take(response.headers_mut());
-    let body = match whole(response, limit).await {
-        Ok(bytes) if is_gzip(&headers) => inflate(bytes, limit),
-        Err(part) if is_gzip(&headers) && verbose::is_query() => Err(inflated(*part, limit)),
-        body => body,
-    };
-    (headers, body)
-}
-
-/// Reads a body as it comes.
-async fn whole(mut response: Response, limit: usize) -> Read {
-    let length = response.content_length().unwrap_or(0);
-    if usize::try_from(length).map_or(true, |length| length > limit) {
-        let start = match verbose::is_query() {
-            true => Box::pin(response.chunk()).await.ok().flatten(),
-            false => None,
+#[expect(
+    clippy::manual_async_fn,
+    reason = "that would keep the answer twice: as its parameter and as a variable"
+)]
+pub fn read(
+    mut response: Response,
+    limit: usize,
+    wanted: Wanted,
+) -> impl Future<Output = (HeaderMap, Read)> + Send {
+    async move {
+        let version = response.version();
+        let headers = std::mem::take(response.headers_mut());
+        let length = response.content_length().unwrap_or(0);
+        // Boxed where it is rare: each call would have room for it.
+        let body = if usize::try_from(length).map_or(true, |length| length > limit) {
+            Box::pin(beginning_of(response, limit)).await
+        } else if version == Version::HTTP_2 {
+            Box::pin(whole_stream(response, limit)).await
+        } else {
+            whole_body(&mut response, limit).await
         };
-        let start = start.unwrap_or_default();
-        return Err(unread(too_long(limit), beginning(&start).to_vec()));
+        let body = match body {
+            Ok(bytes) if is_gzip(&headers) => inflate(bytes, limit),
+            Err(part) if is_gzip(&headers) && verbose::is_query() => Err(inflated(*part, limit)),
+            body => body,
+        };
+        let ends_with_connection = version < Version::HTTP_2 && !is_delimited(&headers);
+        // A server that crashes after the head sends the same bytes. Read as an empty answer, this
+        // could become "not found", and mail would bounce. The checksums of gzip show that it is
+        // complete.
+        let is_cut = |bytes: &Vec<u8>| {
+            ends_with_connection && !is_gzip(&headers) && trim_text(bytes).is_empty()
+        };
+        let body = match body {
+            Ok(bytes) if wanted == Wanted::Body && is_cut(&bytes) => {
+                let why = "only the end of the connection ends an empty body";
+                Err(unread(cut_short(why), bytes))
+            }
+            body => body,
+        };
+        (headers, body)
     }
-    if response.version() == Version::HTTP_2 {
-        whole_stream(response, limit).await
-    } else {
-        whole_body(response, limit).await
-    }
+}
+
+/// Fails with a body that is longer than the limit, and with its beginning for a query.
+async fn beginning_of(mut response: Response, limit: usize) -> Read {
+    let start = match verbose::is_query() {
+        true => response.chunk().await.ok().flatten(),
+        false => None,
+    };
+    let start = start.unwrap_or_default();
+    Err(unread(too_long(limit), beginning(&start).to_vec()))
 }
 
 fn is_gzip(headers: &HeaderMap) -> bool {
@@ -149,7 +164,7 @@ fn is_delimited(headers: &HeaderMap) -> bool {
 }
 
 /// Reads an HTTP/1 body. hyper returns an error if it is cut short.
-async fn whole_body(mut response: Response, limit: usize) -> Read {
+async fn whole_body(response: &mut Response, limit: usize) -> Read {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Attempt;
-use super::call::{Call, compose};
+use super::call::compose;
 use super::freshness::Fetched;
 use super::in_flight::InFlightLimit;
 use super::pool::Pool;
@@ -109,43 +109,48 @@ impl Caller {
     /// Makes the call for a request whose key is normalised, within the table's request-timeout, and
     /// within the time that its peer waits.
     pub async fn ask(&self, request: &Request, id: RequestId, until: Instant) -> Fetched {
-        match compose(self.table(), request) {
-            Ok(call) => {
-                let shown = Shown::of(self.table(), request, &call);
-                self.make(call, shown, id, until).await
-            }
-            Err(outcome) => {
-                let name = self.table().protocol.outcomes[outcome.number()];
-                verbose::means(|| format!("{name}: no call can be made of this"));
-                outcome.into()
-            }
-        }
+        let mut call = match self.call_for(request, id) {
+            Ok(call) => call,
+            Err(outcome) => return outcome.into(),
+        };
+        self.make(&mut call, until).await
+    }
+
+    fn call_for(&self, request: &Request, id: RequestId) -> Result<OutgoingCall, Outcome> {
+        let call = compose(self.table(), request).inspect_err(|outcome| {
+            let name = self.table().protocol.outcomes[outcome.number()];
+            verbose::means(|| format!("{name}: no call can be made of this"));
+        })?;
+        let shown = Shown::of(self.table(), request, &call);
+        Ok(OutgoingCall::new(call, shown, id))
     }
 
     /// Makes a call, as `ask` does, and shows it if it can be shown.
-    pub async fn make(
-        &self,
-        call: Call,
-        shown: Option<Box<Shown>>,
-        id: RequestId,
-        until: Instant,
-    ) -> Fetched {
+    pub async fn make(&self, call: &mut OutgoingCall, until: Instant) -> Fetched {
         // Before the wait for a permit: a request that no target will get would wait in vain, and
         // could end as "backend busy" where the backend is down.
         if self.targets.would_all_reject() {
             return Outcome::Temporary(Reason::Down.into()).into();
         }
-        let deadline = until.min(Instant::now() + self.table().endpoint.request_timeout);
-        if deadline <= Instant::now() {
+        let now = Instant::now();
+        let deadline = until.min(now + self.table().endpoint.request_timeout);
+        if deadline <= now {
             let detail = "all its time has passed while it waited for others";
             return Outcome::Temporary(Failure::new(Reason::TimedOut, detail)).into();
         }
-        let Ok(Some(permits)) = timeout_at(deadline, self.in_flight.acquire()).await else {
+        let permits = match self.in_flight.try_acquire() {
+            Some(permits) => Some(permits),
+            // Boxed, so that other calls have no room for it.
+            None => {
+                let waiting = Box::pin(timeout_at(deadline, self.in_flight.acquire()));
+                waiting.await.ok().flatten()
+            }
+        };
+        let Some(permits) = permits else {
             return Outcome::Temporary(Reason::Busy.into()).into();
         };
-        let mut call = self.sender.outgoing(call, id, permits);
-        call.shown = shown;
-        self.try_targets(&call, deadline).await
+        self.sender.prepare(call, permits);
+        self.try_targets(call, deadline).await
     }
 
     /// Tries the targets in their order until one has an answer.

@@ -34,6 +34,14 @@ impl InFlightLimit {
         self.max.saturating_sub(self.of_table.available_permits())
     }
 
+    /// Takes a call in if it is within both limits now, and no other waits.
+    pub fn try_acquire(&self) -> Option<InFlightPermits> {
+        Some(InFlightPermits {
+            _of_table: Arc::clone(&self.of_table).try_acquire_owned().ok()?,
+            _of_program: Arc::clone(&self.of_program).try_acquire_owned().ok()?,
+        })
+    }
+
     /// Waits until the call is within both limits.
     ///
     /// The table's comes first: the calls of a table at its own limit must not wait with a permit

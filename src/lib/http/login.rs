@@ -24,7 +24,7 @@ pub struct LoginAnswer<'a> {
     /// The status.
     pub status: u16,
     /// Returns the lines of a header.
-    pub header: &'a dyn Fn(&str) -> Vec<Vec<u8>>,
+    pub header: &'a dyn Fn(&str) -> Vec<&'a [u8]>,
     /// The body, or why it cannot be read; absent if it is not needed.
     pub body: Option<Result<Vec<u8>, Failure>>,
     /// The name that was asked for.
@@ -167,8 +167,8 @@ impl<'a> Document<'a> {
 fn is_labelled_html(answer: &LoginAnswer<'_>) -> bool {
     (answer.header)("content-type").iter().any(|line| {
         let kind = line.split(|byte| *byte == b';').next().unwrap_or_default();
-        let kind = kind.trim_ascii().to_ascii_lowercase();
-        kind == b"text/html" || kind == b"application/xhtml+xml"
+        let is = |name: &[u8]| kind.trim_ascii().eq_ignore_ascii_case(name);
+        is(b"text/html") || is(b"application/xhtml+xml")
     })
 }
 
@@ -215,7 +215,7 @@ fn is_accepted(
             if lines.is_empty() {
                 return Err(failure("without the header of \"accepted\""));
             }
-            Ok(lines.iter().all(|line| line == is.as_bytes()))
+            Ok(lines.iter().all(|line| *line == is.as_bytes()))
         }
         Some(Sign::Pointer(pointer)) => {
             let value = document.at(pointer, "accepted")?.map(RawValue::get);
@@ -261,7 +261,7 @@ fn refused(answer: &LoginAnswer<'_>, document: &Document<'_>, login: &LoginRules
 /// Returns the one line of a header, if it is text.
 fn header_text(answer: &LoginAnswer<'_>, name: &str) -> Option<String> {
     match (answer.header)(name).as_slice() {
-        [line] => String::from_utf8(line.clone()).ok(),
+        [line] => String::from_utf8(line.to_vec()).ok(),
         _ => None,
     }
 }

@@ -284,7 +284,7 @@ impl Tokens {
         id: &HeaderValue,
         deadline: Instant,
     ) -> Result<T, String> {
-        let steps = Steps::default();
+        let steps = Steps::new(Instant::now());
         let request = request
             .body(body::noted(body, &steps))
             .header(ACCEPT, "application/json")
@@ -302,7 +302,7 @@ impl Tokens {
             is_sent_once: false,
         };
         let answered = async {
-            let response = steps.follow(client.execute(request)).await;
+            let response = steps.follow(Instant::now(), client.execute(request)).await;
             let response = response.map_err(|error| explained(&error, &way))?;
             token_response(&response);
             let date = response.headers().get(DATE).cloned();

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::io::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -66,7 +67,7 @@ pub struct OutgoingCall {
     /// The name whose login this is, or empty.
     pub name: String,
     /// Held for as long as anything of this call is in flight.
-    pub permits: Arc<InFlightPermits>,
+    pub permits: Option<Arc<InFlightPermits>>,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Shared by all attempts: a copy for each would let Postfix's bytes take a multiple of their
     /// memory.
@@ -74,6 +75,21 @@ pub struct OutgoingCall {
     id: HeaderValue,
     /// How it is shown, if calls are shown.
     pub shown: Option<Box<Shown>>,
+}
+
+impl OutgoingCall {
+    /// Makes the outgoing call of a composed one.
+    pub fn new(call: Call, shown: Option<Box<Shown>>, id: RequestId) -> Self {
+        Self {
+            urls: call.urls,
+            name: call.name,
+            permits: None,
+            headers: call.headers,
+            body: call.body,
+            id: id_header(id),
+            shown,
+        }
+    }
 }
 
 /// Without the headers and the body, which may have a secret.
@@ -104,6 +120,23 @@ impl Progress {
     pub fn may_have_arrived(&self) -> bool {
         self.is_write && self.steps.has_sent()
     }
+}
+
+/// How often a call has been sent again, for each reason.
+#[derive(Default)]
+struct Again {
+    retries: usize,
+    refusals: usize,
+    redirects: usize,
+}
+
+/// What comes after an answer, or after none. What is waited for is boxed because it is rare: its
+/// state would take room in each connection from Postfix.
+enum Next {
+    End(reqwest::Result<Response>),
+    Send,
+    SendAfter(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Follow(Box<Url>, Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 /// Why there is no answer.
@@ -147,19 +180,6 @@ impl Sender {
         self.table.protocol.content == Content::Written
     }
 
-    /// Returns a composed call with what is the same in each of its attempts.
-    pub fn outgoing(&self, call: Call, id: RequestId, permits: InFlightPermits) -> OutgoingCall {
-        OutgoingCall {
-            urls: call.urls,
-            name: call.name,
-            permits: Arc::new(permits),
-            headers: call.headers,
-            body: call.body.map(|body| self.encoded(body)),
-            id: id_header(id),
-            shown: None,
-        }
-    }
-
     /// Returns the digest of what a call asks of a target. Nothing that may hold a password is in it.
     pub fn digest(&self, url: &Url, call: &OutgoingCall) -> CallDigest {
         let mut hasher = self.digests.build_hasher();
@@ -178,7 +198,7 @@ impl Sender {
             sent_at: self.tokens.is_none().then_some(started),
             status: None,
             not_followed: None,
-            steps: Steps::default(),
+            steps: Steps::new(started),
             is_write: self.writes(),
         }
     }
@@ -191,9 +211,20 @@ impl Sender {
         call: &OutgoingCall,
         progress: &mut Progress,
     ) -> Result<Response, SendError> {
-        let Some(tokens) = &self.tokens else {
-            return self.send_with(None, url, call, progress).await;
-        };
+        match &self.tokens {
+            None => self.send_with(None, url, call, progress).await,
+            // Boxed, so that other calls have no room for it.
+            Some(tokens) => Box::pin(self.send_as(tokens, url, call, progress)).await,
+        }
+    }
+
+    async fn send_as(
+        &self,
+        tokens: &Arc<Tokens>,
+        url: &Url,
+        call: &OutgoingCall,
+        progress: &mut Progress,
+    ) -> Result<Response, SendError> {
         let token = tokens
             .authorization(&call.id)
             .await
@@ -206,7 +237,7 @@ impl Sender {
         }
         verbose::means(|| "401: sent again with a fresh token".to_owned());
         progress.status = Some(status.as_u16());
-        Box::pin(drain(response)).await;
+        drain(response).await;
         progress.sent_at = None;
         let token = tokens
             .authorization(&call.id)
@@ -228,55 +259,101 @@ impl Sender {
         call: &OutgoingCall,
         progress: &mut Progress,
     ) -> Result<Response, SendError> {
-        let mut retries = self.table.endpoint.retries;
-        let mut refusals = 0;
-        let mut redirects = 0;
-        let mut url = Cow::Borrowed(url);
+        let mut again = Again::default();
+        let mut redirected: Option<Box<Url>> = None;
+        let mut sent_at = progress.sent_at.unwrap_or_else(Instant::now);
         loop {
-            let request = self.request(&url, call, token, progress);
-            if let Some(shown) = &call.shown {
-                shown.request(&request);
+            let to = redirected.as_deref().unwrap_or(url);
+            let sending = self.begin(&again, to, call, token, progress);
+            let answer = progress.steps.follow(sent_at, sending).await;
+            let to = redirected.as_deref().unwrap_or(url);
+            let wait = match self.judge(answer, &mut again, to, call, progress) {
+                Next::End(answer) => return answer.map_err(SendError::Http),
+                Next::Send => None,
+                Next::SendAfter(wait) => Some(wait),
+                Next::Follow(next, wait) => {
+                    redirected = Some(next);
+                    Some(wait)
+                }
+            };
+            if let Some(wait) = wait {
+                wait.await;
             }
-            let client = self.pool.client(&url, self.is_repeatable() && retries > 0);
-            match progress.steps.follow(client.execute(request)).await {
-                Ok(response) => {
-                    self.has_answered.store(true, Ordering::Relaxed);
-                    if let Some(shown) = &call.shown {
-                        shown.response(&response);
-                    }
-                    if response.status().is_server_error() && response.version() < Version::HTTP_2 {
-                        self.pool.may_be_closing(&url);
-                    }
-                    match self.redirect(&url, &response) {
-                        None => {}
-                        Some(Ok(next)) if redirects < MAX_REDIRECTS => {
-                            // Boxed because it is rare: its state would take room in each
-                            // connection from Postfix.
-                            Box::pin(drain(response)).await;
-                            redirects += 1;
-                            verbose::means(|| "the redirect is followed".to_owned());
-                            url = Cow::Owned(next);
-                            continue;
-                        }
-                        Some(Ok(_)) => progress.not_followed = Some("too many redirects".into()),
-                        Some(Err(why)) => progress.not_followed = Some(why.into()),
-                    }
-                    return Ok(response);
-                }
-                Err(error) if refusals < MAX_REFUSALS && self.is_unprocessed(&error, call) => {
-                    let why = || explained(&error, &self.way(&url, progress));
-                    verbose::means(|| format!("not processed, so sent again: {}", why()));
-                    Box::pin(sleep(pause_before(refusals))).await;
-                    refusals += 1;
-                }
-                Err(error) if retries > 0 && self.may_repeat(&error) => {
-                    let why = || explained(&error, &self.way(&url, progress));
-                    verbose::means(|| format!("sent again: {}", why()));
-                    retries -= 1;
-                }
-                Err(error) => return Err(SendError::Http(error)),
-            }
+            sent_at = Instant::now();
         }
+    }
+
+    /// Begins to send a call.
+    fn begin(
+        &self,
+        again: &Again,
+        url: &Url,
+        call: &OutgoingCall,
+        token: Option<&HeaderValue>,
+        progress: &Progress,
+    ) -> impl Future<Output = reqwest::Result<Response>> + use<> {
+        let request = self.request(url, call, token, progress);
+        if let Some(shown) = &call.shown {
+            shown.request(&request);
+        }
+        let may_be_resent = self.is_repeatable() && self.has_retry(again);
+        self.pool.client(url, may_be_resent).execute(request)
+    }
+
+    /// Decides what comes after an answer, or after none.
+    fn judge(
+        &self,
+        answer: reqwest::Result<Response>,
+        again: &mut Again,
+        url: &Url,
+        call: &OutgoingCall,
+        progress: &mut Progress,
+    ) -> Next {
+        let error = match answer {
+            Ok(response) => return self.judge_response(response, again, url, call, progress),
+            Err(error) => error,
+        };
+        let why = || explained(&error, &self.way(url, progress));
+        if again.refusals < MAX_REFUSALS && self.is_unprocessed(&error, call) {
+            verbose::means(|| format!("not processed, so sent again: {}", why()));
+            let pause = pause_before(again.refusals);
+            again.refusals += 1;
+            return Next::SendAfter(Box::pin(sleep(pause)));
+        }
+        if self.has_retry(again) && self.may_repeat(&error) {
+            verbose::means(|| format!("sent again: {}", why()));
+            again.retries += 1;
+            return Next::Send;
+        }
+        Next::End(Err(error))
+    }
+
+    fn judge_response(
+        &self,
+        response: Response,
+        again: &mut Again,
+        url: &Url,
+        call: &OutgoingCall,
+        progress: &mut Progress,
+    ) -> Next {
+        self.has_answered.store(true, Ordering::Relaxed);
+        if let Some(shown) = &call.shown {
+            shown.response(&response);
+        }
+        if response.status().is_server_error() && response.version() < Version::HTTP_2 {
+            self.pool.may_be_closing(url);
+        }
+        match self.redirect(url, &response) {
+            None => {}
+            Some(Ok(next)) if again.redirects < MAX_REDIRECTS => {
+                again.redirects += 1;
+                let next = Box::new(next);
+                return Next::Follow(next, Box::pin(drain_and_follow(response)));
+            }
+            Some(Ok(_)) => progress.not_followed = Some("too many redirects".into()),
+            Some(Err(why)) => progress.not_followed = Some(why.into()),
+        }
+        Next::End(Ok(response))
     }
 
     /// Returns where a call goes, and how far it has come.
@@ -299,6 +376,10 @@ impl Sender {
         is_unprocessed(error)
             || (has_body || self.is_repeatable())
                 && is_dropped_before_its_body(error, endpoint.transport.http_version)
+    }
+
+    fn has_retry(&self, again: &Again) -> bool {
+        again.retries < self.table.endpoint.retries
     }
 
     /// Returns whether a failed call may be sent again.
@@ -357,7 +438,12 @@ impl Sender {
         request
     }
 
-    /// Returns a body with the compression that the table asks for.
+    /// Gives a call its permits, and its body the compression that the table asks for.
+    pub fn prepare(&self, call: &mut OutgoingCall, permits: InFlightPermits) {
+        call.permits = Some(Arc::new(permits));
+        call.body = call.body.take().map(|body| self.encoded(body));
+    }
+
     fn encoded(&self, body: Bytes) -> Bytes {
         if self.table.endpoint.transport.compression != Compression::Both {
             return body;
@@ -376,6 +462,11 @@ impl Sender {
             _ => Bytes::from_owner(Zeroizing::new(encoded)),
         }
     }
+}
+
+async fn drain_and_follow(response: Response) {
+    drain(response).await;
+    verbose::means(|| "the redirect is followed".to_owned());
 }
 
 fn id_header(id: RequestId) -> HeaderValue {

@@ -15,7 +15,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, Heade
 use reqwest::{Response, Url, Version};
 use tokio::time::timeout;
 
-use super::body;
+use super::body::{self, Wanted};
 use super::call::{Call, ESCAPED, compose};
 use super::looks;
 use super::secrets::Secrets;
@@ -211,7 +211,7 @@ impl Shown {
 
     /// Reads and shows the body of an answer that decides nothing.
     pub async fn rest(&self, response: Response, limit: usize) {
-        match timeout(BODY_TIMEOUT, body::read_if_any(response, limit)).await {
+        match timeout(BODY_TIMEOUT, body::read(response, limit, Wanted::BodyIfAny)).await {
             Ok((_, Ok(body))) if body.is_empty() && verbose::is_on() => {
                 show(Side::Came, "(no body)");
             }

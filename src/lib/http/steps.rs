@@ -49,24 +49,27 @@ struct State {
     addresses: Vec<IpAddr>,
 }
 
-impl Default for Steps {
-    fn default() -> Self {
+impl Steps {
+    /// Makes the steps of a call that begins at this moment.
+    pub fn new(began: Instant) -> Self {
         Self(Arc::new(Mutex::new(State {
             step: Step::Connection,
             first_began: None,
-            began: Instant::now(),
+            began,
             addresses: Vec::new(),
         })))
     }
-}
 
-impl Steps {
-    /// Runs a call, and notes its steps until the head of its answer has come.
-    pub async fn follow<T, E>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    /// Runs a call that is sent at this moment, and notes its steps until the head of its answer has
+    /// come.
+    pub async fn follow<T, E>(
+        &self,
+        now: Instant,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         {
             let mut state = self.0.lock();
             state.step = Step::Connection;
-            let now = Instant::now();
             state.first_began.get_or_insert(now);
             state.began = now;
             state.addresses.clear();
@@ -245,21 +248,23 @@ impl Way<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use tokio::time::{advance, sleep, timeout};
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_sent_again_has_waited_since_the_first_time() {
-        let steps = Steps::default();
+        let steps = Steps::new(Instant::now());
         // For a token.
         advance(Duration::from_secs(1)).await;
         let lost = async {
             sleep(Duration::from_secs(3)).await;
             Err::<(), _>(())
         };
-        assert!(steps.follow(lost).await.is_err());
-        let again = steps.follow(std::future::pending::<Result<(), ()>>());
+        assert!(steps.follow(Instant::now(), lost).await.is_err());
+        let again = steps.follow(Instant::now(), pending::<Result<(), ()>>());
         assert!(timeout(Duration::from_secs(2), again).await.is_err());
         assert_eq!(steps.elapsed(), Duration::from_secs(5));
         assert_eq!(steps.elapsed_of_last(), Duration::from_secs(2));

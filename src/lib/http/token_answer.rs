@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use tokio::time::timeout;
 
-use super::body;
+use super::body::{self, Wanted};
 use super::looks::looks;
 use super::redirect::Redirect;
 use crate::outcome::Reason;
@@ -29,7 +29,7 @@ pub async fn read<T: for<'de> Deserialize<'de>>(
     let headers = response.headers().clone();
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (body, text, hint) = if status == StatusCode::OK {
-        let (_, body) = body::read(response, MAX_ANSWER).await;
+        let (_, body) = body::read(response, MAX_ANSWER, Wanted::Body).await;
         let body = body.map_err(|part| match part.failure.reason {
             // Its limit is not that of the table.
             reason @ Reason::AnswerTooLong => format!("their server's answer: {reason}"),
@@ -50,7 +50,11 @@ pub async fn read<T: for<'de> Deserialize<'de>>(
         let text = format!("their server's answer is not understood{flaw}");
         (body, text, String::new())
     } else {
-        let read = timeout(ERROR_BODY_TIMEOUT, body::read(response, MAX_ANSWER)).await;
+        let read = timeout(
+            ERROR_BODY_TIMEOUT,
+            body::read(response, MAX_ANSWER, Wanted::Body),
+        )
+        .await;
         let body = read.ok().and_then(|(_, body)| body.ok());
         let body = body.unwrap_or_default();
         let number = status.as_u16();

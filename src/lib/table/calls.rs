@@ -13,6 +13,7 @@ use crate::config;
 use crate::http::call::{Call, compose};
 use crate::http::caller::Caller;
 use crate::http::freshness::Fetched;
+use crate::http::send::OutgoingCall;
 use crate::http::shared::Shared;
 use crate::http::shown::Shown;
 use crate::observe::verbose;
@@ -71,29 +72,34 @@ impl Calls {
     }
 
     /// Answers a login whose name is normalised, from the cache or by its call.
-    pub async fn login(
-        &self,
-        request: &Request,
-        (call, key): (Call, &CacheKey),
+    ///
+    /// An `async fn` would keep the call twice: as its parameter and as a variable.
+    pub fn login<'c>(
+        &'c self,
+        request: &'c Request,
+        (call, key): (Call, &'c CacheKey),
         asked: Asked,
-    ) -> Outcome {
-        let (id, until) = (asked.id, asked.until(&self.caller));
+    ) -> impl Future<Output = Outcome> + Send + 'c {
+        let until = asked.until(&self.caller);
         let shown = Shown::of(self.caller.table(), request, &call);
-        let Some(cache) = &self.cache else {
-            return self.caller.make(call, shown, id, until).await.outcome;
-        };
-        let ask = || {
-            let (caller, request, usable) =
-                (Arc::clone(&self.caller), request.clone(), self.usable);
-            async move {
-                let fetched = caller.make(call, shown, id, until).await;
-                Fetched {
-                    outcome: usable(fetched.outcome, &caller.table().endpoint, &request),
-                    ..fetched
+        let mut call = OutgoingCall::new(call, shown, asked.id);
+        async move {
+            let Some(cache) = &self.cache else {
+                return self.caller.make(&mut call, until).await.outcome;
+            };
+            let ask = || {
+                let (caller, request, usable) =
+                    (Arc::clone(&self.caller), request.clone(), self.usable);
+                async move {
+                    let fetched = caller.make(&mut call, until).await;
+                    Fetched {
+                        outcome: usable(fetched.outcome, &caller.table().endpoint, &request),
+                        ..fetched
+                    }
                 }
-            }
-        };
-        cache.answer(key, ask).await
+            };
+            cache.answer(key, ask).await
+        }
     }
 
     /// Answers a request, from a cache or by a call.

@@ -142,7 +142,7 @@ impl Endpoint {
     /// Answers a request as `answer` does, but charges nothing.
     pub async fn preview(&self, request: &Request, asked: Asked) -> Outcome {
         if self.table().protocol.has_logins() {
-            return self.login(request, asked, true).await;
+            return self.answer_login(request, asked, true).await;
         }
         match &self.limits {
             Some(limits) => limits.answer(request, asked, &self.calls, true).await,
@@ -150,8 +150,8 @@ impl Endpoint {
         }
     }
 
-    /// Answers a login.
-    async fn login(&self, request: &Request, asked: Asked, is_preview: bool) -> Outcome {
+    /// Answers a login, or previews it.
+    async fn answer_login(&self, request: &Request, asked: Asked, is_preview: bool) -> Outcome {
         let request = match keys::normalise(request, self.table()) {
             Ok(request) => request,
             Err(outcome) => {
@@ -217,7 +217,7 @@ impl Table for Endpoint {
 
     async fn answer(&self, request: &Request, asked: Asked) -> Outcome {
         if self.table().protocol.has_logins() {
-            return self.login(request, asked, false).await;
+            return Box::pin(self.login(request, asked)).await;
         }
         // Some boxed, so that a lookup has no room for them: a future that has just been made is
         // copied to where it stays.
@@ -235,6 +235,10 @@ impl Table for Endpoint {
             (_, Some(limits)) => Box::pin(limits.answer(request, asked, &self.calls, false)).await,
             (_, None) => self.calls.answer(request, asked).await,
         }
+    }
+
+    fn login(&self, request: &Request, asked: Asked) -> impl Future<Output = Outcome> + Send {
+        self.answer_login(request, asked, false)
     }
 
     async fn list(&self, request: &Request, asked: Asked, rows: mpsc::Sender<Row>) -> Outcome {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -24,28 +25,32 @@ pub fn is_offered(request: &Request, logins: &Logins) -> bool {
 }
 
 /// Answers a login by its deadline, and keeps a refusal back.
-pub async fn answer<T: Table>(
-    table: &T,
+#[expect(
+    clippy::manual_async_fn,
+    reason = "that would keep the request twice: as its parameter and as a variable"
+)]
+pub fn answer<T: Table>(
+    table: Arc<T>,
     mut request: Request,
     asked: Asked,
     deadline: Instant,
-) -> (Outcome, Request) {
-    let too_late = || Outcome::Temporary(Reason::TimedOut.into());
-    let outcome = {
-        let answer = pin!(table.answer(&request, asked));
-        table.until(deadline, answer).await
-    };
-    let outcome = outcome.unwrap_or_else(too_late);
-    // It has gone where it goes, and must not wait with the outcome.
-    request.secret = None;
-    let outcome = match table.pause_before(&outcome) {
-        None => outcome,
-        Some(pause) => {
-            let outcome = timeout_at(deadline, after(pause, outcome)).await;
-            outcome.unwrap_or_else(|_| too_late())
+) -> impl Future<Output = (Outcome, Option<Request>)> + Send {
+    async move {
+        let too_late = || Outcome::Temporary(Reason::TimedOut.into());
+        let outcome = {
+            let answer = pin!(table.login(&request, asked));
+            table.until(deadline, answer).await
+        };
+        let mut outcome = outcome.unwrap_or_else(too_late);
+        // It has gone where it goes, and must not wait with the outcome.
+        request.secret = None;
+        if let Some(pause) = table.pause_before(&outcome) {
+            // Boxed, as it has all the time.
+            let kept_back = Box::pin(timeout_at(deadline, after(pause, outcome)));
+            outcome = kept_back.await.unwrap_or_else(|_| too_late());
         }
-    };
-    (outcome, request)
+        (outcome, Some(request))
+    }
 }
 
 /// Returns an outcome after a pause.

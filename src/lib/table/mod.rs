@@ -80,6 +80,11 @@ pub trait Table: Send + Sync + 'static {
     /// Answers a request. There are no errors, only outcomes. Dropping the future cancels the call.
     fn answer(&self, request: &Request, asked: Asked) -> impl Future<Output = Outcome> + Send;
 
+    /// Answers a login, as `answer` does a request of another kind.
+    fn login(&self, request: &Request, asked: Asked) -> impl Future<Output = Outcome> + Send {
+        self.answer(request, asked)
+    }
+
     /// Answers a request for a list: hands over its rows as they come, and returns how they ended.
     fn list(
         &self,

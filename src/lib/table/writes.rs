@@ -9,6 +9,7 @@ use tracing::warn;
 use super::Asked;
 use super::operations::Operations;
 use crate::http::call::compose;
+use crate::http::send::OutgoingCall;
 use crate::observe::log::RequestId;
 use crate::observe::throttle::left_behind;
 use crate::outcome::{Effect, Failure, Outcome, Reason};
@@ -54,8 +55,8 @@ pub async fn write(
     let mut begun = Begun::new(table, id, calls.len());
     for (caller, call) in calls {
         let until = asked.until(caller);
-        let part = id.part(begun.done);
-        let outcome = caller.make(call, None, part, until).await.outcome;
+        let mut call = OutgoingCall::new(call, None, id.part(begun.done));
+        let outcome = caller.make(&mut call, until).await.outcome;
         if outcome != Outcome::Done {
             begun.has_ended = true;
             return ended(outcome, begun.done, begun.all, until);
