@@ -336,7 +336,10 @@ impl Sender {
         call: &OutgoingCall,
         progress: &mut Progress,
     ) -> Next {
-        self.has_answered.store(true, Ordering::Relaxed);
+        // Read first: a write would take the cache line from the other threads, each time.
+        if !self.has_answered.load(Ordering::Relaxed) {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
         if let Some(shown) = &call.shown {
             shown.response(&response);
         }
