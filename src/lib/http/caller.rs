@@ -1,6 +1,5 @@
 //! The calls of one table: the only code that asks a backend.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
@@ -132,25 +131,34 @@ impl Caller {
         if self.targets.would_all_reject() {
             return Outcome::Temporary(Reason::Down.into()).into();
         }
-        let now = Instant::now();
-        let deadline = until.min(now + self.table().endpoint.request_timeout);
-        if deadline <= now {
+        let Some(deadline) = self.deadline(until) else {
             let detail = "all its time has passed while it waited for others";
             return Outcome::Temporary(Failure::new(Reason::TimedOut, detail)).into();
-        }
-        let permits = match self.in_flight.try_acquire() {
-            Some(permits) => Some(permits),
+        };
+        if !self.take_in(call) {
             // Boxed, so that other calls have no room for it.
-            None => {
-                let waiting = Box::pin(timeout_at(deadline, self.in_flight.acquire()));
-                waiting.await.ok().flatten()
+            let waiting = Box::pin(timeout_at(deadline, self.in_flight.acquire()));
+            match waiting.await {
+                Ok(Some(permits)) => self.sender.prepare(call, permits),
+                _ => return Outcome::Temporary(Reason::Busy.into()).into(),
             }
-        };
-        let Some(permits) = permits else {
-            return Outcome::Temporary(Reason::Busy.into()).into();
-        };
-        self.sender.prepare(call, permits);
+        }
         self.try_targets(call, deadline).await
+    }
+
+    /// Returns when a call ends that begins now, unless its time is over.
+    fn deadline(&self, until: Instant) -> Option<Instant> {
+        let now = Instant::now();
+        let deadline = until.min(now + self.table().endpoint.request_timeout);
+        (now < deadline).then_some(deadline)
+    }
+
+    /// Takes a call in if there is room for it, and no other waits.
+    fn take_in(&self, call: &mut OutgoingCall) -> bool {
+        let permits = self.in_flight.try_acquire();
+        permits
+            .map(|permits| self.sender.prepare(call, permits))
+            .is_some()
     }
 
     /// Tries the targets in their order until one has an answer.
@@ -169,8 +177,10 @@ impl Caller {
             let started = Instant::now();
             let mut progress = self.sender.progress(started);
             let attempt = {
-                let attempt = pin!(Attempt::make(&self.sender, url, call, &mut progress));
-                self.timers.local().until(deadline, attempt).await
+                // Boxed by itself: glibc keeps blocks of at most 1,032 bytes for each thread, and
+                // with it the future of a lookup would be larger.
+                let mut attempt = Box::pin(Attempt::make(&self.sender, url, call, &mut progress));
+                self.timers.local().until(deadline, attempt.as_mut()).await
             };
             let mut attempt = attempt.unwrap_or_else(|| {
                 let (sender, breaker) = (&self.sender, &target.breaker);

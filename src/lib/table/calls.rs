@@ -103,46 +103,52 @@ impl Calls {
     }
 
     /// Answers a request, from a cache or by a call.
-    pub async fn answer(&self, request: &Request, asked: Asked) -> Outcome {
-        let request = match keys::normalise(request, self.caller.table()) {
-            Ok(request) => request,
-            Err(outcome) => {
-                let name = self.caller.table().protocol.outcomes[outcome.number()];
-                let why = || keys::why_no_call(request, self.caller.table());
-                verbose::means(|| format!("{name}: no call for this key: {}", why()));
-                return outcome;
-            }
-        };
-        if let Cow::Owned(request) = &request {
-            verbose::means(|| normalised(request, self.caller.table()));
-        }
+    pub fn answer<'c>(
+        &'c self,
+        request: &'c Request,
+        asked: Asked,
+    ) -> impl Future<Output = Outcome> + Send + 'c {
         let (id, until) = (asked.id, asked.until(&self.caller));
-        let Some(cache) = &self.cache else {
-            return self.caller.ask(&request, id, until).await.outcome;
-        };
-        let key = cache.key(&request);
-        let ask = || {
-            let (caller, request) = (Arc::clone(&self.caller), request.into_owned());
-            let (shared_cache, key) = (self.shared_cache.clone(), Arc::clone(&key));
-            let usable = self.usable;
-            async move {
-                let usable = |outcome| usable(outcome, &caller.table().endpoint, &request);
-                let call = async {
-                    let fetched = caller.ask(&request, id, until).await;
-                    show_lifetime(&fetched, caller.table());
-                    // Before a cache sees it, so that what cannot be used is not stored.
-                    Fetched {
-                        outcome: usable(fetched.outcome),
-                        ..fetched
-                    }
-                };
-                match &shared_cache {
-                    Some(cache) => cache.answer(&key, usable, call).await,
-                    None => call.await,
+        async move {
+            let request = match keys::normalise(request, self.caller.table()) {
+                Ok(request) => request,
+                Err(outcome) => {
+                    let name = self.caller.table().protocol.outcomes[outcome.number()];
+                    let why = || keys::why_no_call(request, self.caller.table());
+                    verbose::means(|| format!("{name}: no call for this key: {}", why()));
+                    return outcome;
                 }
+            };
+            if let Cow::Owned(request) = &request {
+                verbose::means(|| normalised(request, self.caller.table()));
             }
-        };
-        cache.answer(&key, ask).await
+            let Some(cache) = &self.cache else {
+                return self.caller.ask(&request, id, until).await.outcome;
+            };
+            let key = cache.key(&request);
+            let ask = || {
+                let (caller, request) = (Arc::clone(&self.caller), request.into_owned());
+                let (shared_cache, key) = (self.shared_cache.clone(), Arc::clone(&key));
+                let usable = self.usable;
+                async move {
+                    let usable = |outcome| usable(outcome, &caller.table().endpoint, &request);
+                    let call = async {
+                        let fetched = caller.ask(&request, id, until).await;
+                        show_lifetime(&fetched, caller.table());
+                        // Before a cache sees it, so that what cannot be used is not stored.
+                        Fetched {
+                            outcome: usable(fetched.outcome),
+                            ..fetched
+                        }
+                    };
+                    match &shared_cache {
+                        Some(cache) => cache.answer(&key, usable, call).await,
+                        None => call.await,
+                    }
+                }
+            };
+            cache.answer(&key, ask).await
+        }
     }
 }
 

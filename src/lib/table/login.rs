@@ -2,7 +2,6 @@
 //! them by.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +37,9 @@ pub fn answer<T: Table>(
     async move {
         let too_late = || Outcome::Temporary(Reason::TimedOut.into());
         let outcome = {
-            let answer = pin!(table.login(&request, asked));
-            table.until(deadline, answer).await
+            // Boxed, so that both parts are of a size that glibc keeps for each thread.
+            let mut answer = Box::pin(table.login(&request, asked));
+            table.until(deadline, answer.as_mut()).await
         };
         let mut outcome = outcome.unwrap_or_else(too_late);
         // It has gone where it goes, and must not wait with the outcome.
