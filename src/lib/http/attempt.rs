@@ -301,18 +301,22 @@ fn drain_in_background(response: Response, permits: &Option<Arc<InFlightPermits>
 
 /// Returns which body the outcome depends on, if it depends on one.
 fn wanted(sender: &Sender, status: u16, verdict: Verdict) -> Option<Wanted> {
-    let (is_needed, is_enough) = match &sender.table.endpoint.response_rules.login {
-        Some(login) => {
-            let is_enough = status == StatusCode::NO_CONTENT || login::is_decided_by_head(login);
-            (login::needs_body(verdict, login), is_enough)
-        }
-        None => (verdict == Verdict::Found, sender.writes()),
+    let Some(login) = &sender.table.endpoint.response_rules.login else {
+        return match verdict {
+            Verdict::Found if sender.writes() => Some(Wanted::BodyIfAny),
+            Verdict::Found => Some(Wanted::Body),
+            _ => None,
+        };
     };
-    let wanted = match is_enough {
-        true => Wanted::BodyIfAny,
-        false => Wanted::Body,
-    };
-    is_needed.then_some(wanted)
+    if !login::needs_body(verdict, login) {
+        None
+    } else if status == StatusCode::NO_CONTENT {
+        Some(Wanted::Nothing)
+    } else if login::is_decided_by_head(login) {
+        Some(Wanted::BodyIfAny)
+    } else {
+        Some(Wanted::Body)
+    }
 }
 
 /// Returns the outcome of an answer about a login, of whose status it is known what it means.

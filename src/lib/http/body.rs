@@ -46,6 +46,8 @@ pub enum Wanted {
     Body,
     /// One that may as well not be there.
     BodyIfAny,
+    /// None, whatever the headers say of one.
+    Nothing,
 }
 
 /// Reads a body to its end, and returns it with the headers of the answer. The limit holds for the
@@ -63,6 +65,9 @@ pub fn read(
     async move {
         let version = response.version();
         let headers = std::mem::take(response.headers_mut());
+        if wanted == Wanted::Nothing {
+            return (headers, Ok(Vec::new()));
+        }
         let length = response.content_length().unwrap_or(0);
         // Boxed where it is rare: each call would have room for it.
         let body = if usize::try_from(length).map_or(true, |length| length > limit) {

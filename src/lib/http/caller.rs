@@ -124,7 +124,7 @@ impl Caller {
         Ok(OutgoingCall::new(call, shown, id))
     }
 
-    /// Makes a call, as `ask` does, and shows it if it can be shown.
+    /// Makes a call, as `ask` does, and shows it if it can be shown. A call is made once.
     pub async fn make(&self, call: &mut OutgoingCall, until: Instant) -> Fetched {
         // Before the wait for a permit: a request that no target will get would wait in vain, and
         // could end as "backend busy" where the backend is down.

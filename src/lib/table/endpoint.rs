@@ -216,9 +216,6 @@ impl Table for Endpoint {
     }
 
     async fn answer(&self, request: &Request, asked: Asked) -> Outcome {
-        if self.table().protocol.has_logins() {
-            return Box::pin(self.login(request, asked)).await;
-        }
         // Some boxed, so that a lookup has no room for them: a future that has just been made is
         // copied to where it stays.
         match (&request.kind, &self.limits) {

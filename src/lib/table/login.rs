@@ -45,7 +45,7 @@ pub fn answer<T: Table>(
         // It has gone where it goes, and must not wait with the outcome.
         request.secret = None;
         if let Some(pause) = table.pause_before(&outcome) {
-            // Boxed, as it has all the time.
+            // Boxed, so that a login without a pause has no room for it.
             let kept_back = Box::pin(timeout_at(deadline, after(pause, outcome)));
             outcome = kept_back.await.unwrap_or_else(|_| too_late());
         }

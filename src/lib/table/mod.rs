@@ -77,10 +77,11 @@ pub trait Table: Send + Sync + 'static {
     /// Returns its name in the configuration.
     fn name(&self) -> &str;
 
-    /// Answers a request. There are no errors, only outcomes. Dropping the future cancels the call.
+    /// Answers a request that is no login. There are no errors, only outcomes. Dropping the future
+    /// cancels the call.
     fn answer(&self, request: &Request, asked: Asked) -> impl Future<Output = Outcome> + Send;
 
-    /// Answers a login, as `answer` does a request of another kind.
+    /// Answers a login, as `answer` does every other request.
     fn login(&self, request: &Request, asked: Asked) -> impl Future<Output = Outcome> + Send {
         self.answer(request, asked)
     }

@@ -11,6 +11,12 @@ async fn by_the_status_alone() {
         (json("{}"), OK),
         (status(201), OK),
         (status(204), OK),
+        (
+            vec![raw(
+                "HTTP/1.1 204 No Content\r\nContent-Encoding: gzip\r\n\r\n",
+            )],
+            OK,
+        ),
         (status(401), REFUSED),
         (status(403), REFUSED),
         (status(400), CLOSED),
