@@ -121,17 +121,18 @@ fn cut_payload(input: &mut BytesMut, start: usize, length: usize) -> Frame {
 
 /// Makes one netstring from several parts.
 pub fn put_netstring(parts: &[&[u8]]) -> Bytes {
-    /// The digits of any length, a colon and a comma.
-    const AROUND: usize = 24;
     let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = BytesMut::with_capacity(length.saturating_add(AROUND));
-    out.extend_from_slice(length.to_string().as_bytes());
-    out.extend_from_slice(b":");
+    let digits = length.to_string();
+    // With no room to spare, it becomes the reply without another allocation.
+    let room = digits.len().saturating_add(length).saturating_add(2);
+    let mut out = Vec::with_capacity(room);
+    out.extend_from_slice(digits.as_bytes());
+    out.push(b':');
     for part in parts {
         out.extend_from_slice(part);
     }
-    out.extend_from_slice(b",");
-    out.freeze()
+    out.push(b',');
+    out.into()
 }
 
 #[cfg(test)]

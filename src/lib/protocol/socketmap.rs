@@ -16,7 +16,7 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use super::facts::{Content, Facts, Meaning, PickedBy};
 use super::frame::{Frame, put_netstring, take_netstring};
@@ -90,7 +90,7 @@ impl Protocol for Socketmap {
 
     fn reply(&mut self, _: Tag, outcome: &Outcome, (): &()) -> Result<Reply, Unsayable> {
         let (status, text) = match outcome {
-            Outcome::Found(value) if value.contains(['\0', '\n']) => {
+            Outcome::Found(value) if memchr2(b'\0', b'\n', value.as_bytes()).is_some() => {
                 return Err(Unsayable(Reason::ValueCannotBeSent.into()));
             }
             Outcome::Done => return Err(Unsayable(Reason::ValueCannotBeSent.into())),

@@ -226,17 +226,20 @@ impl Cache {
         let generation = self.generation.load(Ordering::Acquire);
         let entry = self.store.get(key);
         let now = Instant::now();
-        if let Some(entry) = entry.as_ref().filter(|entry| now < entry.fresh_until) {
-            if now >= entry.renew_at
-                && !self.is_in_flight(key)
-                && let Joined::InFlight(call) = self.join_or_start(key, ask)
-            {
-                // No request waits for this call, so a task keeps it from being aborted.
-                tokio::spawn(call.result());
+        let entry = match entry {
+            Some(entry) if now < entry.fresh_until => {
+                if now >= entry.renew_at
+                    && !self.is_in_flight(key)
+                    && let Joined::InFlight(call) = self.join_or_start(key, ask)
+                {
+                    // No request waits for this call, so a task keeps it from being aborted.
+                    tokio::spawn(call.result());
+                }
+                self.hits.fetch_add(1, Ordering::Relaxed);
+                return entry.outcome;
             }
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return entry.outcome.clone();
-        }
+            stale => stale,
+        };
         let (outcome, is_shared) = match self.join_or_start(key, ask) {
             Joined::InFlight(call) => call.result().await,
             Joined::Finished(outcome) => (outcome, false),
