@@ -99,12 +99,21 @@ where
                     self.peer.read(self.backend.timeouts()).await?;
                 }
                 Step::NeedMore => self.reply_or_read_ahead().await?,
-                Step::Send(bytes) => self.queue.push_back(Queued::Bytes(bytes)),
+                Step::Send(bytes) => self.push(Queued::Bytes(bytes)),
                 Step::Ask(tag, request) => self.ask(tag, request),
                 Step::Answer(tag, outcome) => self.answer(tag, outcome),
                 Step::Refuse(outcome) => self.refuse(outcome),
             }
         }
+    }
+
+    /// Puts something at the end of the queue.
+    fn push(&mut self, queued: Queued<B::Table>) {
+        if self.queue.capacity() == 0 {
+            // A queue grows to four at first, and most peers have one request at a time.
+            self.queue.reserve_exact(1);
+        }
+        self.queue.push_back(queued);
     }
 
     /// Returns whether the next step may be taken: not with as many requests in flight as the
@@ -141,7 +150,7 @@ where
                 })
             }),
         };
-        self.queue.push_back(Queued::Reply(Pending {
+        self.push(Queued::Reply(Pending {
             tag,
             table,
             id: Some(asked.id),
@@ -162,7 +171,7 @@ where
             let outcome = login::after(pause, outcome.clone());
             pending.answer = Answer::InFlight(Box::pin(async { (outcome.await, None) }));
         }
-        self.queue.push_back(Queued::Reply(pending));
+        self.push(Queued::Reply(pending));
     }
 
     /// Queues the last reply of this connection.
@@ -171,7 +180,7 @@ where
             closes: true,
             ..self.pending_answer(Tag::default(), outcome)
         };
-        self.queue.push_back(Queued::Reply(pending));
+        self.push(Queued::Reply(pending));
     }
 
     fn pending_answer(&self, tag: Tag, outcome: Outcome) -> Pending<B::Table> {
@@ -264,7 +273,7 @@ where
     /// miss their deadlines, which would be blamed on a healthy target.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
         let queue = &mut self.queue;
-        let mut sending = pin!(self.peer.send(bytes, self.backend.timeouts()));
+        let mut sending = pin!(self.peer.send(bytes, || self.backend.timeouts()));
         poll_fn(|cx| {
             // First: a write must not begin if the peer is gone, who could not learn its end.
             let sent = sending.as_mut().poll(cx);

@@ -4,20 +4,23 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use secrecy::zeroize::Zeroize as _;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::select;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::connections::{ConnectionGuard, Notice};
 
-/// How much is read at a time, and how much of what a peer sends ahead is kept during a call.
-const READ: usize = 2 * 1024;
+/// How much is read at a time; how much room a buffer for secrets has for that; and how much of what a
+/// peer sends ahead is kept during a call.
+const READ: usize = 8 * 1024;
+const SECRETS: usize = 2 * 1024;
 const READ_AHEAD: usize = 64 * 1024;
 
 /// The largest buffer that an idle connection keeps: room for any request that Postfix makes
@@ -139,7 +142,7 @@ where
         if !self.has_begun {
             self.has_begun = true;
             // Not idle yet, so that a burst of new connections does not evict its own members.
-            let first = self.stream.read_buf(&mut self.input);
+            let first = read(&mut self.stream, &mut self.input, self.has_secrets);
             if let Ok(read) = timeout(FIRST_REQUEST_GRACE, first).await {
                 return some_bytes(read);
             }
@@ -159,7 +162,7 @@ where
         };
         let read = select! {
             biased;
-            read = self.stream.read_buf(&mut self.input) => read,
+            read = read(&mut self.stream, &mut self.input, self.has_secrets) => read,
             notice = self.guard.notice(), if is_idle => match notice {
                 Notice::Evict => return Err(End::Evicted),
                 Notice::Shutdown => self.final_read().await?,
@@ -184,11 +187,9 @@ where
         if self.has_ended || self.input.len() >= READ_AHEAD {
             return std::future::pending().await;
         }
-        if self.has_secrets {
-            self.make_room();
-        }
+        self.make_room();
         let before = self.input.len();
-        let read = self.stream.read_buf(&mut self.input).await;
+        let read = read(&mut self.stream, &mut self.input, self.has_secrets).await;
         self.has_ended = read.map_err(End::Broken)? == 0;
         self.note_arrival(before);
         Ok(())
@@ -225,13 +226,12 @@ where
         self.received - u64::try_from(self.input.len()).unwrap_or_default()
     }
 
-    /// Makes room for the next read.
+    /// Makes room for the next read if it may have secrets.
     fn make_room(&mut self) {
-        if !self.has_secrets {
-            self.input.reserve(READ);
-        } else if self.input.capacity().saturating_sub(self.input.len()) < READ / 2 {
+        let room = self.input.capacity().saturating_sub(self.input.len());
+        if self.has_secrets && room < SECRETS / 2 {
             // A buffer that grows by itself leaves a copy behind.
-            let mut larger = BytesMut::with_capacity(self.input.len().saturating_add(READ));
+            let mut larger = BytesMut::with_capacity(self.input.len().saturating_add(SECRETS));
             larger.extend_from_slice(&self.input);
             self.empty_input();
             self.input = larger;
@@ -245,7 +245,11 @@ where
     }
 
     /// Sends a reply.
-    pub async fn send(&mut self, bytes: &[u8], timeouts: Timeouts) -> Result<(), End> {
+    pub async fn send(
+        &mut self,
+        bytes: &[u8],
+        timeouts: impl FnOnce() -> Timeouts,
+    ) -> Result<(), End> {
         self.first_byte = None;
         self.guard.mark_replied();
         let mut writing = pin!(self.stream.write_all(bytes));
@@ -254,7 +258,7 @@ where
         let sent = match sent {
             Poll::Ready(sent) => sent,
             Poll::Pending => {
-                let slow = Box::pin(timeout(timeouts.read, writing)).await;
+                let slow = Box::pin(timeout(timeouts().read, writing)).await;
                 slow.map_err(|_| End::TooSlow)?
             }
         };
@@ -272,7 +276,7 @@ where
         tokio::task::yield_now().await;
         select! {
             biased;
-            read = self.stream.read_buf(&mut self.input) => Ok(read),
+            read = read(&mut self.stream, &mut self.input, self.has_secrets) => Ok(read),
             () = sleep(grace) => Err(End::Shutdown),
         }
     }
@@ -281,7 +285,7 @@ where
     async fn final_piece(&mut self, since: Instant) -> Result<io::Result<usize>, End> {
         select! {
             biased;
-            read = self.stream.read_buf(&mut self.input) => Ok(read),
+            read = read(&mut self.stream, &mut self.input, self.has_secrets) => Ok(read),
             () = sleep_until(since + INCOMPLETE_REQUEST_GRACE) => Err(End::Shutdown),
         }
     }
@@ -298,7 +302,7 @@ where
             let mut dropped = 0;
             while dropped < MOST {
                 self.empty_input();
-                self.input.reserve(READ);
+                self.input.reserve(SECRETS);
                 match self.stream.read_buf(&mut self.input).await? {
                     0 => break,
                     read => dropped += read,
@@ -338,6 +342,26 @@ impl<S> Drop for Peer<'_, S> {
     }
 }
 
+/// Reads what a peer has sent. Secrets are read into the input itself. Everything else is read into an
+/// array on the stack first, so that a peer which has asked nothing needs no buffer.
+async fn read<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    input: &mut BytesMut,
+    has_secrets: bool,
+) -> io::Result<usize> {
+    if has_secrets {
+        return stream.read_buf(input).await;
+    }
+    poll_fn(|cx| {
+        let mut space = [const { MaybeUninit::uninit() }; READ];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+        input.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
+}
+
 fn some_bytes(read: io::Result<usize>) -> Result<(), End> {
     match read {
         Ok(0) => Err(End::Eof),
@@ -361,6 +385,7 @@ async fn until(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Option<Instant>) {
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::FutureExt as _;
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
@@ -421,6 +446,24 @@ mod tests {
             end => end,
         };
         assert!(matches!(end, Err(End::TooSlow)), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_asked_nothing_needs_no_buffer() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let guard = Arc::new(Connections::default()).admit(|| 1).await;
+        let mut peer = Peer::new(ours, &guard);
+        let sent: Vec<u8> = (0..10_000_u32).map(|i| i.to_le_bytes()[0]).collect();
+        for _ in 0..2 {
+            assert!(peer.read(TIMEOUTS).now_or_never().is_none());
+            assert_eq!(peer.input.capacity(), 0);
+            theirs.write_all(&sent).await.unwrap();
+            peer.read(TIMEOUTS).await.unwrap();
+            while peer.input.len() < sent.len() {
+                peer.read_ahead().await.unwrap();
+            }
+            assert_eq!(peer.input.split(), sent);
+        }
     }
 
     #[tokio::test]
