@@ -191,7 +191,7 @@ impl Cache {
     }
 
     /// Returns the cache key of a request whose own key is normalised.
-    pub fn key(&self, request: &Request) -> CacheKey {
+    pub fn key(&self, request: &Request) -> Vec<u8> {
         /// Enough for most names and keys.
         const USUAL_LENGTH: usize = 128;
         let mut bytes = Vec::with_capacity(USUAL_LENGTH);
@@ -211,13 +211,13 @@ impl Cache {
                 .iter()
                 .for_each(|name| put(request.value(name).unwrap_or_default())),
         }
-        bytes.into()
+        bytes
     }
 
     /// Answers from the store or by a call, which requests for the same key share.
     ///
     /// A call goes on while a request waits for it, or to its own deadline if it renews an entry.
-    pub async fn answer<F>(self: &Arc<Self>, key: &CacheKey, ask: impl FnOnce() -> F) -> Outcome
+    pub async fn answer<F>(self: &Arc<Self>, key: &[u8], ask: impl FnOnce() -> F) -> Outcome
     where
         F: Future<Output = Fetched> + Send + 'static,
     {
@@ -285,7 +285,7 @@ impl Cache {
         self.store.is_empty()
     }
 
-    fn is_in_flight(&self, key: &CacheKey) -> bool {
+    fn is_in_flight(&self, key: &[u8]) -> bool {
         // Bound to a name, so that the lock is released before the call is dropped: if every
         // request has given up meanwhile, this drop ends the call, and its guard takes the lock.
         let call = self
@@ -298,7 +298,7 @@ impl Cache {
     }
 
     /// Joins the call in flight for this key, or starts one.
-    fn join_or_start<F>(self: &Arc<Self>, key: &CacheKey, ask: impl FnOnce() -> F) -> Joined
+    fn join_or_start<F>(self: &Arc<Self>, key: &[u8], ask: impl FnOnce() -> F) -> Joined
     where
         F: Future<Output = Fetched> + Send + 'static,
     {
@@ -315,13 +315,15 @@ impl Cache {
             return Joined::Finished(entry.outcome);
         }
         calls.last_id += 1;
+        let key = CacheKey::from(key);
         let guard = InFlightGuard {
             cache: Arc::clone(self),
-            key: Arc::clone(key),
+            key: Arc::clone(&key),
             id: calls.last_id,
             generation: self.generation.load(Ordering::Acquire),
         };
-        let fetch = ask();
+        // Boxed: the task would keep it twice, as a captured variable and where it is awaited.
+        let fetch = Box::pin(ask());
         let (sender, outcome) = watch::channel(None);
         let task = tokio::spawn(async move {
             let fetched = fetch.await;
@@ -337,7 +339,7 @@ impl Cache {
             task: task.abort_handle(),
         });
         let in_flight = (calls.last_id, Arc::downgrade(&call));
-        calls.by_key.insert(Arc::clone(key), in_flight);
+        calls.by_key.insert(key, in_flight);
         Joined::InFlight(call)
     }
 }

@@ -128,11 +128,11 @@ impl Calls {
             let key = cache.key(&request);
             let ask = || {
                 let (caller, request) = (Arc::clone(&self.caller), request.into_owned());
-                let (shared_cache, key) = (self.shared_cache.clone(), Arc::clone(&key));
+                let shared_cache = self.shared_cache.clone().map(|cache| (cache, key.clone()));
                 let usable = self.usable;
                 async move {
                     let usable = |outcome| usable(outcome, &caller.table().endpoint, &request);
-                    let call = async {
+                    let call = async || {
                         let fetched = caller.ask(&request, id, until).await;
                         show_lifetime(&fetched, caller.table());
                         // Before a cache sees it, so that what cannot be used is not stored.
@@ -142,8 +142,9 @@ impl Calls {
                         }
                     };
                     match &shared_cache {
-                        Some(cache) => cache.answer(&key, usable, call).await,
-                        None => call.await,
+                        // Boxed, so that calls without it take no memory for it.
+                        Some((cache, key)) => Box::pin(cache.answer(key, usable, call())).await,
+                        None => call().await,
                     }
                 }
             };
