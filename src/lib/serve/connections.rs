@@ -1,9 +1,12 @@
 //! The open connections: their cap, and which one is evicted for the next.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
+use atomic_waker::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -34,7 +37,7 @@ struct Open {
 struct Slot {
     idle_since: AtomicU64,
     /// Wakes it for a notice.
-    notified: Notify,
+    waker: AtomicWaker,
 }
 
 const BUSY: u64 = 0;
@@ -94,7 +97,7 @@ impl Connections {
         let slot = Arc::new(Slot {
             // Its first request is on its way.
             idle_since: AtomicU64::new(BUSY),
-            notified: Notify::new(),
+            waker: AtomicWaker::new(),
         });
         open.slots.insert(id, Arc::clone(&slot));
         Some(ConnectionGuard {
@@ -131,7 +134,7 @@ impl Connections {
             };
             // Fails if the peer has asked meanwhile; then the next longest is looked for.
             if slot.change(since, EVICTED) {
-                slot.notified.notify_one();
+                slot.waker.wake();
                 return;
             }
         }
@@ -141,7 +144,7 @@ impl Connections {
     pub fn stop(&self) {
         self.stopped.get_or_init(Instant::now);
         for slot in self.open.lock().slots.values() {
-            slot.notified.notify_one();
+            slot.waker.wake();
         }
     }
 
@@ -235,26 +238,30 @@ impl ConnectionGuard {
 
     /// Waits for the shutdown, and returns when it began. A busy connection gets no other notice.
     pub async fn stopped(&self) -> Instant {
-        loop {
-            if let Some(stopped) = self.connections.stopped.get() {
-                return *stopped;
+        poll_fn(|cx| {
+            self.slot.waker.register(cx.waker());
+            match self.connections.stopped.get() {
+                Some(stopped) => Poll::Ready(*stopped),
+                None => Poll::Pending,
             }
-            self.slot.notified.notified().await;
-        }
+        })
+        .await
     }
 
     /// Waits until the connection has to end, and returns why.
     pub async fn notice(&self) -> Notice {
-        loop {
+        poll_fn(|cx| {
+            // Before the looks, so that no change is missed.
+            self.slot.waker.register(cx.waker());
             if self.connections.stopped.get().is_some() {
-                return Notice::Shutdown;
+                return Poll::Ready(Notice::Shutdown);
             }
-            if self.slot.idle_since.load(Ordering::SeqCst) == EVICTED {
-                return Notice::Evict;
+            match self.slot.idle_since.load(Ordering::SeqCst) {
+                EVICTED => Poll::Ready(Notice::Evict),
+                _ => Poll::Pending,
             }
-            // The wake-up may be a stale one: from an eviction that the peer escaped by asking.
-            self.slot.notified.notified().await;
-        }
+        })
+        .await
     }
 }
 
