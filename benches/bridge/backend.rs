@@ -2,13 +2,17 @@
 //! nothing.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use memchr::{memchr, memmem};
 use percent_encoding::percent_decode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::wire;
 
@@ -24,8 +28,33 @@ pub(crate) async fn serve(listener: TcpListener, latency: Duration) -> io::Resul
     }
 }
 
+/// Answers every request at once over TLS, with a self-signed certificate.
+pub(crate) async fn serve_tls(listener: TcpListener) -> io::Result<()> {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["localhost".to_owned()]).map_err(io::Error::other)?;
+    let key = signing_key.serialize_der().try_into();
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key.map_err(io::Error::other)?)
+        .map_err(io::Error::other)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            // A client that gives up is noticed by the load.
+            let stream = acceptor.accept(stream).await.ok()?;
+            connection(stream, Duration::ZERO).await
+        });
+    }
+}
+
 /// Serves one connection. Anything but a request ends it, which the load notices.
-async fn connection(mut stream: TcpStream, latency: Duration) -> Option<()> {
+async fn connection<S>(mut stream: S, latency: Duration) -> Option<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut input = Vec::with_capacity(4096);
     loop {
         let (used, answer) = loop {

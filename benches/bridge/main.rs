@@ -3,11 +3,11 @@
 //!
 //! Each of them is a process of its own on this machine, so their processor time and memory can be
 //! told apart. Times depend on the machine and the moment; only the ratios to the ideal bridge can
-//! be compared with those of another day. Each figure is the median of all rounds. "user us" is the
+//! be compared with those of another day. That of a backend of https is to the ideal bridge over http. Each figure is the median of all rounds. "user us" is the
 //! part of the processor time outside the kernel, as exact as the kernel's clock of 10 ms.
 //!
-//! The programs run with their defaults, with three exceptions: they accept any number of
-//! connections; dict makes the same calls as socketmap, so that the two can be compared, where its
+//! The programs run with their defaults, with four exceptions: they accept any number of
+//! connections; they trust any certificate; dict makes the same calls as socketmap, so that the two can be compared, where its
 //! default query has two parameters more; and with a slow backend `max-in-flight` is raised, as it
 //! would be the limit otherwise.
 //!
@@ -73,6 +73,7 @@ fn main() -> io::Result<()> {
                 let latency = Duration::from_millis(parsed(latency)?);
                 backend::serve(listener().await?, latency).await
             }
+            ["tls-backend"] => backend::serve_tls(listener().await?).await,
             ["ideal", name, backend] => {
                 ideal::over_hyper(listener().await?, program_named(name)?, parsed(backend)?).await
             }
@@ -189,6 +190,8 @@ enum Subject {
     /// What it is asked comes back.
     Echo(Program),
     Program(Program),
+    /// The program, with a backend of https.
+    Tls(Program),
     /// The program, with every answer in its cache.
     Cached(Program),
     /// The policy program, which counts in this store and makes no call.
@@ -202,6 +205,7 @@ impl Subject {
             Self::Ideal(program)
             | Self::Reqwest(program)
             | Self::Program(program)
+            | Self::Tls(program)
             | Self::Cached(program) => Question::of(program, table, key),
             Self::Echo(program) => Question::of(program, table, key).echoed(),
             Self::Counted(_) => Question::of_limit(key),
@@ -212,7 +216,9 @@ impl Subject {
     fn measured_by(self) -> Option<Self> {
         match self {
             Self::Backend | Self::Ideal(_) | Self::Echo(_) => None,
-            Self::Reqwest(program) | Self::Program(program) => Some(Self::Ideal(program)),
+            Self::Reqwest(program) | Self::Program(program) | Self::Tls(program) => {
+                Some(Self::Ideal(program))
+            }
             Self::Cached(program) => Some(Self::Echo(program)),
             Self::Counted(_) => Some(Self::Program(POLICY)),
         }
@@ -229,6 +235,7 @@ impl Subject {
             Self::Reqwest(program) => format!("{}: ideal, reqwest", program.name()),
             Self::Echo(program) => format!("{}: echo", program.name()),
             Self::Program(program) => format!("{}: postgate", program.name()),
+            Self::Tls(program) => format!("{}: postgate, https", program.name()),
             Self::Cached(program) => format!("{}: postgate, cached", program.name()),
             Self::Counted(store) => format!("policy: limits, {}", store.name()),
         }
@@ -243,6 +250,7 @@ async fn bench(options: &Options) -> io::Result<()> {
     );
     let redis = Redis::start()?;
     let stores = [Some(Store::Sqlite), redis.as_ref().map(|_| Store::Redis)];
+    let tls = Process::own(&["tls-backend"])?;
     for latency in &options.latencies {
         let backend = Process::own(&["backend", &latency.to_string()])?;
         for connections in &options.connections {
@@ -260,6 +268,9 @@ async fn bench(options: &Options) -> io::Result<()> {
                     Subject::Reqwest(program),
                     Subject::Program(program),
                 ]);
+                if *latency == 0 {
+                    subjects.push(Subject::Tls(program));
+                }
                 // Dicts have no cache.
                 if *latency == 0 && program != Program::Dict {
                     subjects.extend([Subject::Echo(program), Subject::Cached(program)]);
@@ -272,7 +283,7 @@ async fn bench(options: &Options) -> io::Result<()> {
             for _ in 0..options.rounds {
                 let mut round = Vec::new();
                 for subject in &subjects {
-                    let server = start(*subject, &backend, *latency, redis.as_ref())?;
+                    let server = start(*subject, [&backend, &tls], *latency, redis.as_ref())?;
                     let load = load(*subject);
                     let figures = load.run(server.as_ref().unwrap_or(&backend)).await;
                     round.push((*subject, figures.map_err(|error| subject.named(&error))?));
@@ -306,7 +317,7 @@ fn questions(subject: Subject, table: &str) -> &'static [Question] {
 /// Starts the server, unless it is the backend itself.
 fn start(
     subject: Subject,
-    backend: &Process,
+    [backend, tls]: [&Process; 2],
     latency: u64,
     redis: Option<&Redis>,
 ) -> io::Result<Option<Process>> {
@@ -322,29 +333,32 @@ fn start(
             Process::own(&["reqwest", of.name(), &backend.address.to_string()])?
         }
         Subject::Echo(_) => Process::own(&["echo"])?,
-        Subject::Program(of) => program(of, backend, tables, limit)?,
+        Subject::Program(of) => program(of, &http(backend), tables, limit)?,
+        Subject::Tls(of) => {
+            let base = format!("https://{}", tls.address);
+            program(of, &base, tables, "tls = { verify = false }")?
+        }
         Subject::Cached(of) => {
             let by = match of {
                 POLICY => ", by = [\"recipient\"]",
                 _ => "",
             };
             let cache = format!("cache = {{ ttl = \"1h\"{by} }}");
-            program(of, backend, tables, &cache)?
+            program(of, &http(backend), tables, &cache)?
         }
         Subject::Counted(store) => counted::program(store, redis)?,
     }))
 }
 
+fn http(backend: &Process) -> String {
+    format!("http://{}", backend.address)
+}
+
 /// Starts a program with these tables; its socket belongs to the last of them.
-fn program(
-    program: Program,
-    backend: &Process,
-    tables: &[String],
-    keys: &str,
-) -> io::Result<Process> {
+fn program(program: Program, base: &str, tables: &[String], keys: &str) -> io::Result<Process> {
     let mut config = "[server]\nmax-connections = 30000\n".to_owned();
     for table in tables {
-        let (kind, address) = (program.name(), backend.address);
+        let kind = program.name();
         let query = match program {
             Program::Dict => "?name={dict}&key={key}",
             _ => "",
@@ -352,7 +366,7 @@ fn program(
         // Writing to a string does not fail.
         let _ = writeln!(
             config,
-            "[{kind}.{table}]\ntarget = \"http://{address}/{query}\"\n{keys}"
+            "[{kind}.{table}]\ntarget = \"{base}/{query}\"\n{keys}"
         );
         if program == Program::Sasl {
             config.push_str("accepted = \"/ok\"\nuser = \"/user\"\n");
@@ -446,7 +460,7 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
         };
         let mut rounds = Vec::new();
         for _ in 0..options.rounds {
-            let mut server = program(of, backend, &["bench".to_owned()], "")?;
+            let mut server = program(of, &http(backend), &["bench".to_owned()], "")?;
             let first = first_answer(&mut server, &questions[0]).await?;
             let idle = server.memory()?;
             let held = connect(&server, resting).await?;
@@ -454,7 +468,7 @@ async fn rest(options: &Options, backend: &Process) -> io::Result<()> {
             let holding = server.memory()?;
             let beside = load.run(&server).await?.cpu;
             drop(held);
-            let server = program(of, backend, &["bench".to_owned()], "")?;
+            let server = program(of, &http(backend), &["bench".to_owned()], "")?;
             let alone = load.run(&server).await?.cpu;
             rounds.push([first.as_secs_f64() * 1e3, idle, holding, alone, beside]);
         }
@@ -492,7 +506,7 @@ async fn grow(options: &Options, backend: &Process) -> io::Result<()> {
         for _ in 0..options.rounds {
             let mut cpu = [0.0; 2];
             for (cpu, tables) in cpu.iter_mut().zip([&tables[TABLES - 1..], &tables[..]]) {
-                let server = program(of, backend, tables, "")?;
+                let server = program(of, &http(backend), tables, "")?;
                 *cpu = load.run(&server).await?.cpu;
             }
             rounds.push(cpu);

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::wire::Program;
 
 /// A server that ends with its handle.
@@ -119,8 +121,21 @@ impl Process {
 }
 
 impl Drop for Process {
+    /// Tells it to end, so that a program that counts what it runs (`make pgo`) writes its counts.
     fn drop(&mut self) {
-        // It may have ended by itself.
+        const LONGEST: Duration = Duration::from_secs(5);
+        let told = Instant::now();
+        // It may have ended by itself, and its id be that of another process.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        }
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if told.elapsed() > LONGEST {
+                eprintln!("process {} is killed: it does not end", self.child.id());
+                break;
+            }
+            sleep(Duration::from_micros(200));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
