@@ -3,13 +3,14 @@
 //!
 //! Each of them is a process of its own on this machine, so their processor time and memory can be
 //! told apart. Times depend on the machine and the moment; only the ratios to the ideal bridge can
-//! be compared with those of another day. That of a backend of https is to the ideal bridge over http. Each figure is the median of all rounds. "user us" is the
-//! part of the processor time outside the kernel, as exact as the kernel's clock of 10 ms.
+//! be compared with those of another day. That of a backend of https is to the ideal bridge over
+//! http. Each figure is the median of all rounds. "user us" is the part of the processor time outside
+//! the kernel, as exact as the kernel's clock of 10 ms.
 //!
 //! The programs run with their defaults, with four exceptions: they accept any number of
-//! connections; they trust any certificate; dict makes the same calls as socketmap, so that the two can be compared, where its
-//! default query has two parameters more; and with a slow backend `max-in-flight` is raised, as it
-//! would be the limit otherwise.
+//! connections; they trust any certificate; dict makes the same calls as socketmap, so that the two
+//! can be compared, where its default query has two parameters more; and with a slow backend
+//! `max-in-flight` is raised, as it would be the limit otherwise.
 //!
 //! | variable | default | |
 //! |---|---|---|

@@ -17,10 +17,10 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::connections::{ConnectionGuard, Notice};
 
-/// How much is read at a time; how much room a buffer for secrets has for that; and how much of what a
-/// peer sends ahead is kept during a call.
+/// How much is read at a time onto the stack, and into the input itself; and how much of what a peer
+/// sends ahead is kept during a call.
 const READ: usize = 8 * 1024;
-const SECRETS: usize = 2 * 1024;
+const ROOM: usize = 2 * 1024;
 const READ_AHEAD: usize = 64 * 1024;
 
 /// The largest buffer that an idle connection keeps: room for any request that Postfix makes
@@ -229,9 +229,9 @@ where
     /// Makes room for the next read if it may have secrets.
     fn make_room(&mut self) {
         let room = self.input.capacity().saturating_sub(self.input.len());
-        if self.has_secrets && room < SECRETS / 2 {
+        if self.has_secrets && room < ROOM / 2 {
             // A buffer that grows by itself leaves a copy behind.
-            let mut larger = BytesMut::with_capacity(self.input.len().saturating_add(SECRETS));
+            let mut larger = BytesMut::with_capacity(self.input.len().saturating_add(ROOM));
             larger.extend_from_slice(&self.input);
             self.empty_input();
             self.input = larger;
@@ -302,7 +302,7 @@ where
             let mut dropped = 0;
             while dropped < MOST {
                 self.empty_input();
-                self.input.reserve(SECRETS);
+                self.input.reserve(ROOM);
                 match self.stream.read_buf(&mut self.input).await? {
                     0 => break,
                     read => dropped += read,
